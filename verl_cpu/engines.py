@@ -1,0 +1,33 @@
+"""Two patches of verl's FSDP engine, applied when a training worker opens its process group.
+
+Both can go once verl takes the attention implementation and memory pinning from its configuration
+(0.9.1 hard-codes them).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import verl.utils.model
+import verl.workers.engine.fsdp.transformer_impl
+
+
+def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
+    """A critic with the attention implementation of its config; verl asks for flash_attention_2, which needs CUDA."""
+    from transformers import AutoModelForTokenClassification
+
+    return AutoModelForTokenClassification.from_pretrained(
+        local_path,
+        dtype=torch_dtype,
+        config=model_config,
+        attn_implementation=model_config._attn_implementation or "sdpa",
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def no_offload(pin_memory: bool = True) -> None:
+    """No parameter offload for the reference policy: verl pins it, and pinning needs an accelerator."""
+
+
+verl.utils.model.load_valuehead_model = load_valuehead_model
+verl.workers.engine.fsdp.transformer_impl.CPUOffloadPolicy = no_offload
