@@ -1,0 +1,97 @@
+"""Files that appear whole or not at all, and the manifest beside them that says what made them.
+
+A manifest holds `request` (what was asked: hashes of input, settings and code, the options) and `outputs` (name →
+SHA-256). A command whose manifest still matches has nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+import reward.records
+from reward.records import write_atomically
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_LIBRARIES = ("sales-rag-rewriter", "jieba", "pandas", "pyarrow", "python-calamine", "xlsxwriter")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def settings_sha256(settings: BaseModel) -> str:
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def code_sha256() -> str:
+    """Of this package and of the record it writes: an edited filter must not pass for a finished build."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(reward.records.__file__)]
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    partial.replace(path)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2)])
+
+
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+    """Also without rows: the file then holds the schema alone."""
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), partial)
+
+
+def point_latest(pointer: Path, target: Path) -> None:
+    """Make `pointer` a link to its neighbour `target`; a reader sees the earlier target or the new one."""
+    with replacing(pointer) as partial:
+        partial.unlink(missing_ok=True)
+        os.symlink(target.name, partial)
+
+
+def write_manifest(path: Path, request: dict[str, Any], outputs: Sequence[Path], facts: dict[str, Any]) -> None:
+    """`facts` come first (what people look for); `outputs` lie beside the manifest. Write it last."""
+    hashes = {output.name: file_sha256(output) for output in outputs}
+    write_json(path, {**facts, "request": request, "versions": versions(), "outputs": hashes})
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """None when there is none, or none that can be read."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def is_current(path: Path, request: dict[str, Any]) -> bool:
+    """Whether the manifest answers `request` and all its outputs are still what they were."""
+    manifest = read_manifest(path)
+    if manifest is None or manifest.get("request") != request:
+        return False
+    outputs: dict[str, str] = manifest.get("outputs", {})
+    files = {path.parent / name: digest for name, digest in outputs.items()}
+    return all(file.is_file() and file_sha256(file) == digest for file, digest in files.items())

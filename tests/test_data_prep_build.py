@@ -1,0 +1,334 @@
+"""From a workbook to SFT and RL data: funnel, splits, augmentation, parquet, determinism, messages to the user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_prep import build_rl, build_sft
+from data_prep.augment import augment
+from data_prep.bvt_row import BvtRow
+from data_prep.bvt_workbook import write_workbook
+from data_prep.clean import normalise_row
+from data_prep.messages import INSTRUCTION, build_messages
+from data_prep.normalise import normalise_lines
+from data_prep.split import RL_SHARES, SFT_SHARES, assign_split, group_key
+from reward.records import Candidates, Context, Metadata, Sample, read_samples
+from reward.settings import load_tenant
+
+TENANT = load_tenant("fivedoctors")
+
+
+def row(number: int, **fields: Any) -> BvtRow:
+    given = {
+        "original_query": f"第{number}款鱼油怎么吃效果好",
+        "rewritten_query": f"第{number}款鱼油怎么吃效果最好",
+        "top1_score": 0.8,
+        "recall_count": 5,
+        "success": True,
+        "query_id": f"q{number}",
+    }
+    return BvtRow(number=number, **(given | fields))
+
+
+def export(path: Path, rows: Sequence[BvtRow]) -> Path:
+    write_workbook(path, rows)
+    return path
+
+
+def sft(source: Path, out: Path, *options: str) -> int:
+    return build_sft.main(["--input", str(source), "--tenant", "fivedoctors", "--out", str(out), *options])
+
+
+def rl(source: Path, out: Path, *options: str) -> int:
+    return build_rl.main(["--input", str(source), "--tenant", "fivedoctors", "--out", str(out), *options])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Data files without their time stamps; headers and manifests carry a time by design."""
+    found = (p for p in sorted(folder.iterdir()) if "dataset" not in p.name and not p.is_symlink())
+    return {p.name.split("_20")[0]: p.read_bytes() for p in found}
+
+
+def test_funnel_tells_the_truth(tmp_path: Path) -> None:
+    bad = [
+        row(101, success=False),
+        row(102, top1_score=0.59),
+        row(103, top1_score=None),
+        row(104, rewritten_query=" "),
+        row(105, rewritten_query="第105款鱼油怎么吃效果好 "),
+        row(106, original_query="鱼"),
+        row(107, original_query="长" * 201),
+        row(108, rewritten_query="长" * 501),
+        row(109, original_query="鱼油", rewritten_query="长" * 11),
+        row(1, top1_score=0.7),
+    ]
+    source = export(tmp_path / "in.xlsx", [*bad, *(row(n) for n in range(1, 41))])
+    assert sft(source, tmp_path / "out", "--no-augment") == 0
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert [(s["rows_in"], s["rows_out"]) for s in stats["funnel"]] == [
+        (50, 50),  # readable
+        (50, 49),  # success
+        (49, 47),  # top1_score
+        (47, 46),  # rewrite present
+        (46, 45),  # rewrite differs
+        (45, 43),  # query length
+        (43, 42),  # rewrite length
+        (42, 41),  # length ratio
+        (41, 40),  # duplicates
+    ]
+    assert stats["retention"] == 0.8
+    assert stats["splits"]["all"]["samples"] == 40
+    page = (tmp_path / "out" / "stats.html").read_text()
+    assert "<td>duplicates removed</td><td>41</td><td>40</td>" in page and "http" not in page
+
+
+def test_a_quarantined_row_is_counted_and_the_rest_is_built(tmp_path: Path) -> None:
+    lines = [r.model_dump() for r in (row(n) for n in range(1, 31))]
+    lines = [{k: v for k, v in line.items() if k != "number"} for line in lines]
+    lines[4]["success"] = "也许"
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    assert sft(source, tmp_path / "out", "--no-augment") == 0
+    stats = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert stats["funnel"][0] == {"name": "readable", "rows_in": 30, "rows_out": 29}
+    bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert bad == {"file": str(source), "row": 5, "reason": "success: neither true nor false: '也许'"}
+
+
+def test_sft_files(tmp_path: Path) -> None:
+    rows = [row(n, user_profile="老人" if n % 2 else "") for n in range(1, 61)]
+    out = tmp_path / "out"
+    assert sft(export(tmp_path / "in.xlsx", rows), out) == 0
+    splits = {name: read_samples(out / f"{name}_latest.jsonl") for name in ("train", "val", "test")}
+    own = [s for samples in splits.values() for s in samples if not s.metadata.augmented]
+    assert sorted(s.sample_id for s in own) == [f"fivedr_{n:03d}" for n in range(1, 61)]
+    header = json.loads((out / "dataset_latest.json").read_text())
+    assert header["dataset_name"] == "sales_rag_query_rewrite_sft" and header["tenant_id"] == "fivedoctors"
+    assert header["total_samples"] == sum(map(len, splits.values()))
+    assert {"version", "created_at", "request", "versions", "outputs"} <= header.keys()
+
+    made = [s for samples in splits.values() for s in samples if s.metadata.augmented]
+    assert made and all(s.metadata.split == "train" for s in made)
+    train_ids = {s.sample_id for s in splits["train"]}
+    assert all(s.sample_id.removesuffix("_aug") in train_ids for s in made)
+
+    for name in ("train", "val"):
+        frame = pd.read_parquet(out / f"sft_{name}.parquet", dtype_backend="pyarrow")
+        lines = [json.loads(line) for line in (out / f"sft_{name}.jsonl").open()]
+        assert list(frame.columns) == ["messages"]
+        assert len(frame) == len(lines) == len(splits[name])
+        for messages, line, sample in zip(frame["messages"], lines, splits[name], strict=True):
+            assert list(messages) == line["messages"]
+            assert [m["role"] for m in line["messages"]] == ["system", "user", "assistant"]
+            assert line["messages"][:2] == build_messages(sample, TENANT.system_prompt)
+            assert line["messages"][2]["content"] == sample.rewritten_query
+            assert line["metadata"]["tenant_id"] == "fivedoctors"
+
+
+def test_same_input_same_bytes_and_a_finished_build_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = export(tmp_path / "in.xlsx", [row(n) for n in range(1, 41)])
+    for out in ("a", "b"):
+        assert sft(source, tmp_path / out / "sft") == 0
+        assert rl(source, tmp_path / out / "rl") == 0
+    assert contents(tmp_path / "a" / "sft") == contents(tmp_path / "b" / "sft")
+    assert contents(tmp_path / "a" / "rl") == contents(tmp_path / "b" / "rl")
+    assert sft(source, tmp_path / "c", "--seed", "1") == 0
+    assert contents(tmp_path / "c") != contents(tmp_path / "a" / "sft")
+
+    capsys.readouterr()
+    assert sft(source, tmp_path / "a" / "sft") == 0 and rl(source, tmp_path / "a" / "rl") == 0
+    assert capsys.readouterr().out.count("nothing to do") == 2
+    (tmp_path / "a" / "rl" / "rl_train.parquet").write_bytes(b"damaged")
+    assert rl(source, tmp_path / "a" / "rl") == 0
+    assert contents(tmp_path / "a" / "rl") == contents(tmp_path / "b" / "rl")
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = export(tmp_path / "in.xlsx", [row(n) for n in range(1, 41)])
+    assert sft(source, tmp_path / "out", "--dry-run") == 0
+    assert not (tmp_path / "out").exists() and "duplicates removed" in capsys.readouterr().out
+
+
+def test_rl_parquet_gives_back_the_sample(tmp_path: Path) -> None:
+    rows = [row(n, slices=("难",), history_context="用户: 你好\n助手: 您好") for n in range(1, 41)]
+    rows += [
+        row(41, top1_score=0.1),
+        row(42, rewritten_query="第42款鱼油怎么吃效果好"),
+        row(43, rewritten_query=""),
+        row(44, success=False),
+    ]
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\nq1\td7\t1\nq1\td9\t2\nq1\td8\t0\nq43\td3\t1\n")
+    source = export(tmp_path / "in.xlsx", rows)
+    out = tmp_path / "rl"
+    assert rl(source, out, "--qrels", str(qrels)) == 0
+    found: dict[str, Sample] = {}
+    for split in ("train", "val"):
+        canonical = read_samples(out / f"rl_{split}.jsonl")
+        frame = pd.read_parquet(out / f"rl_{split}.parquet")
+        assert list(frame.columns) == ["data_source", "prompt", "ability", "reward_model", "extra_info"]
+        samples = [Sample.from_extra_info(info) for info in frame["extra_info"]]
+        assert samples == canonical and all(s.metadata.split == split for s in samples)
+        for i, (line, sample) in enumerate(zip(frame.to_dict("records"), samples, strict=True)):
+            assert (line["data_source"], line["ability"]) == ("fivedoctors_rewrite", "rewrite")
+            assert list(line["prompt"]) == build_messages(sample, TENANT.system_prompt)
+            assert line["reward_model"] == {"style": "rule", "ground_truth": sample.candidates.baseline}
+            assert (line["extra_info"]["index"], line["extra_info"]["split"]) == (i, split)
+        found |= {s.sample_id: s for s in samples}
+    assert sorted(found) == [f"fivedr_rl_{n:03d}" for n in range(1, 44)]
+    first = found["fivedr_rl_001"]
+    assert first.relevant_doc_ids == ("d7", "d9") and first.metadata.slices == ("难",)
+    assert (first.rewritten_query, first.candidates.baseline) == ("", "第1款鱼油怎么吃效果最好")
+    assert found["fivedr_rl_043"].candidates.baseline == "" and found["fivedr_rl_043"].relevant_doc_ids == ("d3",)
+    assert found["fivedr_rl_042"].candidates.baseline == found["fivedr_rl_042"].original_query
+
+
+def test_a_fixed_split_takes_every_row_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    out = tmp_path / "rl"
+    assert rl(export(tmp_path / "in.xlsx", [row(n) for n in range(1, 41)]), out) == 0
+    train = (out / "rl_train.parquet").read_bytes()
+    assert rl(export(tmp_path / "held_out.xlsx", [row(n) for n in range(50, 60)]), out, "--split", "test") == 0
+    test = read_samples(out / "rl_test.jsonl")
+    assert len(test) == 10 and {s.metadata.split for s in test} == {"test"}
+    assert (out / "rl_train.parquet").read_bytes() == train
+
+
+def test_splits_are_stable_and_rl_never_validates_on_what_sft_learnt() -> None:
+    keys = [group_key(f"问题{n}", Context()) for n in range(3000)]
+    sft_splits = [assign_split(k, SFT_SHARES, 0) for k in keys]
+    rl_splits = [assign_split(k, RL_SHARES, 0) for k in keys]
+    assert sft_splits != [assign_split(k, SFT_SHARES, 1) for k in keys]
+    assert 0.77 < sft_splits.count("train") / 3000 < 0.83 and 0.08 < sft_splits.count("val") / 3000 < 0.12
+    assert 0.08 < rl_splits.count("val") / 3000 < 0.12
+    assert {s for s, r in zip(sft_splits, rl_splits, strict=True) if r == "val"} == {"test"}
+    assert group_key("鱼油,怎么 吃？", Context()) == group_key("鱼油怎么吃", Context())
+    assert group_key("鱼油怎么吃", Context(user_profile="老人")) != group_key("鱼油怎么吃", Context())
+
+
+def test_adding_rows_moves_no_sample(tmp_path: Path) -> None:
+    few, many = [row(n) for n in range(1, 41)], [row(n) for n in range(200, 260)] + [row(n) for n in range(1, 41)]
+    where = []
+    for name, rows in (("few", few), ("many", many)):
+        assert sft(export(tmp_path / f"{name}.xlsx", rows), tmp_path / name, "--no-augment") == 0
+        samples = [
+            s for split in ("train", "val", "test") for s in read_samples(tmp_path / name / f"{split}_latest.jsonl")
+        ]
+        where.append({s.original_query: s.metadata.split for s in samples})
+    assert where[0].items() <= where[1].items()
+
+
+def test_the_best_of_duplicates_stays_and_another_context_is_another_question(tmp_path: Path) -> None:
+    same = {"original_query": "Ａ款鱼油 怎么吃"}
+    rows = [
+        row(1, **same, top1_score=0.7, rewritten_query="甲改写鱼油"),
+        row(2, **same, top1_score=0.9, rewritten_query="乙改写鱼油"),
+        row(3, original_query="a款鱼油 怎么吃\u200b", top1_score=0.8),
+        row(4, **same, history_summary="问过钙片"),
+    ]
+    assert sft(export(tmp_path / "in.xlsx", rows), tmp_path / "out", "--split", "train", "--no-augment") == 0
+    samples = read_samples(tmp_path / "out" / "train_latest.jsonl")
+    assert [s.rewritten_query for s in samples] == ["乙改写鱼油", "第4款鱼油怎么吃效果最好"]
+
+
+def sample(n: int, query: str, rewrite: str, **context: str) -> Sample:
+    return Sample(
+        sample_id=f"fivedr_{n:03d}",
+        original_query=query,
+        rewritten_query=rewrite,
+        context=Context(**context),
+        metadata=Metadata(tenant_id="fivedoctors"),
+    )
+
+
+def test_augmentation_swaps_words_alike_and_leaves_its_source_alone() -> None:
+    samples = [
+        sample(n, f"第{n}款鱼油怎么吃，饭后吃效果好", f"第{n}款鱼油饭后吃的效果，吃饭前能吃吗") for n in range(300)
+    ]
+    before = [s.to_json() for s in samples]
+    made = augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=0)
+    assert [s.to_json() for s in samples] == before
+    assert made == augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=0)
+    assert made != augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=1)
+    sources = {s.sample_id: s for s in samples[:100]}
+    assert 30 < len(made) < 100 and all(s.metadata.augmented for s in made)
+    for copy in made:
+        assert copy.sample_id.removesuffix("_aug") in sources
+        assert "吃饭" in copy.rewritten_query, "a word inside a word is no word"
+        for word, choices in TENANT.synonyms.items():
+            for synonym in choices:
+                if synonym in copy.original_query and word == "效果":
+                    assert synonym in copy.rewritten_query
+
+
+def test_a_protected_term_is_never_swapped() -> None:
+    samples = [sample(n, f"孕妇能吃{n}吗", f"孕妇吃{n}") for n in range(300)]
+    made = augment(samples, {"孕妇": ["女士"], "吃": ["服用"]}, ["孕妇"], seed=0)
+    assert made and all("孕妇" in s.original_query and "服用" in s.original_query for s in made)
+
+
+def test_an_augmented_copy_never_asks_a_held_out_question() -> None:
+    train = [sample(n, f"第{n}款怎么吃", f"第{n}款鱼油怎么吃好") for n in range(90)]
+    made = augment(train, TENANT.synonyms, TENANT.protected_terms, seed=0)
+    held_out = made[0].model_copy(update={"metadata": Metadata(tenant_id="fivedoctors", split="test")})
+    kept = build_sft.augment_train([*train, held_out], TENANT, seed=0)
+    assert [s.sample_id for s in kept] == [s.sample_id for s in made[1:]]
+
+
+def test_messages_hold_the_parts_that_are_there() -> None:
+    full = sample(
+        1, "鱼油\n\n用户画像: 假的", "x", user_profile="老人", history_summary="问过", history_context="用户: 好"
+    )
+    system, user = build_messages(full, "提示")
+    assert system == {"role": "system", "content": "提示"}
+    assert user["content"] == (
+        "原始查询: 鱼油 用户画像: 假的\n\n用户画像: 老人\n\n历史摘要: 问过\n\n请改写上面的查询，便于知识库检索。"
+    )
+    dialogue = sample(2, "它怎么吃", "x", history_context="用户: 鱼油好吗\n助手: 好")
+    assert build_messages(dialogue, "提示")[1]["content"] == (
+        "原始查询: 它怎么吃\n\n对话历史: 用户: 鱼油好吗\n助手: 好\n\n请改写上面的查询，便于知识库检索。"
+    )
+    assert build_messages(sample(3, "鱼油", "x"), "提示")[1]["content"] == f"原始查询: 鱼油\n\n{INSTRUCTION}"
+
+
+def test_normalising_twice_changes_nothing() -> None:
+    text = "\ufeff Ａ１\u3000鱼油？\r\n\r\n e\u200b\u0301 \x00x\t y "
+    assert normalise_lines(text) == "A1 鱼油？\né x y"
+    assert normalise_lines(normalise_lines(text)) == normalise_lines(text)
+    assert normalise_row(row(1, original_query=" 鱼\n油 ")).original_query == "鱼 油"
+
+
+@pytest.mark.parametrize("build", [sft, rl])
+def test_bad_input_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], build: Any) -> None:
+    lacks = tmp_path / "lacks.csv"
+    lacks.write_text("original_query,top1_score,success\n鱼油,0.9,1\n", encoding="utf-8")
+    failed = export(tmp_path / "failed.xlsx", [row(1, success=False)])
+    for source, message in ((lacks, "no column rewritten_query"), (failed, "no row passes the filters")):
+        assert build(source, tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {source}: {message}") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("q1\td1\n", "row 1: expected query-id"), ("x1\td1\t1\n", "holds none of the query_ids")],
+)
+def test_bad_qrels(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str) -> None:
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text(content)
+    source = export(tmp_path / "in.xlsx", [row(1)])
+    assert rl(source, tmp_path / "out", "--qrels", str(qrels)) == 2
+    assert f"{qrels}: {message}" in capsys.readouterr().err
+
+
+def test_a_missing_rewrite_is_an_empty_ground_truth() -> None:
+    line = build_rl.parquet_row(sample(1, "鱼油", "").model_copy(update={"candidates": Candidates()}), 0, TENANT)
+    assert line["reward_model"]["ground_truth"] == ""
