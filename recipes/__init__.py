@@ -1,0 +1,1 @@
+"""Launch scripts and Hydra configuration: one YAML per tenant and algorithm."""

@@ -1,0 +1,209 @@
+"""Checks a recipe before a trainer starts, so that a mistake costs seconds and one clear line, not a queue slot.
+
+`python -m recipes.preflight --config-name fivedoctors_ppo [hydra overrides]` prints a short table; with `--shell` the
+table goes to stderr and stdout holds the assignments that `recipes/run.sh` evaluates. Exit code 2 and one line on any
+problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reward.http_calls import ServiceFailure
+from reward.rag_client import RagClient
+from reward.records import BadInput, Sample
+from reward.settings import RewriterSettings, parse_settings
+
+CONFIG_DIR = Path(__file__).resolve().parent / "config"
+FREE_DISK_GB = {"cuda": 200, "cpu": 1}
+# verl composes these and never reads them (verl-0.9.1): a value there is a setting silently lost.
+IGNORED_KEYS = ("custom_reward_function", "reward_model")
+
+
+def compose_recipe(name: str, overrides: list[str]) -> DictConfig:
+    """The recipe as verl will see it.
+
+    Raises:
+        BadInput: no such recipe, or an override that does not fit.
+    """
+    if not (CONFIG_DIR / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in CONFIG_DIR.glob("*_*.yaml")))
+        raise BadInput(f"recipe {name!r}: no file {CONFIG_DIR / name}.yaml (known recipes: {known})")
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            config = compose(name, overrides=overrides)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(f"recipe {name}: {str(error).splitlines()[0]}") from None
+    return config
+
+
+def check_settings(name: str, config: DictConfig) -> RewriterSettings:
+    """The typed settings of the recipe's `rewriter` node.
+
+    Raises:
+        BadInput: an unknown key, a value out of range, or a key that verl ignores silently.
+    """
+    for key in IGNORED_KEYS:
+        node = OmegaConf.to_container(config[key]) if key in config else {}
+        if _holds_value(node):
+            raise BadInput(f"recipe {name}: `{key}` is ignored by verl; set `reward.{key}` instead")
+    return parse_settings(_container(config.rewriter), f"recipe {name}: rewriter")
+
+
+def check_data(config: DictConfig) -> int:
+    """Rows of the training file.
+
+    Raises:
+        BadInput: a data file is missing or empty, or its rows belong to another tenant.
+    """
+    tenant = config.rewriter.tenant.tenant_id
+    for key in ("train_files", "val_files"):
+        path = Path(config.data[key])
+        if not path.is_file():
+            raise BadInput(f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}")
+        rows = pq.ParquetFile(path).metadata.num_rows
+        if rows == 0:
+            raise BadInput(f"data.{key}: {path} holds no row")
+        if config.recipe.trainer == "rl":
+            first = pq.ParquetFile(path).read_row_group(0, columns=["extra_info"]).slice(0, 1).to_pylist()[0]
+            found = Sample.from_extra_info(first["extra_info"]).metadata.tenant_id
+            if found != tenant:
+                raise BadInput(f"data.{key}: {path} belongs to tenant {found!r}, the recipe to {tenant!r}")
+    rows = pq.ParquetFile(Path(config.data.train_files)).metadata.num_rows
+    if rows < config.data.train_batch_size:
+        raise BadInput(f"data.train_batch_size: {config.data.train_batch_size} exceeds the {rows} training rows")
+    return rows
+
+
+def check_model(config: DictConfig) -> None:
+    """Raises BadInput when the weights to start from are a local path that does not exist."""
+    path = str(config.model.path)
+    looks_local = path.startswith((".", "/", "outputs"))
+    if looks_local and not (Path(path) / "config.json").is_file():
+        raise BadInput(f"model.path: no model in {path} (config.json is missing); train or merge it first")
+
+
+def check_disk(config: DictConfig) -> None:
+    """Raises BadInput when the output folder cannot be written or its disk is nearly full."""
+    output = Path(config.trainer.default_local_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"trainer.default_local_dir: cannot create {output}: {error.strerror}") from None
+    if not os.access(output, os.W_OK):
+        raise BadInput(f"trainer.default_local_dir: {output} is not writable")
+    needed = FREE_DISK_GB[config.recipe.machine.device]
+    free = shutil.disk_usage(output).free / 2**30
+    if free < needed:
+        raise BadInput(f"trainer.default_local_dir: {free:.1f} GB free on the disk of {output}, {needed} GB needed")
+
+
+def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
+    """Hits that the retrieval service returns for the first training query.
+
+    Raises:
+        BadInput: the service does not answer, does not know the tenant, or finds nothing at all.
+    """
+    first = pq.ParquetFile(Path(config.data.train_files)).read_row_group(0, columns=["extra_info"]).slice(0, 1)
+    sample = Sample.from_extra_info(first.to_pylist()[0]["extra_info"])
+
+    async def ask() -> int | ServiceFailure:
+        client = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
+        try:
+            answer = await client.retrieve(
+                sample.original_query,
+                sample.context,
+                rewritten_query=sample.original_query,
+                top_k=settings.reward.top_k,
+                score_threshold=0.0,
+            )
+        finally:
+            await client.aclose()
+        return answer if isinstance(answer, ServiceFailure) else len(answer.hits)
+
+    hits = asyncio.run(ask())
+    where = f"rewriter.tenant.rag: {settings.tenant.rag.url} (tenant {settings.tenant.tenant_id})"
+    if isinstance(hits, ServiceFailure):
+        raise BadInput(f"{where}: {hits.reason}")
+    if hits == 0:
+        raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
+    return hits
+
+
+def shell_assignments(config: DictConfig, rows: int) -> list[str]:
+    """What `run.sh` needs to know, as shell assignments."""
+    lines = [f"export {key}={shlex.quote(str(value))}" for key, value in config.recipe.machine.env.items()]
+    lines += [
+        f"trainer={config.recipe.trainer}",
+        f"output_dir={shlex.quote(str(config.trainer.default_local_dir))}",
+        f"gpus={config.trainer.n_gpus_per_node}",
+    ]
+    steps_per_epoch = rows // config.data.train_batch_size
+    lines.append(f"steps_per_epoch={steps_per_epoch}")
+    if config.recipe.trainer == "rl" and config.recipe.rl.save_every_epochs and config.trainer.save_freq == -1:
+        # verl's RL trainer counts checkpoints in steps, our recipes in epochs.
+        lines.append(f"computed=(trainer.save_freq={config.recipe.rl.save_every_epochs * steps_per_epoch})")
+    else:
+        lines.append("computed=()")
+    return lines
+
+
+def _holds_value(node: Any) -> bool:
+    if isinstance(node, dict):
+        return any(_holds_value(value) for value in node.values())
+    return node is not None
+
+
+def _container(node: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m recipes.preflight", description=__doc__)
+    parser.add_argument("--config-name", required=True, help="a recipe of recipes/config, e.g. fivedoctors_ppo")
+    parser.add_argument("--shell", action="store_true", help="print shell assignments for recipes/run.sh")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. machine=cpu model=tiny")
+    args = parser.parse_args(argv)
+    try:
+        config = compose_recipe(args.config_name, args.overrides)
+        settings = check_settings(args.config_name, config)
+        rows = check_data(config)
+        check_model(config)
+        check_disk(config)
+        hits = check_rag(settings, config) if config.recipe.trainer == "rl" else None
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    lines = [
+        f"recipe    {args.config_name} on {config.recipe.machine.device}, {config.trainer.n_gpus_per_node} device(s)",
+        f"model     {config.model.path}",
+        f"data      {rows} training rows, {rows // config.data.train_batch_size} steps an epoch",
+        f"output    {config.trainer.default_local_dir}",
+    ]
+    if hits is not None:
+        lines.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
+        lines.append("judge     none configured: the retrieval term carries the whole weight")
+    print("\n".join(lines), file=sys.stderr if args.shell else sys.stdout)
+    if args.shell:
+        print("\n".join(shell_assignments(config, rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Run one recipe: check it, train with verl's own trainer, merge the last checkpoint into <output>/final.
+# usage: recipes/run.sh <recipe> [hydra overrides]     e.g. recipes/run.sh fivedoctors_grpo machine=cpu model=tiny
+# exit codes: 2 the recipe cannot run as configured; 75 the services failed in mid-training: start again to resume.
+set -euo pipefail
+if [ $# -lt 1 ]; then
+  echo "usage: recipes/run.sh <recipe> [hydra overrides]" >&2
+  exit 2
+fi
+recipe=$1
+shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$root/.venv/bin/python
+[ -x "$python" ] || python=$(command -v python3)
+
+settings=$("$python" -m recipes.preflight --config-name "$recipe" --shell "$@")
+eval "$settings"
+rm -f "$output_dir/stopped.json"
+
+if [ "$trainer" = sft ]; then
+  launch=("$python" -m torch.distributed.run --standalone --nproc_per_node="$gpus" -m verl.trainer.sft_trainer)
+else
+  launch=("$python" -m verl.trainer.main_ppo)
+fi
+
+# The trainer runs in its own process group, so that Ctrl-C or a kill of this script ends all of its processes.
+set -m
+"${launch[@]}" --config-path "$root/recipes/config" --config-name "$recipe" "$@" "${computed[@]}" &
+child=$!
+set +m
+trap 'trap - INT TERM; kill -INT -- -$child 2>/dev/null; sleep 5; kill -KILL -- -$child 2>/dev/null; exit 130' INT TERM
+status=0
+wait "$child" || status=$?
+trap - INT TERM
+if [ -f "$output_dir/stopped.json" ]; then
+  "$python" -c 'import json, sys; print("stopped:", json.load(open(sys.argv[1]))["message"], file=sys.stderr)' "$output_dir/stopped.json"
+  exit 75
+fi
+[ "$status" -eq 0 ] || exit "$status"
+
+"$python" -m export.merge --checkpoint "$output_dir" --out "$output_dir/final"
