@@ -1,0 +1,275 @@
+"""Compare systems side by side on held-out samples, through live retrieval.
+
+    python -m evaluation.compare --test rl_test.jsonl --tenant fivedoctors --out outputs/eval/fivedoctors \\
+        --model sft=outputs/sft/fivedoctors/final --model rl=outputs/rl/fivedoctors/final
+
+Every system rewrites every sample, the tenant's RAG service retrieves with each rewrite, and the rank of the first
+relevant passage decides. A sample that any system got no answer for leaves the comparison for all of them and is
+counted. Writes `rewrites.jsonl` (a line a sample) and `metrics.json`; `python -m evaluation.report` reads both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import platform
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from evaluation.comparison import BY_RANK, BY_TOP1, compare_answers
+from evaluation.metrics import TOP1
+from evaluation.retrieval import TOP_K, Answer, Found, failure_of, retrieve_rewrites
+from evaluation.systems import (
+    BASELINE,
+    DESCRIPTION,
+    ORIGINAL,
+    model_hash,
+    rewrite_by_baseline,
+    rewrite_by_description,
+    rewrite_by_model,
+    rewrite_by_original,
+)
+from evaluation.training_log import judge_took_part, read_training_log, reward_change
+from reward.records import BadInput, Sample, read_samples, write_atomically
+from reward.settings import TenantSettings, load_tenant
+
+METRICS_FILE, REWRITES_FILE = "metrics.json", "rewrites.jsonl"
+PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")
+
+console = Console()
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parse_args(argv)
+    try:
+        run_comparison(args)
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
+    """Rewrite, retrieve, judge, write. Returns what `metrics.json` holds.
+
+    Raises:
+        BadInput: an argument or a file cannot be used, or nothing is left to compare.
+    """
+    started = time.monotonic()
+    tenant = load_tenant(args.tenant)
+    if args.rag_url:
+        tenant = tenant.model_copy(update={"rag": tenant.rag.model_copy(update={"url": args.rag_url})})
+    samples = _read_test(args.test)
+    seconds = _read_seconds(args.seconds)
+    log = read_training_log(args.train_log) if args.train_log else None
+    models = _parse_models(args.model)
+    hashes = {name: model_hash(folder) for name, folder in models.items()}
+
+    by_rank = any(sample.relevant_doc_ids for sample in samples)
+    judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
+    rewrites = _rewrite_all(judged, tenant, models, args)
+    answers = _retrieve_all(judged, rewrites, tenant)
+    failures = [failure_of(index, answers) for index in range(len(judged))]
+    kept = [index for index, failure in enumerate(failures) if failure is None]
+    if not kept:
+        raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
+    found = {
+        name: [a for i in kept if isinstance(a := system_answers[i], Found)] for name, system_answers in answers.items()
+    }
+    if by_rank and not any(_has_document_ids(f) for system in found.values() for f in system):
+        raise BadInput(f"{tenant.rag.url}: hits carry no doc_id, so relevant passages cannot be recognised")
+
+    figures = compare_answers([judged[i] for i in kept], found, by_rank=by_rank, seed=args.seed)
+    metrics = {
+        **figures,
+        **({"reward": change} if log and (change := reward_change(log)) else {}),
+        "seconds": {"evaluation": round(time.monotonic() - started, 1), **seconds},
+        "provenance": {
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "tenant": tenant.tenant_id,
+            "test": {"path": str(args.test), "sha256": _sha256(args.test)},
+            "models": {name: {"path": str(folder), "sha256": hashes[name]} for name, folder in models.items()},
+            "counts": {
+                "samples": len(samples),
+                "evaluated": len(kept),
+                "abstained": len(judged) - len(kept),
+                "without_relevant_passages": len(samples) - len(judged),
+            },
+            "abstained_because": dict(Counter(failure for failure in failures if failure)),
+            "judged_by": BY_RANK if by_rank else BY_TOP1,
+            "scorer": args.scorer,
+            "llm_judge": {"evaluation": False, "training": judge_took_part(log) if log else None},
+            "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
+            "max_new_tokens": args.max_new_tokens,
+            "seed": args.seed,
+            "versions": _versions(),
+        },
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out / REWRITES_FILE, _rows(judged, rewrites, answers, failures))
+    write_atomically(args.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
+    _print_summary(metrics, args.out)
+    return metrics
+
+
+def _rewrite_all(
+    samples: Sequence[Sample], tenant: TenantSettings, models: Mapping[str, Path], args: argparse.Namespace
+) -> dict[str, Sequence[str | None]]:
+    rewrites: dict[str, Sequence[str | None] | None] = {
+        ORIGINAL: rewrite_by_original(samples),
+        DESCRIPTION: rewrite_by_description(samples),
+        BASELINE: rewrite_by_baseline(samples, tenant),
+    }
+    for name, folder in models.items():
+        with console.status(f"{name}: rewriting {len(samples)} queries"):
+            rewrites[name] = rewrite_by_model(
+                folder,
+                samples,
+                tenant.system_prompt,
+                args.out / "cache",
+                max_new_tokens=args.max_new_tokens,
+                seed=args.seed,
+            )
+    return {name: texts for name, texts in rewrites.items() if texts is not None}
+
+
+def _retrieve_all(
+    samples: Sequence[Sample], rewrites: Mapping[str, Sequence[str | None]], tenant: TenantSettings
+) -> dict[str, list[Answer]]:
+    unique = {(i, text) for texts in rewrites.values() for i, text in enumerate(texts) if text and text.strip()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("retrieving", total=len(unique))
+        return asyncio.run(retrieve_rewrites(samples, rewrites, tenant, lambda: progress.advance(bar)))
+
+
+def _has_document_ids(found: Found) -> bool:
+    return any(not doc_id.startswith("\0") for doc_id in found.doc_ids)
+
+
+def _rows(
+    samples: Sequence[Sample],
+    rewrites: Mapping[str, Sequence[str | None]],
+    answers: Mapping[str, Sequence[Answer]],
+    failures: Sequence[str | None],
+) -> list[str]:
+    rows = []
+    for index, (sample, failure) in enumerate(zip(samples, failures, strict=True)):
+        systems: dict[str, Any] = {}
+        for name, texts in rewrites.items():
+            answer = answers[name][index]
+            systems[name] = {"rewrite": texts[index]}
+            if isinstance(answer, Found):
+                systems[name] |= {"rank": answer.rank, "top1": answer.top1}
+        row = {
+            "sample_id": sample.sample_id,
+            "query": sample.original_query,
+            "context": sample.context.text,
+            "slices": sample.metadata.slices,
+            "abstained": failure,
+            "systems": systems,
+        }
+        rows.append(json.dumps(row, ensure_ascii=False))
+    return rows
+
+
+def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
+    figures = [k for k in next(iter(metrics["systems"].values())) if k not in ("n", "ci95")]
+    table = Table("system", *figures, "n")
+    for name, summary in metrics["systems"].items():
+        table.add_row(name, *(f"{summary[f]:.3f}" for f in figures), str(summary["n"]))
+    console.print(table)
+    for pair, result in metrics["win_rate"].items():
+        rate = (
+            "no query decided"
+            if result["rate"] is None
+            else f"{result['rate']:.1%} [{result['ci95'][0]:.1%}, {result['ci95'][1]:.1%}]"
+        )
+        console.print(f"{pair}: {rate}  ({result['win']} won, {result['tie']} tied, {result['loss']} lost)")
+    counts = metrics["provenance"]["counts"]
+    if counts["abstained"]:
+        console.print(f"[yellow]{counts['abstained']} of {counts['samples']} samples left out: a service failed[/]")
+    if metrics["provenance"]["judged_by"] == BY_TOP1:
+        console.print(f"no relevant passages are known: judged by the {BY_TOP1} ({TOP1})")
+    console.print(f"wrote {out / METRICS_FILE} and {REWRITES_FILE}")
+
+
+def _read_test(path: Path) -> list[Sample]:
+    samples = read_samples(path)
+    repeated = [key for key, count in Counter(s.sample_id for s in samples).items() if count > 1]
+    if repeated:
+        raise BadInput(f"{path}: sample_id {repeated[0]!r} occurs more than once")
+    return samples
+
+
+def _parse_models(texts: Sequence[str]) -> dict[str, Path]:
+    models: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not re.fullmatch(r"[a-z0-9_]+", name) or not folder:
+            raise BadInput(f"--model {text!r}: expected NAME=FOLDER, the name in lower-case letters, digits and _")
+        if name in (ORIGINAL, DESCRIPTION, BASELINE) or name in models:
+            raise BadInput(f"--model {text!r}: the name {name!r} is taken")
+        models[name] = Path(folder)
+    return models
+
+
+def _read_seconds(path: Path | None) -> dict[str, float]:
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: not JSON ({error.msg})") from None
+    if not isinstance(values, dict) or not all(isinstance(v, int | float) for v in values.values()):
+        raise BadInput(f"{path}: expected an object of stage: seconds")
+    return values
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what made the figures; a package that is not installed took no part."""
+    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
+
+
+def _parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Compare the original query, the deployed baseline and trained models on held-out samples."
+    )
+    parser.add_argument("--test", type=Path, required=True, help="held-out samples (JSONL)")
+    parser.add_argument("--tenant", required=True, help="name of a tenant, or its YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, rewrites.jsonl and the cache")
+    parser.add_argument("--rag-url", help="retrieval service (default: the tenant's)")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME=FOLDER", help="a Hugging Face model folder; repeatable"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
+    parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")
+    parser.add_argument("--seconds", type=Path, help="JSON object of stage: seconds, copied into metrics.json")
+    parser.add_argument("--scorer", default="not stated", help="which reranker scorer the service used, for the report")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""From answers to the figures of `metrics.json`: systems, slices, win rates. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.metrics import TOP1, compare_systems, query_metrics, rank_value, summarise
+from evaluation.retrieval import Found
+from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL
+from reward.records import Sample
+
+BY_RANK = "rank of the first relevant passage"
+BY_TOP1 = "score of the first hit"
+
+
+def compare_answers(
+    samples: Sequence[Sample], found: Mapping[str, Sequence[Found]], *, by_rank: bool, seed: int
+) -> dict[str, Any]:
+    """`systems`, `slices` and `win_rate` over samples that every system answered.
+
+    Args:
+        found: system -> what its rewrite of each sample retrieved, in the order of `samples`.
+        by_rank: judge by the samples' relevant passages; otherwise by the score of the first hit.
+    """
+    figures = {name: _figures(samples, answers, by_rank) for name, answers in found.items()}
+    slices = sorted({name for sample in samples for name in sample.metadata.slices})
+    members = {s: [i for i, sample in enumerate(samples) if s in sample.metadata.slices] for s in slices}
+    deciding = {
+        name: [rank_value(answer.rank) if by_rank else answer.top1 for answer in answers]
+        for name, answers in found.items()
+    }
+    headline_figure = "mrr@10" if by_rank else TOP1
+    return {
+        "systems": {name: summarise(values, seed=seed) for name, values in figures.items()},
+        "slices": {
+            s: {name: summarise([values[i] for i in rows], seed=seed) for name, values in figures.items()}
+            for s, rows in members.items()
+        },
+        "win_rate": {
+            f"{a}_vs_{b}": compare_systems(deciding[a], deciding[b], headline_figure, figures[a], figures[b], seed=seed)
+            for a, b in pairs(list(found))
+        },
+    }
+
+
+def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Who is compared with whom: every model with the baseline, `rl` with `sft`, the baseline with the original."""
+    models = [name for name in systems if name not in (ORIGINAL, DESCRIPTION, BASELINE)]
+    wanted = [(model, BASELINE) for model in models] + [("rl", "sft"), (BASELINE, ORIGINAL)]
+    return [(a, b) for a, b in wanted if a in systems and b in systems]
+
+
+def _figures(samples: Sequence[Sample], answers: Sequence[Found], by_rank: bool) -> list[dict[str, float]]:
+    if not by_rank:
+        return [{TOP1: answer.top1} for answer in answers]
+    ids = [sample.sample_id for sample in samples]
+    by_query = query_metrics(
+        {key: answer.doc_ids for key, answer in zip(ids, answers, strict=True)},
+        {sample.sample_id: sample.relevant_doc_ids for sample in samples},
+    )
+    return [by_query[key] for key in ids]

@@ -1,0 +1,107 @@
+"""Retrieval figures of one system: per query through ir-measures, then means with bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ir_measures
+from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
+
+from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
+from reward.records import Hit
+
+MEASURES: dict[str, Measure] = {
+    "recall@1": R @ 1,
+    "recall@5": R @ 5,
+    "recall@10": R @ 10,
+    "mrr@10": RR @ 10,
+    "ndcg@10": nDCG @ 10,
+}
+# The only figure of a tenant without known relevant passages: the reranker's score of the first hit.
+TOP1 = "top1"
+
+
+def ranked_doc_ids(hits: Sequence[Hit]) -> list[str]:
+    """Document ids in the service's order.
+
+    A hit without id, or a second passage of the same document, keeps its position under a name that matches nothing:
+    positions stay those the user sees, and no document counts twice.
+    """
+    ids: dict[str, None] = {}
+    for place, hit in enumerate(hits, start=1):
+        ids[f"\0hit {place}" if hit.doc_id is None or hit.doc_id in ids else hit.doc_id] = None
+    return list(ids)
+
+
+def query_metrics(
+    rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """The five figures of every query, each in [0, 1].
+
+    Args:
+        rankings: query id -> document ids, best first, without repeats. A query that found nothing scores 0.
+        relevant: query id -> ids of its relevant documents (binary relevance), for every query of `rankings`.
+    """
+    qrels = [Qrel(query, doc, 1) for query in rankings for doc in dict.fromkeys(relevant[query])]
+    # Scores that fall with the position: the service's order decides, never its scores.
+    run = [
+        ScoredDoc(query, doc, float(len(docs) - place))
+        for query, docs in rankings.items()
+        for place, doc in enumerate(docs)
+    ]
+    figures: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in rankings}
+    names = {measure: name for name, measure in MEASURES.items()}
+    for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+        figures[metric.query_id][names[metric.measure]] = float(metric.value)
+    return figures
+
+
+def rank_value(rank: int | None) -> float:
+    """A rank as a value to compare: its reciprocal, 0 when nothing relevant was found. Higher is better."""
+    return 0.0 if rank is None else 1.0 / rank
+
+
+def summarise(figures: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Any]:
+    """Means over queries, `n`, and `ci95` (paired bootstrap: the same resamples for every system of the same queries).
+
+    Args:
+        figures: one mapping of figure -> value a query, all with the same keys. At least one.
+    """
+    summary: dict[str, Any] = {}
+    intervals: dict[str, list[float]] = {}
+    for name in figures[0]:
+        values = [query[name] for query in figures]
+        summary[name] = math.fsum(values) / len(values)
+        intervals[name] = list(bootstrap_mean(values, seed=seed))
+    return {**summary, "n": len(figures), "ci95": intervals}
+
+
+def compare_systems(
+    a: Sequence[float],
+    b: Sequence[float],
+    figure: str,
+    figures_a: Sequence[Mapping[str, float]],
+    figures_b: Sequence[Mapping[str, float]],
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """One `win_rate` entry: counts, rate with interval, sign test, and the paired difference of the mean of `figure`.
+
+    Args:
+        a, b: what decides each query (`rank_value`, or the top-1 score), in the same order of queries.
+    """
+    result = win_rate(a, b, seed=seed)
+    difference, interval = bootstrap_difference(
+        [query[figure] for query in figures_a], [query[figure] for query in figures_b], seed=seed
+    )
+    return {
+        "win": result.win,
+        "tie": result.tie,
+        "loss": result.loss,
+        "rate": result.rate,
+        "ci95": list(result.interval) if result.interval else None,
+        "sign_p": result.sign_p,
+        "difference": {figure: difference, "ci95": list(interval)},
+    }

@@ -1,0 +1,83 @@
+"""Live retrieval of every system's rewrites, and which samples can be compared at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluation.metrics import ranked_doc_ids
+from reward.formulas import relevant_rank
+from reward.http_calls import ServiceFailure
+from reward.rag_client import RagClient
+from reward.records import Sample
+from reward.settings import TenantSettings
+
+TOP_K = 100
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rewrite retrieved. `rank`: 1-based, of the first relevant passage; `top1`: score of the first hit."""
+
+    doc_ids: tuple[str, ...]
+    rank: int | None
+    top1: float
+
+
+Answer = Found | ServiceFailure
+
+
+async def retrieve_rewrites(
+    samples: Sequence[Sample],
+    rewrites: Mapping[str, Sequence[str | None]],
+    tenant: TenantSettings,
+    on_answer: Callable[[], None] = lambda: None,
+) -> dict[str, list[Answer]]:
+    """System -> answer to each sample. Equal rewrites of one sample are retrieved once.
+
+    An empty rewrite finds nothing and is not sent: the service would take it for none and rewrite by itself. `None` is
+    a rewrite that could not be had and stays a failure.
+
+    Args:
+        on_answer: called after every answer, for a progress bar.
+    """
+    client = RagClient(tenant.rag, tenant.tenant_id)
+
+    async def retrieve(sample: Sample, rewrite: str | None) -> Answer:
+        if rewrite is None:
+            return ServiceFailure("the baseline gave no rewrite")
+        if not rewrite.strip():
+            return Found((), None, 0.0)
+        answer = await client.retrieve(
+            sample.original_query, sample.context, rewritten_query=rewrite, top_k=TOP_K, score_threshold=0.0
+        )
+        on_answer()
+        if isinstance(answer, ServiceFailure):
+            return answer
+        hits = answer.hits[:TOP_K]
+        return Found(
+            tuple(ranked_doc_ids(hits)),
+            relevant_rank(hits, sample.relevant_doc_ids),
+            hits[0].relevance if hits else 0.0,
+        )
+
+    try:
+        tasks: dict[tuple[int, str | None], asyncio.Task[Answer]] = {}
+        for texts in rewrites.values():
+            for index, (sample, text) in enumerate(zip(samples, texts, strict=True)):
+                if (index, text) not in tasks:
+                    tasks[index, text] = asyncio.create_task(retrieve(sample, text))
+        await asyncio.gather(*tasks.values())
+    finally:
+        await client.aclose()
+    return {name: [tasks[key].result() for key in enumerate(texts)] for name, texts in rewrites.items()}
+
+
+def failure_of(sample_index: int, answers: Mapping[str, Sequence[Answer]]) -> str | None:
+    """Why a sample cannot be compared: the first failure among all systems' answers, None when all answered."""
+    for name, system_answers in answers.items():
+        answer = system_answers[sample_index]
+        if isinstance(answer, ServiceFailure):
+            return f"{name}: {answer.reason}"
+    return None

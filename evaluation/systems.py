@@ -1,0 +1,122 @@
+"""The systems that compete: how each of them rewrites the test samples. `None` is a rewrite that could not be had."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.messages import build_messages
+from reward.baseline import BaselineClient
+from reward.http_calls import ServiceFailure
+from reward.records import BadInput, Sample, read_jsonl, write_atomically
+from reward.settings import TenantSettings
+
+ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
+# Files of a model folder that tell who made it, not what it is.
+NOT_THE_MODEL = ("provenance.json", "README.md")
+
+
+def rewrite_by_original(samples: Sequence[Sample]) -> list[str]:
+    """No rewriting: the query itself."""
+    return [sample.original_query for sample in samples]
+
+
+def rewrite_by_description(samples: Sequence[Sample]) -> list[str] | None:
+    """The dialogue as it is, or the query where there is none; None when fewer than half of the samples have one."""
+    described = sum(bool(sample.context.history_context.strip()) for sample in samples)
+    if 2 * described < len(samples):
+        return None
+    return [sample.context.history_context.strip() or sample.original_query for sample in samples]
+
+
+def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> list[str | None] | None:
+    """The deployed rewriter's recorded rewrites, its live answer where one is missing, None where that fails too.
+
+    None altogether when nothing is recorded and the tenant has no baseline service.
+    """
+    if not tenant.baseline.url and not any(sample.candidates.baseline for sample in samples):
+        return None
+
+    async def rewrite_all() -> list[str | ServiceFailure]:
+        client = BaselineClient(tenant.baseline, tenant.tenant_id)
+        try:
+            return await asyncio.gather(*(client.rewrite(sample) for sample in samples))
+        finally:
+            await client.aclose()
+
+    return [None if isinstance(rewrite, ServiceFailure) else rewrite for rewrite in asyncio.run(rewrite_all())]
+
+
+def rewrite_by_model(
+    folder: Path,
+    samples: Sequence[Sample],
+    system_prompt: str,
+    cache: Path,
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+) -> list[str]:
+    """Greedy rewrites of a Hugging Face model folder, generated in a child process.
+
+    They are kept in `cache` under the hashes of model and prompts, so that a repeated call costs nothing.
+
+    Raises:
+        BadInput: `folder` is no model folder, or the generation failed (names the log).
+    """
+    prompts = [
+        json.dumps(
+            {"sample_id": sample.sample_id, "messages": build_messages(sample, system_prompt)}, ensure_ascii=False
+        )
+        for sample in samples
+    ]
+    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens}".encode())
+    digest.update("\n".join(prompts).encode())
+    kept = cache / f"rewrites_{digest.hexdigest()[:16]}.jsonl"
+    if not kept.is_file():
+        _generate_in_child(folder, prompts, kept, max_new_tokens=max_new_tokens, seed=seed)
+    rewrites = {line["sample_id"]: str(line["rewrite"]) for _, line in read_jsonl(kept)}
+    missing = [sample.sample_id for sample in samples if sample.sample_id not in rewrites]
+    if missing:
+        raise BadInput(f"{kept}: lacks sample {missing[0]}; delete the file and run again")
+    return [rewrites[sample.sample_id] for sample in samples]
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 over names and contents of the files of a Hugging Face model folder.
+
+    Raises:
+        BadInput: the folder or its config, tokenizer or weights are missing.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such model folder")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in NOT_THE_MODEL)
+    for wanted in ("config.json", "tokenizer_config.json", "*.safetensors"):
+        if not any(p.match(wanted) for p in files):
+            raise BadInput(f"{folder}: not a Hugging Face model folder, lacks {wanted}")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as content:
+            digest.update(f"{path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _generate_in_child(folder: Path, prompts: list[str], out: Path, *, max_new_tokens: int, seed: int) -> None:
+    prompts_file, log_file = out.with_suffix(".prompts"), out.with_suffix(".log")
+    write_atomically(prompts_file, prompts)
+    command = [sys.executable, "-m", "evaluation.generate_rewrites", "--model", str(folder.resolve())]
+    command += ["--prompts", str(prompts_file), "--out", str(out)]
+    command += ["--max-new-tokens", str(max_new_tokens), "--seed", str(seed)]
+    with log_file.open("w", encoding="utf-8") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if code != 0 or not out.is_file():
+        lines = [line for line in log_file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        reason = (told or lines or ["no output"])[-1]
+        raise BadInput(f"{folder}: generation failed with exit status {code}: {reason} (log: {log_file})")
+    prompts_file.unlink()
+    log_file.unlink()

@@ -1,0 +1,47 @@
+"""The trainer's `reward_metrics.jsonl`: one JSON object a step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from reward.records import BadInput, read_jsonl
+
+
+def read_training_log(path: Path) -> list[dict[str, Any]]:
+    """Steps in ascending order; of a step written twice (a resumed run) the later line counts.
+
+    Raises:
+        BadInput: the file is missing or empty, or a line lacks an integer `step`.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    for row, line in read_jsonl(path):
+        step = line.get("step")
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise BadInput(f"{path}: row {row}: step: expected an integer, found {step!r}")
+        steps[step] = line
+    if not steps:
+        raise BadInput(f"{path}: holds no step")
+    return [steps[step] for step in sorted(steps)]
+
+
+def series(log: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the figure `name`, where it was observed."""
+    points = [(line["step"], float(line[name])) for line in log if isinstance(line.get(name), int | float)]
+    points = [(step, value) for step, value in points if math.isfinite(value)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def reward_change(log: list[dict[str, Any]]) -> dict[str, float | int] | None:
+    """`first` and `last`: mean `avg_reward` of the first and last tenth of the steps; None when none was logged."""
+    _, rewards = series(log, "avg_reward")
+    if not rewards:
+        return None
+    tenth = max(1, len(rewards) // 10)
+    return {"first": sum(rewards[:tenth]) / tenth, "last": sum(rewards[-tenth:]) / tenth, "steps": len(log)}
+
+
+def judge_took_part(log: list[dict[str, Any]]) -> bool:
+    """Whether an LLM judge's verdict weighed in the reward of any step."""
+    return any(weight > 0 for weight in series(log, "weight_judge")[1])

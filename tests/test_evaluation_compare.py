@@ -1,0 +1,315 @@
+"""evaluation.compare and evaluation.report end to end, against a real retrieval service on loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+import yaml
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from evaluation import compare, report
+from evaluation.systems import model_hash
+from reward.records import Candidates, Context, Metadata, Sample, write_samples
+
+
+class Service:
+    """Answers a rewrite `rank N` with the passage of the query at rank N; a query `broken…` always fails."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.with_ids = True
+        app = FastAPI()
+
+        @app.post("/api/chat/general_rag")
+        async def general_rag(request: Request) -> JSONResponse:
+            body = await request.json()
+            self.bodies.append(body)
+            self.calls[body["query"], body["rewritten_query"]] += 1
+            if body["query"].startswith("broken") and body["rewritten_query"].startswith("rank"):
+                return JSONResponse({"detail": "no"}, status_code=400)
+            wanted = re.match(r"rank (\d+)", body["rewritten_query"])
+            rank = int(wanted[1]) if wanted else 3
+            ids = [f"other{i}" for i in range(1, 13)]
+            ids.insert(rank - 1, "p1")
+            recall = [
+                {
+                    "content": i,
+                    "score": 1.0,
+                    "reranker_score": round(0.9 / rank, 3),
+                    "doc_id": i if self.with_ids else None,
+                }
+                for i in ids
+            ]
+            return JSONResponse({"data": {"recall": recall}})
+
+        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Service:
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as running:
+        yield running
+
+
+def sample(
+    number: int, baseline: str, *, query: str = "", relevant: bool = True, slices: tuple[str, ...] = ()
+) -> Sample:
+    return Sample(
+        sample_id=f"t_{number:03d}",
+        original_query=query or f"钙片 {number} <b>怎么吃</b>",
+        context=Context(user_profile="四十岁"),
+        metadata=Metadata(tenant_id="shop", split="test", slices=slices),
+        candidates=Candidates(baseline=baseline),
+        relevant_doc_ids=("p1",) if relevant else (),
+    )
+
+
+@pytest.fixture
+def tenant(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.yaml"
+    values = {
+        "tenant_id": "shop",
+        "short_id": "shop",
+        "system_prompt": "改写查询。",
+        "rag": {"attempts": 1, "timeout": 5},
+    }
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def run(tmp_path: Path, tenant: Path, service: Service, samples: list[Sample], *more: str) -> int:
+    write_samples(tmp_path / "test.jsonl", samples)
+    fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "run")]
+    return compare.main([*fixed, "--rag-url", service.url, *more])
+
+
+def read_run(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewrites.jsonl").read_text(encoding="utf-8").splitlines()]
+    return metrics, rows
+
+
+def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -> None:
+    """The original ranks the passage third; the baseline first (4 times), third (2) and fifth (2)."""
+    ranks = [1, 1, 1, 1, 3, 3, 5, 5]
+    samples = [
+        sample(i, f"rank {rank}", slices=("systematic",) if rank == 5 else ("random",)) for i, rank in enumerate(ranks)
+    ]
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "avg_reward": 0.1}\n{"step": 2, "avg_reward": 0.5}\n')
+    (tmp_path / "seconds.json").write_text('{"sft": 12.5}')
+    more = ["--train-log", str(tmp_path / "log.jsonl"), "--seconds", str(tmp_path / "seconds.json")]
+    assert run(tmp_path, tenant, service, samples, *more, "--scorer", "lexical") == 0
+    metrics, rows = read_run(tmp_path)
+    assert list(metrics["systems"]) == ["original", "baseline"]
+    original, baseline = metrics["systems"]["original"], metrics["systems"]["baseline"]
+    assert set(baseline) == {"recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "n", "ci95"}
+    assert (original["recall@1"], original["recall@5"], original["n"]) == (0, 1, 8)
+    assert original["mrr@10"] == pytest.approx(1 / 3)
+    assert baseline["recall@1"] == 0.5
+    assert baseline["mrr@10"] == pytest.approx((4 + 2 / 3 + 2 / 5) / 8)
+    assert metrics["slices"]["systematic"]["baseline"]["mrr@10"] == pytest.approx(1 / 5)
+    assert metrics["slices"]["random"]["baseline"]["n"] == 6
+    result = metrics["win_rate"]["baseline_vs_original"]
+    assert (result["win"], result["tie"], result["loss"]) == (4, 2, 2)
+    assert result["rate"] == pytest.approx(4 / 6)
+    assert metrics["reward"] == {"first": 0.1, "last": 0.5, "steps": 2}
+    assert metrics["seconds"]["sft"] == 12.5
+    assert metrics["provenance"]["scorer"] == "lexical"
+    assert metrics["provenance"]["counts"]["abstained"] == 0
+    assert rows[6]["systems"]["baseline"] == {"rewrite": "rank 5", "rank": 5, "top1": 0.18}
+    # The service saw what the house asks for, and each pair of query and rewrite once.
+    assert {(b["top_k"], b["score_threshold"], b["tenant_id"]) for b in service.bodies} == {(100, 0.0, "shop")}
+    assert set(service.calls.values()) == {1}
+
+
+def test_equal_rewrites_are_retrieved_once(tmp_path: Path, tenant: Path, service: Service) -> None:
+    samples = [sample(i, f"rank {i + 1}", query=f"rank {i + 1}") for i in range(4)]
+    assert run(tmp_path, tenant, service, samples) == 0
+    assert sum(service.calls.values()) == 4
+    assert read_run(tmp_path)[0]["win_rate"]["baseline_vs_original"]["tie"] == 4
+
+
+def test_failed_call_excludes_the_sample_for_every_system(tmp_path: Path, tenant: Path, service: Service) -> None:
+    samples = [sample(i, "rank 1") for i in range(4)]
+    samples += [sample(10, "rank 1", query="broken 1"), sample(11, "", query="no baseline")]
+    assert run(tmp_path, tenant, service, samples) == 0
+    metrics, rows = read_run(tmp_path)
+    assert {summary["n"] for summary in metrics["systems"].values()} == {4}
+    assert metrics["systems"]["baseline"]["recall@1"] == 1
+    assert metrics["provenance"]["counts"] == {
+        "samples": 6,
+        "evaluated": 4,
+        "abstained": 2,
+        "without_relevant_passages": 0,
+    }
+    assert [row["abstained"] is None for row in rows] == [True] * 4 + [False] * 2
+    assert "HTTP 400" in rows[4]["abstained"]
+    # The original's answer is known, yet takes no part.
+    assert rows[4]["systems"]["original"]["rank"] == 3
+
+
+def test_unreachable_service_is_an_error_not_a_zero(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+    samples = [sample(i, "rank 1", query=f"broken {i}") for i in range(3)]
+    assert run(tmp_path, tenant, service, samples) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "no sample could be compared" in told and told.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_empty_rewrite_finds_nothing_and_is_not_sent(tmp_path: Path, tenant: Path, service: Service) -> None:
+    assert run(tmp_path, tenant, service, [sample(0, " "), sample(1, "rank 1")]) == 0
+    metrics, rows = read_run(tmp_path)
+    assert rows[0]["systems"]["baseline"] == {"rewrite": " ", "rank": None, "top1": 0.0}
+    assert metrics["systems"]["baseline"]["mrr@10"] == 0.5
+    assert sum(service.calls.values()) == 3
+
+
+def test_without_relevant_passages_the_first_hits_score_decides(tmp_path: Path, tenant: Path, service: Service) -> None:
+    samples = [sample(i, "rank 1", relevant=False) for i in range(6)]
+    assert run(tmp_path, tenant, service, samples) == 0
+    metrics, rows = read_run(tmp_path)
+    assert metrics["systems"]["baseline"]["top1"] == pytest.approx(0.9)
+    assert "mrr@10" not in metrics["systems"]["baseline"]
+    assert metrics["win_rate"]["baseline_vs_original"]["win"] == 6
+    assert metrics["provenance"]["judged_by"] == "score of the first hit"
+    page = report.render_report(metrics, rows, [], title="Shop")
+    assert "No relevant passages are known" in page
+
+
+def test_hits_without_ids_are_refused(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+    service.with_ids = False
+    assert run(tmp_path, tenant, service, [sample(0, "rank 1")]) == 2
+    assert "hits carry no doc_id" in capsys.readouterr().err
+
+
+def test_bad_arguments_are_one_line(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+    twice = [sample(1, "rank 1"), sample(1, "rank 2")]
+    (tmp_path / "empty").mkdir()
+    cases = [
+        (twice, [], "sample_id 't_001' occurs more than once"),
+        (twice[:1], ["--model", "rl"], "expected NAME=FOLDER"),
+        (twice[:1], ["--model", "baseline=x"], "is taken"),
+        (twice[:1], ["--model", f"rl={tmp_path / 'empty'}"], "not a Hugging Face model folder, lacks config.json"),
+        (twice[:1], ["--train-log", str(tmp_path / "none.jsonl")], "no such file"),
+        (twice[:1], ["--seconds", str(tenant)], "not JSON"),
+    ]
+    for samples, more, message in cases:
+        assert run(tmp_path, tenant, service, samples, *more) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and message in told and told.count("\n") == 1
+
+
+def test_model_hash_follows_content_not_provenance(tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json", "model.safetensors", "provenance.json"):
+        (tmp_path / name).write_text("1")
+    before = model_hash(tmp_path)
+    (tmp_path / "provenance.json").write_text("2")
+    assert model_hash(tmp_path) == before
+    (tmp_path / "model.safetensors").write_text("2")
+    assert model_hash(tmp_path) != before
+
+
+def fake_run(win: int, tie: int, loss: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A finished comparison of rl with the baseline: real figures of made-up ranks."""
+    from evaluation.comparison import compare_answers
+    from evaluation.retrieval import Found
+
+    def found(rank: int) -> Found:
+        return Found((*(f"n{i}" for i in range(rank - 1)), "p1"), rank, 1 / rank)
+
+    ranks = [(1, 2)] * win + [(1, 1)] * tie + [(4, 1)] * loss
+    samples = [sample(i, "b", slices=("systematic",) if i % 5 == 0 else ()) for i in range(len(ranks))]
+    answers = {"rl": [found(a) for a, _ in ranks], "baseline": [found(b) for _, b in ranks]}
+    metrics = compare_answers(samples, answers, by_rank=True, seed=0)
+    metrics["seconds"] = {"evaluation": 3.0}
+    metrics["provenance"] = {
+        "created_at": "2026-01-01",
+        "tenant": "shop",
+        "test": {"path": "test.jsonl", "sha256": "0" * 64},
+        "models": {"rl": {"path": "final", "sha256": "1" * 64}},
+        "counts": {"samples": len(ranks), "evaluated": len(ranks), "abstained": 0, "without_relevant_passages": 0},
+        "abstained_because": {},
+        "judged_by": "rank of the first relevant passage",
+        "scorer": "lexical",
+        "llm_judge": {"evaluation": False, "training": None},
+        "retrieval": {"url": "http://127.0.0.1", "kb_name": "default", "top_k": 100, "score_threshold": 0},
+        "max_new_tokens": 64,
+        "seed": 0,
+        "versions": {"python": "3.11"},
+    }
+    rows = [
+        {
+            "sample_id": s.sample_id,
+            "query": s.original_query,
+            "context": s.context.text,
+            "slices": [],
+            "abstained": None,
+            "systems": {
+                name: {"rewrite": f"{name} 改写", "rank": f[i].rank, "top1": 0.5} for name, f in answers.items()
+            },
+        }
+        for i, s in enumerate(samples)
+    ]
+    return metrics, rows
+
+
+@pytest.mark.parametrize(
+    ("counts", "outcome", "words"),
+    [
+        ((60, 40, 10), "win", "The RL-trained rewriter beats the deployed baseline"),
+        ((30, 40, 30), "undecided", "No clear difference between the RL-trained rewriter and the deployed baseline"),
+        ((10, 40, 60), "loss", "The RL-trained rewriter does not beat the deployed baseline, it is worse"),
+    ],
+)
+def test_report_tells_the_truth(tmp_path: Path, counts: tuple[int, int, int], outcome: str, words: str) -> None:
+    metrics, rows = fake_run(*counts)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (tmp_path / "rewrites.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(json.dumps({"step": s, "avg_reward": s / 10, "8b_win_rate": 0.5}) for s in range(1, 9)))
+    assert report.main(["--run", str(tmp_path), "--train-log", str(log), "--title", "五个医生 <RL>"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f'class="verdict {outcome}"' in page and words in page
+    assert "五个医生 &lt;RL&gt;" in page and "<b>怎么吃" not in page
+    assert "<svg" in page and "average reward" in page
+    assert "None took part in training either" in page and "lexical" in page
+    assert page.count('class="example"') == 10
+    # Nothing is fetched: no script, link, import or picture.
+    assert not re.search(r"<script|<link|<img|@import|url\(http|src=|href=\"http", page)
+
+
+def test_examples_show_losses_in_proportion() -> None:
+    _, rows = fake_run(60, 38, 2)
+    chosen = report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=0)
+    assert Counter(row["outcome"] for row in chosen) == {"win": 6, "tie": 3, "loss": 1}
+    assert chosen == report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=0)
+    assert chosen != report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=1)
+    assert len(report.choose_examples(rows[:3], "rl", "baseline", by_rank=True, seed=0)) == 3
+
+
+def test_report_without_a_run(tmp_path: Path, capsys) -> None:
+    assert report.main(["--run", str(tmp_path)]) == 2
+    assert "run evaluation.compare first" in capsys.readouterr().err
