@@ -115,6 +115,11 @@ def write_dataset(
 
 def _run(args: argparse.Namespace) -> None:
     tenant = load_tenant(args.tenant)
+    if args.min_top1_score is not None:
+        if not 0 <= args.min_top1_score <= 1:
+            raise BadInput(f"--min-top1-score {args.min_top1_score}: outside [0, 1]")
+        filters = tenant.filters.model_copy(update={"min_top1_score": args.min_top1_score})
+        tenant = tenant.model_copy(update={"filters": filters})
     source = read_rows(args.input, REQUIRED)
     request = {
         "input_sha256": file_sha256(args.input),
@@ -160,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, required=True, help="BVT export: .xlsx, .xls, .csv or .jsonl")
     parser.add_argument("--tenant", required=True, help="tenant name, or a tenant YAML file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument(
+        "--min-top1-score", type=float, help="instead of the tenant's filters.min_top1_score, a number in [0, 1]"
+    )
     parser.add_argument("--split", choices=("auto", "train", "test"), default="auto", help="auto = 80/10/10 by group")
     parser.add_argument("--seed", type=int, default=0, help="of the split and of augmentation (default 0)")
     parser.add_argument("--no-augment", dest="augment", action="store_false", help="no synonym-swapped copies")

@@ -73,7 +73,7 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
     if args.rag_url:
         tenant = tenant.model_copy(update={"rag": tenant.rag.model_copy(update={"url": args.rag_url})})
     samples = _read_test(args.test)
-    seconds = _read_seconds(args.seconds)
+    costs = _read_costs(args.costs)
     log = read_training_log(args.train_log) if args.train_log else None
     models = _parse_models(args.model)
     hashes = {name: model_hash(folder) for name, folder in models.items()}
@@ -86,17 +86,21 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
     kept = [index for index, failure in enumerate(failures) if failure is None]
     if not kept:
         raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
+    if all(set(args.apart) & set(judged[i].metadata.slices) for i in kept):
+        raise BadInput(f"--apart {' '.join(args.apart)}: no sample is left for the headline figures")
     found = {
         name: [a for i in kept if isinstance(a := system_answers[i], Found)] for name, system_answers in answers.items()
     }
     if by_rank and not any(_has_document_ids(f) for system in found.values() for f in system):
         raise BadInput(f"{tenant.rag.url}: hits carry no doc_id, so relevant passages cannot be recognised")
 
-    figures = compare_answers([judged[i] for i in kept], found, by_rank=by_rank, seed=args.seed)
+    figures = compare_answers([judged[i] for i in kept], found, by_rank=by_rank, seed=args.seed, apart=args.apart)
     metrics = {
         **figures,
         **({"reward": change} if log and (change := reward_change(log)) else {}),
-        "seconds": {"evaluation": round(time.monotonic() - started, 1), **seconds},
+        "seconds": {name: cost["seconds"] for name, cost in costs.items()}
+        | {"evaluation": round(time.monotonic() - started, 1)},
+        "peak_gb": {name: cost["peak_gb"] for name, cost in costs.items()},
         "provenance": {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "tenant": tenant.tenant_id,
@@ -110,7 +114,7 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
             },
             "abstained_because": dict(Counter(failure for failure in failures if failure)),
             "judged_by": BY_RANK if by_rank else BY_TOP1,
-            "scorer": args.scorer,
+            "scorer": _scorer_of(answers),
             "llm_judge": {"evaluation": False, "training": judge_took_part(log) if log else None},
             "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
             "max_new_tokens": args.max_new_tokens,
@@ -227,18 +231,24 @@ def _parse_models(texts: Sequence[str]) -> dict[str, Path]:
     return models
 
 
-def _read_seconds(path: Path | None) -> dict[str, float]:
+def _scorer_of(answers: Mapping[str, Sequence[Answer]]) -> str:
+    """The reranker scorer that the service named in its answers."""
+    named = {answer.scorer for system in answers.values() for answer in system if isinstance(answer, Found)}
+    return ", ".join(sorted(named - {""})) or "not stated by the service"
+
+
+def _read_costs(path: Path | None) -> dict[str, dict[str, float]]:
     if path is None:
         return {}
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        costs = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {key: float(cost[key]) for key in ("seconds", "peak_gb")} for name, cost in costs.items()}
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}: not JSON ({error.msg})") from None
-    if not isinstance(values, dict) or not all(isinstance(v, int | float) for v in values.values()):
-        raise BadInput(f"{path}: expected an object of stage: seconds")
-    return values
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise BadInput(f"{path}: expected an object of stage: {{seconds, peak_gb}}") from None
 
 
 def _sha256(path: Path) -> str:
@@ -266,8 +276,10 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
     parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")
-    parser.add_argument("--seconds", type=Path, help="JSON object of stage: seconds, copied into metrics.json")
-    parser.add_argument("--scorer", default="not stated", help="which reranker scorer the service used, for the report")
+    parser.add_argument(
+        "--apart", nargs="+", default=[], metavar="SLICE", help="slices reported apart from the headline figures"
+    )
+    parser.add_argument("--costs", type=Path, help="JSON object of stage: {seconds, peak_gb}, for metrics.json")
     return parser.parse_args(argv)
 
 

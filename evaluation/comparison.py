@@ -15,13 +15,20 @@ BY_TOP1 = "score of the first hit"
 
 
 def compare_answers(
-    samples: Sequence[Sample], found: Mapping[str, Sequence[Found]], *, by_rank: bool, seed: int
+    samples: Sequence[Sample],
+    found: Mapping[str, Sequence[Found]],
+    *,
+    by_rank: bool,
+    seed: int,
+    apart: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`systems`, `slices` and `win_rate` over samples that every system answered.
+    """`systems`, `slices`, `win_rate` and `apart` over samples that every system answered.
 
     Args:
         found: system -> what its rewrite of each sample retrieved, in the order of `samples`.
         by_rank: judge by the samples' relevant passages; otherwise by the score of the first hit.
+        apart: slices that do not count in `systems` and `win_rate`: they stand in `slices` and, with win rates of their
+            own, in `apart`.
     """
     figures = {name: _figures(samples, answers, by_rank) for name, answers in found.items()}
     slices = sorted({name for sample in samples for name in sample.metadata.slices})
@@ -30,17 +37,28 @@ def compare_answers(
         name: [rank_value(answer.rank) if by_rank else answer.top1 for answer in answers]
         for name, answers in found.items()
     }
+    headline = [i for i, sample in enumerate(samples) if not set(apart) & set(sample.metadata.slices)]
     headline_figure = "mrr@10" if by_rank else TOP1
-    return {
-        "systems": {name: summarise(values, seed=seed) for name, values in figures.items()},
-        "slices": {
-            s: {name: summarise([values[i] for i in rows], seed=seed) for name, values in figures.items()}
-            for s, rows in members.items()
-        },
-        "win_rate": {
-            f"{a}_vs_{b}": compare_systems(deciding[a], deciding[b], headline_figure, figures[a], figures[b], seed=seed)
+
+    def summaries(rows: Sequence[int]) -> dict[str, Any]:
+        return {name: summarise([values[i] for i in rows], seed=seed) for name, values in figures.items()}
+
+    def win_rates(rows: Sequence[int]) -> dict[str, Any]:
+        def of(values: Mapping[str, Sequence[Any]], name: str) -> list[Any]:
+            return [values[name][i] for i in rows]
+
+        return {
+            f"{a}_vs_{b}": compare_systems(
+                of(deciding, a), of(deciding, b), headline_figure, of(figures, a), of(figures, b), seed=seed
+            )
             for a, b in pairs(list(found))
-        },
+        }
+
+    return {
+        "systems": summaries(headline),
+        "slices": {s: summaries(rows) for s, rows in members.items()},
+        "win_rate": win_rates(headline),
+        "apart": {s: {"n": len(members[s]), "win_rate": win_rates(members[s])} for s in apart if members.get(s)},
     }
 
 

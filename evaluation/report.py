@@ -89,7 +89,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}: not JSON ({error.msg})") from None
-    for key in ("systems", "slices", "win_rate", "seconds", "provenance"):
+    for key in ("systems", "slices", "win_rate", "apart", "seconds", "peak_gb", "provenance"):
         if key not in metrics:
             raise BadInput(f"{path}: {key}: missing")
     return metrics

@@ -18,11 +18,13 @@ TOP_K = 100
 
 @dataclass(frozen=True)
 class Found:
-    """What a rewrite retrieved. `rank`: 1-based, of the first relevant passage; `top1`: score of the first hit."""
+    """What a rewrite retrieved. `rank`: 1-based, of the first relevant passage; `top1`: score of the first hit;
+    `scorer`: what the service says gave that score."""
 
     doc_ids: tuple[str, ...]
     rank: int | None
     top1: float
+    scorer: str = ""
 
 
 Answer = Found | ServiceFailure
@@ -60,6 +62,7 @@ async def retrieve_rewrites(
             tuple(ranked_doc_ids(hits)),
             relevant_rank(hits, sample.relevant_doc_ids),
             hits[0].relevance if hits else 0.0,
+            answer.reranker,
         )
 
     try:

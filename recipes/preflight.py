@@ -74,7 +74,9 @@ def check_data(config: DictConfig) -> int:
     for key in ("train_files", "val_files"):
         path = Path(config.data[key])
         if not path.is_file():
-            raise BadInput(f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}")
+            raise BadInput(
+                f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}"
+            )
         rows = pq.ParquetFile(path).metadata.num_rows
         if rows == 0:
             raise BadInput(f"data.{key}: {path} holds no row")

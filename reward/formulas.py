@@ -67,9 +67,7 @@ def reward_v1(retrieval: float, judge: float | None) -> Scored:
         return Scored(reward=reward, parts=parts)
     bonus = bonus_v1((judge + retrieval) / 2)
     reward = _clip(V1_JUDGE * judge + V1_RETRIEVAL * retrieval + V1_BONUS * bonus, -1.0, 1.0)
-    parts = Parts(
-        retrieval=retrieval, judge=judge, bonus=bonus, weight_retrieval=V1_RETRIEVAL, weight_judge=V1_JUDGE
-    )
+    parts = Parts(retrieval=retrieval, judge=judge, bonus=bonus, weight_retrieval=V1_RETRIEVAL, weight_judge=V1_JUDGE)
     return Scored(reward=reward, parts=parts)
 
 
@@ -98,7 +96,7 @@ def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
 
 
 def rank_value(rank: int | None) -> float:
-    """phi(r) = 1/2 * 1/sqrt(r) + 1/2 * (1 - ln r / ln 101), 0 beyond rank 100: smooth, so that "almost" still teaches."""
+    """phi(r) = 1/2 / sqrt(r) + 1/2 * (1 - ln r / ln 101), 0 beyond rank 100: smooth, so that "almost" still teaches."""
     if rank is None or rank > DEEPEST_RANK:
         return 0.0
     return 0.5 / math.sqrt(rank) + 0.5 * (1 - math.log(rank) / math.log(DEEPEST_RANK + 1))

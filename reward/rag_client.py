@@ -13,12 +13,14 @@ from reward.settings import RagSettings
 
 @dataclass(frozen=True)
 class RagAnswer:
-    """`hits` in the service's order. Profile, summary and rewrite as the service reports them ("" when absent)."""
+    """`hits` in the service's order; the rest as it reports it ("" when absent). `reranker` names what gave the hits
+    their `reranker_score`."""
 
     hits: tuple[Hit, ...]
     rewritten_query: str
     user_profile: str
     history_summary: str
+    reranker: str = ""
 
 
 class RagClient:
@@ -73,6 +75,7 @@ class RagClient:
             rewritten_query=str(data.get("rewritten_query") or ""),
             user_profile=str(data.get("user_profile") or ""),
             history_summary=str(data.get("history_summary") or ""),
+            reranker=str(data.get("reranker") or ""),
         )
 
     async def aclose(self) -> None:

@@ -25,9 +25,7 @@ def trainable(group_ids: Sequence[str], abstained: Sequence[bool], group_size: i
     """
     survivors = Counter(group for group, lost in zip(group_ids, abstained, strict=True) if not lost)
     needed = 1 if group_size == 1 else max(2, (group_size + 1) // 2)
-    return [
-        not lost and survivors[group] >= needed for group, lost in zip(group_ids, abstained, strict=True)
-    ]
+    return [not lost and survivors[group] >= needed for group, lost in zip(group_ids, abstained, strict=True)]
 
 
 def step_metrics(

@@ -51,7 +51,7 @@ class Service:
                 }
                 for i in ids
             ]
-            return JSONResponse({"data": {"recall": recall}})
+            return JSONResponse({"data": {"recall": recall, "reranker": "lexical"}})
 
         self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -119,9 +119,9 @@ def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -
         sample(i, f"rank {rank}", slices=("systematic",) if rank == 5 else ("random",)) for i, rank in enumerate(ranks)
     ]
     (tmp_path / "log.jsonl").write_text('{"step": 1, "avg_reward": 0.1}\n{"step": 2, "avg_reward": 0.5}\n')
-    (tmp_path / "seconds.json").write_text('{"sft": 12.5}')
-    more = ["--train-log", str(tmp_path / "log.jsonl"), "--seconds", str(tmp_path / "seconds.json")]
-    assert run(tmp_path, tenant, service, samples, *more, "--scorer", "lexical") == 0
+    (tmp_path / "costs.json").write_text('{"sft": {"seconds": 12.5, "peak_gb": 2.0}}')
+    more = ["--train-log", str(tmp_path / "log.jsonl"), "--costs", str(tmp_path / "costs.json")]
+    assert run(tmp_path, tenant, service, samples, *more) == 0
     metrics, rows = read_run(tmp_path)
     assert list(metrics["systems"]) == ["original", "baseline"]
     original, baseline = metrics["systems"]["original"], metrics["systems"]["baseline"]
@@ -137,6 +137,7 @@ def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -
     assert result["rate"] == pytest.approx(4 / 6)
     assert metrics["reward"] == {"first": 0.1, "last": 0.5, "steps": 2}
     assert metrics["seconds"]["sft"] == 12.5
+    assert metrics["peak_gb"]["sft"] == 2.0
     assert metrics["provenance"]["scorer"] == "lexical"
     assert metrics["provenance"]["counts"]["abstained"] == 0
     assert rows[6]["systems"]["baseline"] == {"rewrite": "rank 5", "rank": 5, "top1": 0.18}
@@ -214,7 +215,7 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tenant: Path, service: Servi
         (twice[:1], ["--model", "baseline=x"], "is taken"),
         (twice[:1], ["--model", f"rl={tmp_path / 'empty'}"], "not a Hugging Face model folder, lacks config.json"),
         (twice[:1], ["--train-log", str(tmp_path / "none.jsonl")], "no such file"),
-        (twice[:1], ["--seconds", str(tenant)], "not JSON"),
+        (twice[:1], ["--costs", str(tenant)], "not JSON"),
     ]
     for samples, more, message in cases:
         assert run(tmp_path, tenant, service, samples, *more) == 2
@@ -244,7 +245,7 @@ def fake_run(win: int, tie: int, loss: int) -> tuple[dict[str, Any], list[dict[s
     samples = [sample(i, "b", slices=("systematic",) if i % 5 == 0 else ()) for i in range(len(ranks))]
     answers = {"rl": [found(a) for a, _ in ranks], "baseline": [found(b) for _, b in ranks]}
     metrics = compare_answers(samples, answers, by_rank=True, seed=0)
-    metrics["seconds"] = {"evaluation": 3.0}
+    metrics["seconds"], metrics["peak_gb"] = {"evaluation": 3.0}, {}
     metrics["provenance"] = {
         "created_at": "2026-01-01",
         "tenant": "shop",
@@ -313,3 +314,19 @@ def test_examples_show_losses_in_proportion() -> None:
 def test_report_without_a_run(tmp_path: Path, capsys) -> None:
     assert report.main(["--run", str(tmp_path)]) == 2
     assert "run evaluation.compare first" in capsys.readouterr().err
+
+
+def test_slices_apart_count_only_in_their_own_figures():
+    from evaluation.comparison import compare_answers
+    from evaluation.retrieval import Found
+
+    def found(rank: int) -> Found:
+        return Found((*(f"n{i}" for i in range(rank - 1)), "p1"), rank, 1 / rank)
+
+    samples = [sample(i, "b", slices=("unseen_wording",) if i < 4 else ("regular",)) for i in range(10)]
+    answers = {"rl": [found(3)] * 4 + [found(1)] * 6, "baseline": [found(1)] * 4 + [found(2)] * 6}
+    metrics = compare_answers(samples, answers, by_rank=True, seed=0, apart=["unseen_wording"])
+    assert (metrics["systems"]["rl"]["n"], metrics["systems"]["rl"]["recall@1"]) == (6, 1.0)
+    assert metrics["slices"]["unseen_wording"]["rl"]["n"] == 4
+    assert metrics["win_rate"]["rl_vs_baseline"]["loss"] == 0
+    assert metrics["apart"]["unseen_wording"]["win_rate"]["rl_vs_baseline"]["loss"] == 4

@@ -63,7 +63,14 @@ def test_reward_v1_without_a_judge_renormalises_and_says_so():
 
 @pytest.mark.parametrize(
     ("step", "base", "recent", "factor"),
-    [(1, 0.9, 0.0, 1.5), (999, 0, 0, 1.5), (1000, 0.9, 0.0, 1.0), (4999, 0.9, 0, 1.0), (5000, 0.5, 0.29, 1.3), (5000, 0.5, 0.3, 1.0)],
+    [
+        (1, 0.9, 0.0, 1.5),
+        (999, 0, 0, 1.5),
+        (1000, 0.9, 0.0, 1.0),
+        (4999, 0.9, 0, 1.0),
+        (5000, 0.5, 0.29, 1.3),
+        (5000, 0.5, 0.3, 1.0),
+    ],
 )
 def test_shaping_factor(step, base, recent, factor):
     assert formulas.shaping_factor(step, base, recent) == factor
@@ -88,8 +95,14 @@ def test_relevant_rank():
 
 def v2(**changes):
     values = dict(
-        retrieval=0.5, judge=None, weight_retrieval=0.6, weight_judge=0.4, excess_length=0, length_penalty=0.02,
-        is_copy=False, retrieves_best=False,
+        retrieval=0.5,
+        judge=None,
+        weight_retrieval=0.6,
+        weight_judge=0.4,
+        excess_length=0,
+        length_penalty=0.02,
+        is_copy=False,
+        retrieves_best=False,
     )
     return formulas.reward_v2(**{**values, **changes})
 

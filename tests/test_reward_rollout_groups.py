@@ -8,9 +8,15 @@ from reward.scorer import Scoring
 from reward.settings import BreakerSettings
 from reward.verl_reward import flat_fields
 
-SCORED = Scoring(Scored(reward=0.4, parts=Parts(retrieval=0.4, policy_top1=0.9, baseline_top1=0.7, weight_retrieval=1)), 2, 1)
-LOST = Scoring(Scored(reward=-0.2, parts=Parts(retrieval=-0.2, policy_top1=0.5, baseline_top1=0.7, weight_retrieval=1)), 2, 0)
-TIED = Scoring(Scored(reward=0.0, parts=Parts(retrieval=0.0, policy_top1=0.7, baseline_top1=0.7, weight_retrieval=1)), 2, 2)
+SCORED = Scoring(
+    Scored(reward=0.4, parts=Parts(retrieval=0.4, policy_top1=0.9, baseline_top1=0.7, weight_retrieval=1)), 2, 1
+)
+LOST = Scoring(
+    Scored(reward=-0.2, parts=Parts(retrieval=-0.2, policy_top1=0.5, baseline_top1=0.7, weight_retrieval=1)), 2, 0
+)
+TIED = Scoring(
+    Scored(reward=0.0, parts=Parts(retrieval=0.0, policy_top1=0.7, baseline_top1=0.7, weight_retrieval=1)), 2, 2
+)
 GATED = Scoring(Gated(reward=-1.0, reason=GateReason.EMPTY), 0, 0)
 ABSTAINED = Scoring(Abstained(reason=AbstainReason.RAG, detail="HTTP 503 after 3 tries"), 2, 0)
 

@@ -9,8 +9,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
-from reward.records import Abstained, AbstainReason, BadInput, Candidates, Gated, Metadata, Sample, Scored
 from reward.rag_client import RagClient
+from reward.records import Abstained, AbstainReason, BadInput, Candidates, Gated, Metadata, Sample, Scored
 from reward.scorer import Scorer
 from reward.settings import RewriterSettings
 
@@ -41,7 +41,9 @@ class LoopbackRag:
             await asyncio.sleep(2.0 if fault == "slow" else 0.02)
             wanted = set(body["rewritten_query"])
             ranked = sorted(range(len(CORPUS)), key=lambda i: -len(wanted & set(CORPUS[i])))
-            hits = [{"content": CORPUS[i], "score": 1.0, "reranker_score": 0.9 - 0.1 * i, "doc_id": str(i)} for i in ranked]
+            hits = [
+                {"content": CORPUS[i], "score": 1.0, "reranker_score": 0.9 - 0.1 * i, "doc_id": str(i)} for i in ranked
+            ]
             return {"data": {"recall": hits}}
 
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))

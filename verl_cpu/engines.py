@@ -29,5 +29,6 @@ def no_offload(pin_memory: bool = True) -> None:
     """No parameter offload for the reference policy: verl pins it, and pinning needs an accelerator."""
 
 
-verl.utils.model.load_valuehead_model = load_valuehead_model
-verl.workers.engine.fsdp.transformer_impl.CPUOffloadPolicy = no_offload
+# setattr: what is replaced is a class, and no type checker lets a function stand for one.
+setattr(verl.utils.model, "load_valuehead_model", load_valuehead_model)  # noqa: B010
+setattr(verl.workers.engine.fsdp.transformer_impl, "CPUOffloadPolicy", no_offload)  # noqa: B010

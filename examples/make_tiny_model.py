@@ -1,0 +1,132 @@
+"""Make a tiny random Qwen3 and its tokenizer, for machines that can neither download nor run an 8B model.
+
+`python -m examples.make_tiny_model --tenant fivedoctors --text FILE [FILE ...] --out DIR [--hidden 128 --layers 3]`
+
+The tokenizer has one token a character of the given texts, bytes for all others (so every text round-trips), and one
+token for each fixed piece of the prompt template: a prompt costs little more than the words the customer typed. The
+weights are random: everything such a model can do, it has learnt from your data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from data_prep import messages
+from reward.records import BadInput, read_jsonl
+from reward.settings import load_tenant
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Qwen3's template without its thinking block, which a rewriter switches off anyway.
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(texts: Iterable[str], fixed_pieces: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A character tokenizer with byte fallback.
+
+    Args:
+        texts: every character that occurs in them becomes a token.
+        fixed_pieces: strings that become one token each.
+    """
+    characters = sorted({character for text in texts for character in text})
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))))}
+    for character in characters:
+        vocabulary.setdefault(character, len(vocabulary))
+    # BPE without merges splits into characters; unknown ones fall back to their UTF-8 bytes.
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<|endoftext|>"))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    pieces = [piece for piece in fixed_pieces if piece.strip()]
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in sorted(set(pieces), key=len, reverse=True)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int) -> Qwen3ForCausalLM:
+    """A random Qwen3 with tied embeddings and heads of 32 dimensions."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=(len(tokenizer) + 63) // 64 * 64,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3 // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32,
+        head_dim=32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        rope_theta=10000.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model = Qwen3ForCausalLM(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _strings(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.make_tiny_model", description=__doc__)
+    parser.add_argument("--tenant", required=True, help="whose prompt template gets tokens of its own")
+    parser.add_argument(
+        "--text", required=True, nargs="+", type=Path, help="JSONL files: their strings are the alphabet"
+    )
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--hidden", type=int, default=128, help="width, a multiple of 32 (default 128)")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if (args.out / "config.json").is_file():
+        print(f"model: {args.out} exists")
+        return 0
+    try:
+        tenant = load_tenant(args.tenant)
+        texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    # The template spells the roles out: with tokens of their own a prompt is a third shorter.
+    fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
+    tokenizer = make_tokenizer([*texts, *fixed], fixed)
+    model = make_model(tokenizer, args.hidden, args.layers, args.seed)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    partial = args.out.with_name(args.out.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    made_from = {"hidden": args.hidden, "layers": args.layers, "seed": args.seed, "parameters": parameters}
+    (partial / "provenance.json").write_text(json.dumps(made_from), encoding="utf-8")
+    partial.replace(args.out)
+    print(f"model: {parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens -> {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

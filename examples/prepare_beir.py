@@ -1,0 +1,173 @@
+"""Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and copying practice.
+
+`python -m examples.prepare_beir --beir DIR --out DIR [--rewrite-length 30] [--copy-tasks 0] [--limit N] [--seed 0]`
+
+DIR holds `corpus.jsonl` (`_id`, `text`), `queries.jsonl` (`_id`, `text`, optional `descriptions`) and `qrels.tsv`. The
+query is `text`; the first description, when there is one, becomes its history (`用户: …`). The recorded baseline is an
+honest heuristic that sees no qrels: the words of query and description with the highest TF-IDF weight, in their order.
+A fifth of the queries, chosen by a hash of their id, is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+import jieba
+
+from reward.records import BadInput, read_jsonl, write_atomically
+
+KEYWORDS = 8
+HELD_OUT_SHARE = 0.2
+# Words of asking and telling that are frequent in no single query, so that their weight alone would not drop them.
+STOP_WORDS = frozenset(Path(__file__).with_name("stop_words.zh.txt").read_text(encoding="utf-8").split())
+_WORD = re.compile(r"[\u3400-\u9fffA-Za-z]{2,}")
+
+
+def words(text: str) -> list[str]:
+    """Content words of a text in their order, repeats included."""
+    return [word for word in jieba.lcut(text.lower()) if _WORD.fullmatch(word) and word not in STOP_WORDS]
+
+
+class KeywordBaseline:
+    """Rewrites by TF-IDF: document frequencies are counted over `texts`, one per query."""
+
+    def __init__(self, texts: Iterable[str]):
+        self._frequency: Counter[str] = Counter()
+        self._texts = 0
+        for text in texts:
+            self._frequency.update(set(words(text)))
+            self._texts += 1
+
+    def rewrite(self, text: str, length: int) -> str:
+        """Up to `KEYWORDS` words of `text`, the heaviest that fit into `length` characters, blank-separated in the
+        order of `text`; `text` itself, cut, when it has no content word."""
+        counts = Counter(words(text))
+        weight = {word: n * log((self._texts + 1) / (self._frequency[word] + 0.5)) for word, n in counts.items()}
+        kept: set[str] = set()
+        used = 0
+        for word in sorted(counts, key=lambda word: (-weight[word], word)):
+            if len(kept) == KEYWORDS:
+                break
+            if used + len(word) + bool(kept) <= length:
+                used += len(word) + bool(kept)
+                kept.add(word)
+        return " ".join(word for word in dict.fromkeys(words(text)) if word in kept) or text[:length]
+
+
+def is_held_out(query_id: str) -> bool:
+    """By a hash of the id: data added later moves no query across the boundary."""
+    digest = hashlib.sha256(query_id.encode()).digest()
+    return int.from_bytes(digest[:4]) / 2**32 < HELD_OUT_SHARE
+
+
+def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
+    """Rows for the BVT batch test: query_id, query, history_context, slices.
+
+    Raises:
+        BadInput: a file is missing, a row lacks a field, or no query has a relevant passage.
+    """
+    qrels = folder / "qrels.tsv"
+    if not qrels.is_file():
+        raise BadInput(f"{qrels}: no such file")
+    judged = {line.split("\t")[0] for line in qrels.read_text(encoding="utf-8").splitlines()[1:] if line.strip()}
+    rows = []
+    for number, query in read_jsonl(folder / "queries.jsonl"):
+        for field in ("_id", "text"):
+            if not isinstance(query.get(field), str) or not query[field].strip():
+                raise BadInput(f"{folder / 'queries.jsonl'}: row {number}: {field} is missing or empty")
+        if query["_id"] not in judged:
+            continue
+        description = next((text for text in query.get("descriptions") or [] if text.strip()), "")
+        rows.append(
+            {
+                "query_id": query["_id"],
+                "query": query["text"].strip(),
+                "history_context": f"用户: {' '.join(description.split())}" if description else "",
+                "slices": ["with_description"] if description else ["query_only"],
+            }
+        )
+    if not rows:
+        raise BadInput(f"{folder}: no query has a relevant passage in qrels.tsv")
+    return rows
+
+
+def copy_tasks(
+    corpus: Path, baseline: KeywordBaseline, length: int, number: int, rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Practice in copying: passages as if a customer had written them, with the baseline's keywords as the rewrite.
+
+    Same fields as a BVT export row; no query, qrel or held-out text takes part.
+    """
+    passages = [row["text"] for _, row in read_jsonl(corpus) if isinstance(row.get("text"), str)]
+    for index in range(number):
+        text = " ".join(rng.choice(passages).split())
+        start = rng.randrange(max(1, len(text) - 100))
+        query, history = text[start : start + rng.randint(8, 30)], text[start + 30 : start + rng.randint(60, 150)]
+        yield {
+            "query_id": f"copy_{index}",
+            "original_query": query,
+            "history_context": f"用户: {history}" if history else "",
+            "rewritten_query": baseline.rewrite(f"{query} {history}", length),
+            "recall_results": [],
+            "recall_count": 0,
+            "top1_score": 1.0,
+            "avg_top3_score": 1.0,
+            "success": True,
+        }
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.prepare_beir", description=__doc__)
+    parser.add_argument("--beir", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--rewrite-length", type=int, default=30, help="longest rewrite in characters (default 30)")
+    parser.add_argument("--copy-tasks", type=int, default=0, help="extra SFT rows made from passages (default none)")
+    parser.add_argument("--limit", type=int, help="use only the first N queries")
+    parser.add_argument("--seed", type=int, default=0, help="of the copy tasks")
+    args = parser.parse_args(argv)
+    jieba.setLogLevel(logging.WARNING)
+    try:
+        rows = read_beir_queries(args.beir)[: args.limit]
+        texts = [f"{row['query']} {row['history_context'].removeprefix('用户: ')}" for row in rows]
+        train = [row for row in rows if not is_held_out(row["query_id"])]
+        baseline = KeywordBaseline(
+            text for row, text in zip(rows, texts, strict=True) if not is_held_out(row["query_id"])
+        )
+        recorded = [
+            {**row, "rewritten_query": baseline.rewrite(text, args.rewrite_length)}
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        practice = list(
+            copy_tasks(
+                args.beir / "corpus.jsonl", baseline, args.rewrite_length, args.copy_tasks, random.Random(args.seed)
+            )
+        )
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    held_out = [row for row in rows if is_held_out(row["query_id"])]
+    write_rows(args.out / "queries_train.jsonl", train)
+    write_rows(args.out / "queries_heldout.jsonl", held_out)
+    write_rows(args.out / "baseline_rewrites.jsonl", recorded)
+    write_rows(args.out / "copy_tasks.jsonl", practice)
+    print(f"queries: {len(train)} for training, {len(held_out)} held out; {len(practice)} copy tasks")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

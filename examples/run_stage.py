@@ -1,0 +1,136 @@
+"""Run one stage of the quick start and record what it cost.
+
+`python -m examples.run_stage --name NAME --costs costs.json -- COMMAND [ARG ...]` runs the command in the foreground,
+then adds its wall seconds and the peak memory of its whole process tree (GB, proportional set size) under NAME. A
+stage that skips its work because it is finished keeps the figures of the run that did it (`--keep-below SECONDS`).
+With `--trainer-log FILE` the command's output, which is a trainer's and for experts, goes to that file, and one line
+of progress is shown instead. Exits with the command's status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SAMPLING_SECONDS = 1.0
+# verl's console logger: "step:12 - train/loss:0.31 - ..."; what a person wants to see of it, under its short name.
+_STEP = re.compile(r"step:(\d+) - (.*)")
+_SHOWN = {
+    "train/loss": "loss",
+    "avg_reward": "reward",
+    "8b_win_rate": "win rate",
+    "response_length/mean": "tokens",
+    "abstained": "abstained",
+}
+_LINES_ON_FAILURE = 12
+
+
+def tree_memory(pid: int) -> float:
+    """GB of memory held by the process and its descendants, shared pages divided among their users."""
+    total = 0
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended between the listing and the look
+    return total / 2**30
+
+
+def record_cost(costs: Path, name: str, seconds: float, peak_gb: float, keep_below: float) -> None:
+    """Add or replace the figures of one stage; a run shorter than `keep_below` never replaces earlier figures."""
+    figures = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    if name in figures and seconds < keep_below:
+        return
+    figures[name] = {"seconds": round(seconds, 1), "peak_gb": round(peak_gb, 2)}
+    partial = costs.with_name(costs.name + ".partial")
+    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    partial.replace(costs)
+
+
+def progress_of(line: str) -> str | None:
+    """One trainer step as a person reads it, None for any other line."""
+    step = _STEP.search(line)
+    if step is None:
+        return None
+    figures = dict(part.split(":", 1) for part in step.group(2).split(" - ") if ":" in part)
+    shown = [f"{name} {float(figures[key]):.3f}" for key, name in _SHOWN.items() if key in figures]
+    return f"step {step.group(1):>4}  " + "  ".join(shown) if shown else None
+
+
+def follow(process: subprocess.Popen[str], log: Path) -> None:
+    """Copy the command's output to `log`, showing its steps and, at the end, its own last words."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    live = sys.stdout.isatty()
+    last_shown = 0.0
+    assert process.stdout is not None
+    with log.open("w", encoding="utf-8") as out:
+        for line in process.stdout:
+            out.write(line)
+            out.flush()
+            progress = progress_of(line)
+            # A terminal is rewritten in place; a file gets a line every few seconds.
+            if progress and (live or time.monotonic() - last_shown > 5):
+                last_shown = time.monotonic()
+                print(f"\r\033[K{progress}" if live else progress, end="" if live else "\n", flush=True)
+    if live:
+        print()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.run_stage", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--costs", required=True, type=Path, help="JSON file: {stage: {seconds, peak_gb}}")
+    parser.add_argument("--keep-below", type=float, default=8.0, help="see above (default 8 s)")
+    parser.add_argument("--trainer-log", type=Path, help="write the output there and show only the steps")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args(argv)
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    started, peak = time.monotonic(), 0.0
+    piped: dict[str, Any] = {}
+    if args.trainer_log:
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = subprocess.Popen(command, **piped)
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(SAMPLING_SECONDS):
+            peak = max(peak, tree_memory(process.pid))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        if args.trainer_log:
+            follow(process, args.trainer_log)
+        status = process.wait()
+    except KeyboardInterrupt:
+        # The terminal has interrupted the command as well: give it the time to end its own processes.
+        process.wait()
+        return 130
+    finally:
+        done.set()
+    if args.trainer_log and status != 0:
+        lines = args.trainer_log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(lines[-_LINES_ON_FAILURE:]), file=sys.stderr)
+        print(f"error: {args.name} failed with status {status}; all of its output: {args.trainer_log}", file=sys.stderr)
+    if status == 0:
+        args.costs.parent.mkdir(parents=True, exist_ok=True)
+        record_cost(args.costs, args.name, time.monotonic() - started, peak, args.keep_below)
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Dependencies run one way, and only the adapter files know the trainer."""
+
+import ast
+from pathlib import Path
+
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("data_prep", "evaluation", "export", "rag", "recipes", "reward", "verl_cpu")
+TRAINER_ADAPTERS = {"reward/verl_metrics.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
+NAMES_THAT_OWN_NOTHING = {"utils", "common", "helpers", "base", "misc"}
+
+
+def modules():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def test_layers(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename="pyproject.toml", cache_dir=None) == 0
+
+
+def test_only_the_adapters_import_the_trainer():
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if any(name.split(".")[0] in ("verl", "transfer_queue") for name in imported(path))
+    }
+    assert importing == TRAINER_ADAPTERS
+
+
+def test_every_module_owns_something():
+    assert not [path for path in modules() if path.stem in NAMES_THAT_OWN_NOTHING]
+
+
+def test_files_stay_readable():
+    assert not [path for path in modules() if len(path.read_text(encoding="utf-8").splitlines()) > 350]
