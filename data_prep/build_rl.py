@@ -3,7 +3,7 @@
     python -m data_prep.build_rl --input test_sft.xlsx --tenant fivedoctors --out data/rl/fivedoctors
     python -m data_prep.build_rl --input held_out.xlsx --tenant fivedoctors --out data/rl/fivedoctors --split test
 
-In DIR, for each split built: `rl_<split>.jsonl` (canonical samples), `rl_<split>.parquet` (verl); and
+In DIR, for each split built: `rl_<split>.jsonl` (canonical samples, each once), `rl_<split>.parquet` (verl); and
 `rl_dataset_<mode>.json` (header, funnel and manifest), `rl_quarantine_<mode>.jsonl`. `--split auto` makes train and
 val, 90/10 by group: the test split comes from a BVT run of its own, over queries that nobody trained on. A fixed split
 takes every row and leaves the other splits' files alone.
@@ -38,7 +38,7 @@ from data_prep.messages import build_messages
 from data_prep.read_sources import Source, read_rows, write_quarantine
 from data_prep.split import RL_SHARES, Split, assign_split, group_key
 from data_prep.stats import funnel_table, read_stage
-from reward.records import BadInput, Candidates, Sample, write_samples
+from reward.records import BadInput, Candidates, RetrievalResults, Sample, write_samples
 from reward.settings import TenantSettings, load_tenant
 
 DATASET_NAME = "sales_rag_query_rewrite_rl"
@@ -102,8 +102,28 @@ def _sample(
         context=row.context,
         metadata=row.metadata(tenant.tenant_id, own),
         candidates=Candidates(baseline=row.rewritten_query),
+        retrieval_results=RetrievalResults(baseline=row.recall_results),
         relevant_doc_ids=qrels.get(row.query_id, ()),
     )
+
+
+def is_hard(sample: Sample) -> bool:
+    """Whether the deployed rewriter's first recorded hit is known to be irrelevant: there is something to win."""
+    hits = sample.retrieval_results.baseline
+    return bool(sample.relevant_doc_ids) and not (hits and hits[0].doc_id in sample.relevant_doc_ids)
+
+
+def repeat_hard(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """The samples, then the hard ones again, whole, as often as brings their share of all rows closest to `share`.
+
+    Prompts that both rewriters get right teach a competition nothing; it learns faster where the deployed one fails.
+    """
+    hard = [sample for sample in samples if is_hard(sample)]
+    if not hard or not share:
+        return list(samples)
+    easy = len(samples) - len(hard)
+    times = round(share * easy / ((1 - share) * len(hard)))
+    return [*samples, *hard * max(0, times - 1)]
 
 
 def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str, Any]:
@@ -124,13 +144,15 @@ def write_dataset(
     tenant: TenantSettings,
     request: dict[str, Any],
     funnel: Sequence[Stage],
+    hard_share: float,
 ) -> None:
     """Everything in `out`, the manifest last."""
     outputs = []
     for split, samples in splits.items():
         jsonl, parquet = out / f"rl_{split}.jsonl", out / f"rl_{split}.parquet"
         write_samples(jsonl, samples)
-        write_parquet(parquet, [parquet_row(s, i, tenant) for i, s in enumerate(samples)], _SCHEMA)
+        rows = repeat_hard(samples, hard_share) if split == "train" else samples
+        write_parquet(parquet, [parquet_row(s, i, tenant) for i, s in enumerate(rows)], _SCHEMA)
         outputs += [jsonl, parquet]
     header = {
         "dataset_name": DATASET_NAME,
@@ -145,6 +167,8 @@ def write_dataset(
 
 
 def _run(args: argparse.Namespace) -> None:
+    if not 0 <= args.hard_share < 1:
+        raise BadInput(f"--hard-share {args.hard_share}: outside [0, 1)")
     tenant = load_tenant(args.tenant)
     source = read_rows(args.input, REQUIRED if args.qrels is None else (*REQUIRED, "query_id"))
     qrels = {} if args.qrels is None else read_qrels(args.qrels)
@@ -155,6 +179,7 @@ def _run(args: argparse.Namespace) -> None:
         "code_sha256": code_sha256(),
         "seed": args.seed,
         "split": args.split,
+        "hard_share": args.hard_share,
     }
     if is_current(args.out / f"rl_dataset_{args.split}.json", request):
         print(f"{args.out}: up to date with {args.input}, nothing to do")
@@ -164,9 +189,13 @@ def _run(args: argparse.Namespace) -> None:
     splits = {name: [s for s in samples if s.metadata.split == name] for name in names}
     Console().print(funnel_table(funnel))
     judged = sum(bool(s.relevant_doc_ids) for s in samples)
+    hard = sum(map(is_hard, splits.get("train", [])))
     missing = sum(not s.candidates.baseline for s in samples)
     counts = ", ".join(f"{name} {len(of_split)}" for name, of_split in splits.items())
     print(f"samples: {counts}; with relevant documents {judged}; without a recorded rewrite {missing}")
+    if args.hard_share:
+        rows = len(repeat_hard(splits.get("train", []), args.hard_share))
+        print(f"hard prompts: {hard} of train, repeated to {rows} training rows")
     if source.quarantined:
         first = source.quarantined[0]
         print(f"quarantined: {len(source.quarantined)} rows; the first is row {first.row}: {first.reason}")
@@ -178,7 +207,7 @@ def _run(args: argparse.Namespace) -> None:
     if empty:
         print(f"warning: no sample in {', '.join(empty)}: too few rows for a 90/10 split")
     write_quarantine(args.out / f"rl_quarantine_{args.split}.jsonl", source.quarantined)
-    write_dataset(args.out, args.split, splits, tenant, request, funnel)
+    write_dataset(args.out, args.split, splits, tenant, request, funnel, args.hard_share)
     print(f"written: {args.out}")
 
 
@@ -193,6 +222,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--qrels", type=Path, help="BEIR qrels.tsv: relevant documents by query_id")
     parser.add_argument(
         "--split", choices=("auto", "train", "test"), default="auto", help="auto = train/val 90/10; else all rows in it"
+    )
+    parser.add_argument(
+        "--hard-share",
+        type=float,
+        default=0.0,
+        help="repeat training prompts whose recorded first hit is irrelevant up to this share of rows (default: never)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0); keep it equal to build_sft's")
     try:

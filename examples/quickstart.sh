@@ -69,17 +69,27 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 }
 
 if [ -z "$beir" ]; then
-  tenant=fivedoctors kb=$out/data
+  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording)
   size=(recipe.sft.epochs="${sft_epochs:-14}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir
+  tenant=beir kb=$beir hard_share=0 apart=()
   size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --copy-tasks "$copy_tasks" --seed "$seed")
+fi
+# What two cores can afford: 128 rollouts a step.
+if [ "$algorithm" = grpo ]; then
+  # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
+  # (sampling from the whole distribution, the two agree to 0.9999).
+  economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true
+    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update=8)
+else
+  economy=(recipe.rl.prompts_per_step=128 recipe.rl.prompts_per_update=64 actor_rollout_ref.actor.ppo_epochs=2
+    trainer.critic_warmup=5)
 fi
 recipe=(machine=cpu model=tiny tenant="$tenant" recipe.data_dir="$out/prepared" recipe.pretrained="$out/tiny"
   "rewriter.tenant.rag.url=$rag_url")
@@ -97,20 +107,28 @@ stage bvt_heldout "    the same for the held-out queries" "${bvt[@]}" --queries 
 stage sft_data "4/8 SFT and RL data" "$python" -m data_prep.build_sft --input "$out/test_sft.xlsx" --tenant "$tenant" --out "$out/prepared" --seed "$seed" \
   --min-top1-score 0 # the lexical scorer finds nothing of a "how do I take it" in its passage: it cannot choose here
 build_rl=("$python" -m data_prep.build_rl --tenant "$tenant" --out "$out/prepared" --qrels "$kb/qrels.tsv" --seed "$seed")
-stage rl_data "    RL prompts" "${build_rl[@]}" --input "$out/test_sft.xlsx" --split auto
+stage rl_data "    RL prompts" "${build_rl[@]}" --input "$out/test_sft.xlsx" --split auto --hard-share "$hard_share"
 stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout.xlsx" --split test
 stage model "5/8 Tiny model" "$python" -m examples.make_tiny_model --tenant "$tenant" --out "$out/tiny" --seed "$seed" \
   --text "$out/data/queries_train.jsonl" "$out/data/baseline_rewrites.jsonl" --hidden "${hidden:-128}" --layers "${layers:-3}"
+if [ "$copy_tasks" -gt 0 ]; then
+  stage copy_data "    practice in copying" "$python" -m data_prep.build_sft --input "$out/data/copy_tasks.jsonl" --tenant "$tenant" \
+    --out "$out/copying" --no-augment --seed "$seed"
+  log=(--trainer-log "$out/logs/copy.log")
+  stage copy "    pre-training on it" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/copying" \
+    "recipe.output_dir=$out/copy" trainer.save_freq=100 trainer.test_freq=100 recipe.sft.epochs=3
+  recipe+=("recipe.pretrained=$out/copy/final")
+fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" \
-  "recipe.output_dir=$out/sft" "${size[@]}"
+  "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
 log=(--trainer-log "$out/logs/rl.log")
 stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "fivedoctors_$algorithm" "${recipe[@]}" \
   "recipe.output_dir=$out/rl" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
-  "trainer.save_freq=25" "${size[@]}" "${reward[@]}"
+  "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \
   --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/rl/final" --out "$out/evaluation" --seed "$seed" \
-  --train-log "$out/rl/reward_metrics.jsonl" --costs "$out/costs.json"
+  --train-log "$out/rl/reward_metrics.jsonl" --costs "$out/costs.json" "${apart[@]}"
 "$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/rl/reward_metrics.jsonl"
 printf '\nreport   %s\nmetrics  %s\n' "$out/evaluation/report.html" "$out/evaluation/metrics.json"

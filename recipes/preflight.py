@@ -29,6 +29,7 @@ from reward.settings import RewriterSettings, parse_settings
 
 CONFIG_DIR = Path(__file__).resolve().parent / "config"
 FREE_DISK_GB = {"cuda": 200, "cpu": 1}
+LAST_STEP_ONLY = 10**9
 # verl composes these and never reads them (verl-0.9.1): a value there is a setting silently lost.
 IGNORED_KEYS = ("custom_reward_function", "reward_model")
 
@@ -156,9 +157,11 @@ def shell_assignments(config: DictConfig, rows: int) -> list[str]:
     ]
     steps_per_epoch = rows // config.data.train_batch_size
     lines.append(f"steps_per_epoch={steps_per_epoch}")
-    if config.recipe.trainer == "rl" and config.recipe.rl.save_every_epochs and config.trainer.save_freq == -1:
-        # verl's RL trainer counts checkpoints in steps, our recipes in epochs.
-        lines.append(f"computed=(trainer.save_freq={config.recipe.rl.save_every_epochs * steps_per_epoch})")
+    if config.recipe.trainer == "rl" and config.trainer.save_freq == -1:
+        # verl counts checkpoints in steps, our recipes in epochs; it saves after the last step only if it saves at all.
+        every = config.recipe.rl.save_every_epochs
+        steps = every * steps_per_epoch if every else LAST_STEP_ONLY
+        lines.append(f"computed=(trainer.save_freq={steps})")
     else:
         lines.append("computed=()")
     return lines

@@ -21,7 +21,8 @@ _NEGATED = re.compile(r"(?:不是|没有|不|没|无|未|非|别)([\u3400-\u9fff
 _A_NOT_A = re.compile(r"([\u3400-\u9fff])[不没]\1")
 _NEGATION = re.compile(r"[不没无未非别禁忌勿]")
 _JUDGE = re.compile(
-    r"评委|裁判|评审|打满?分|评分|满分|忽略(以上|之前|前面)|ignore ?(all|the|previous)|\bjudge\b|\bscore\b|systemprompt",
+    r"评委|裁判|评审|打满?分|评分|满分|忽略(以上|之前|前面)|ignore ?(all|the|previous)|\bjudge\b|\bscore\b"
+    r"|systemprompt",
     re.IGNORECASE,
 )
 

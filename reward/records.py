@@ -101,8 +101,12 @@ class Sample(_Record):
         return self.model_dump_json(by_alias=True)
 
     def to_extra_info(self, index: int) -> dict[str, Any]:
-        """The `extra_info` struct of a verl parquet row: uniform keys, the sample itself as one JSON string."""
-        return {"index": index, "split": self.metadata.split, "sample": self.to_json()}
+        """The `extra_info` struct of a verl parquet row: uniform keys, the sample itself as one JSON string.
+
+        Recorded hits stay behind: the trainer moves this struct with every rollout, and retrieval is live there.
+        """
+        sample = self.model_copy(update={"retrieval_results": RetrievalResults()})
+        return {"index": index, "split": self.metadata.split, "sample": sample.to_json()}
 
     @classmethod
     def from_extra_info(cls, extra_info: dict[str, Any]) -> Sample:

@@ -1,0 +1,243 @@
+"""verl's own trainers on a CPU: every algorithm, against a live retrieval service, started as a user starts them.
+
+Two real steps of one recipe per algorithm run in every test run; every shipped recipe, and a service that dies and
+comes back in mid-training, under the marker `slow`.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from recipes.preflight import CONFIG_DIR
+
+ROOT = Path(__file__).resolve().parent.parent
+RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))
+ROWS = 64
+
+
+def run(*command: str, timeout: int = 600) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def python(*arguments: str) -> None:
+    result = run(sys.executable, "-m", *arguments)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Service:
+    """The retrieval service of this repository, in a process that can be killed."""
+
+    def __init__(self, index: Path):
+        self._index, self._port = index, free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "rag.serve", "--index", str(self._index), "--port", str(self._port)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=1)
+                return
+            except OSError:
+                assert self._process.poll() is None, "the service ended at start-up"
+                time.sleep(0.1)
+        raise AssertionError("the service did not start")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Setting:
+    """Everything a run needs, for one tenant: data, service, tiny model."""
+
+    def __init__(self, folder: Path, tenant: str):
+        self.folder, self.tenant = folder, tenant
+        data, prepared = folder / "data", folder / "prepared"
+        python("examples.fivedoctors.generate_sample_data", "--out", str(data))
+        python("rag.build_index", "--kb_dir", str(data), "--out", str(folder / "index"), "--tenant", tenant)
+        rewrites = {
+            row["query_id"]: row for row in map(json.loads, (data / "baseline_rewrites.jsonl").read_text().splitlines())
+        }
+        queries = [json.loads(line) for line in (data / "queries_train.jsonl").read_text().splitlines()[:ROWS]]
+        export = [
+            {
+                "original_query": q["query"],
+                "query_id": q["query_id"],
+                "history_context": q["history_context"],
+                "user_profile": q["user_profile"],
+                "history_summary": q["history_summary"],
+                "rewritten_query": rewrites[q["query_id"]]["rewritten_query"],
+                "recall_results": "[]",
+                "recall_count": 1,
+                "top1_score": 0.9,
+                "avg_top3_score": 0.9,
+                "success": True,
+            }
+            for q in queries
+        ]
+        (folder / "export.jsonl").write_text("\n".join(json.dumps(row) for row in export))
+        common = ["--input", str(folder / "export.jsonl"), "--tenant", tenant, "--out", str(prepared)]
+        python("data_prep.build_sft", *common, "--no-augment")
+        python("data_prep.build_rl", *common, "--qrels", str(data / "qrels.tsv"))
+        texts = [str(data / "queries_train.jsonl"), str(data / "baseline_rewrites.jsonl")]
+        tiny = str(folder / "tiny")
+        python("examples.make_tiny_model", "--tenant", tenant, "--text", *texts, "--out", tiny, "--hidden", "64")
+        self.service = Service(folder / "index")
+
+    def command(self, recipe: str, *overrides: str) -> list[str]:
+        return [
+            "bash",
+            f"recipes/{recipe}.sh",
+            "machine=cpu",
+            "model=tiny",
+            f"recipe.data_dir={self.folder / 'prepared'}",
+            f"recipe.pretrained={self.folder / 'tiny'}",
+            f"rewriter.tenant.rag.url={self.service.url}",
+            "rewriter.tenant.rag.backoff=[0.05,0.1]",
+            *overrides,
+        ]
+
+    def train_rl(self, recipe: str, steps: int, *overrides: str) -> tuple[Path, subprocess.CompletedProcess]:
+        output = self.folder / recipe
+        overrides = (
+            f"recipe.output_dir={output}",
+            f"recipe.start_from={self.folder / 'tiny'}",
+            f"trainer.total_training_steps={steps}",
+            "recipe.rl.prompts_per_step=4",
+            "recipe.rl.prompts_per_update=4",
+            "recipe.rl.max_new_tokens=8",
+            *overrides,
+        )
+        return output, run(*self.command(recipe, *overrides))
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    made = Setting(tmp_path_factory.mktemp("trainer"), "fivedoctors")
+    yield made
+    made.service.kill()
+
+
+def logged_steps(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "reward_metrics.jsonl").read_text().splitlines()]
+
+
+def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int) -> None:
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    logged = logged_steps(output)
+    assert [row["step"] for row in logged] == list(range(1, steps + 1))
+    for row in logged:
+        assert -1 <= row["avg_reward"] <= 1 and row["abstained"] == 0
+        assert row["rag_api_calls"] >= 0 and row["weight_judge"] == 0
+    assert (output / "final" / "config.json").is_file()
+    # The dashboards' names reach verl's own logger.
+    assert "8b_win_rate" in result.stdout or not any("8b_win_rate" in row for row in logged)
+    assert "avg_reward" in result.stdout and "actor/grad_norm" in result.stdout
+
+
+def test_two_steps_of_sft(setting):
+    output = setting.folder / "sft"
+    overrides = (f"recipe.output_dir={output}", "recipe.sft.batch=16", "recipe.sft.epochs=1")
+    result = run(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    assert "train/loss" in result.stdout
+    assert (output / "final" / "config.json").is_file()
+
+
+def test_two_steps_of_grpo(setting):
+    assert_trained(*setting.train_rl("fivedoctors_grpo", 2), steps=2)
+
+
+def test_two_steps_of_ppo_with_critic(setting):
+    output, result = setting.train_rl(
+        "fivedoctors_ppo",
+        2,
+        "trainer.critic_warmup=0",
+        "recipe.rl.prompts_per_step=16",
+        "recipe.rl.prompts_per_update=16",
+    )
+    assert_trained(output, result, steps=2)
+    assert "critic/vf_loss" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RL_RECIPES)
+def test_two_steps_of_every_shipped_recipe(recipe, tmp_path):
+    own = Setting(tmp_path, recipe.rsplit("_", 1)[0])
+    try:
+        extra = ("recipe.rl.prompts_per_step=16", "recipe.rl.prompts_per_update=16") if recipe.endswith("_ppo") else ()
+        output, result = own.train_rl(recipe, 2, "trainer.critic_warmup=0", *extra)
+        assert_trained(output, result, steps=2)
+    finally:
+        own.service.kill()
+
+
+@pytest.mark.slow
+def test_a_dead_service_stops_the_run_and_a_revived_one_resumes_it(setting):
+    """The service is killed after step 3: nothing is scored, the run stops with its own code, and goes on later."""
+    output = setting.folder / "outage"
+    arguments = (
+        f"recipe.output_dir={output}",
+        f"recipe.start_from={setting.folder / 'tiny'}",
+        "trainer.total_training_steps=12",
+        "recipe.rl.prompts_per_step=4",
+        "recipe.rl.prompts_per_update=4",
+        "recipe.rl.max_new_tokens=8",
+    )
+    command = setting.command("fivedoctors_grpo", *arguments)
+    with (setting.folder / "outage.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 500
+        while not (output / "reward_metrics.jsonl").is_file() or len(logged_steps(output)) < 3:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        setting.service.kill()
+        assert process.wait(timeout=300) == 75
+    stopped = json.loads((output / "stopped.json").read_text())
+    assert stopped["reason"] == "services_unavailable"
+    assert "stopped:" in (setting.folder / "outage.log").read_text()
+    finished = stopped["step"] - 1
+    assert (output / f"global_step_{finished}" / "actor").is_dir()
+    assert logged_steps(output)[-1]["abstained"] > 0.05
+
+    setting.service.start()
+    result = run(*command)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    resumed = [row["step"] for row in logged_steps(output)]
+    assert resumed[-1] == 12 and not (output / "stopped.json").exists()
+    # Nothing finished before the outage is done again.
+    assert resumed.count(finished) == 1 and resumed.count(stopped["step"]) == 2
+
+
+def test_an_interrupted_run_leaves_no_process_behind(setting):
+    command = setting.command(
+        "fivedoctors_sft", f"recipe.output_dir={setting.folder / 'interrupted'}", "recipe.sft.epochs=500"
+    )
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"train/loss" in line:
+            break
+    os.kill(process.pid, signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    left = run("pgrep", "-f", str(setting.folder / "interrupted")).stdout.split()
+    assert not left
