@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from recipes.run_record import check_output, run_record
 from reward.http_calls import ServiceFailure
 from reward.rag_client import RagClient
 from reward.records import BadInput, Sample
@@ -147,9 +149,10 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
     return hits
 
 
-def shell_assignments(config: DictConfig, rows: int) -> list[str]:
+def shell_assignments(config: DictConfig, rows: int, record: dict[str, Any], finished: bool) -> list[str]:
     """What `run.sh` needs to know, as shell assignments."""
-    lines = [f"export {key}={shlex.quote(str(value))}" for key, value in config.recipe.machine.env.items()]
+    lines = [f"record={shlex.quote(json.dumps(record))}", f"finished={'yes' if finished else 'no'}"]
+    lines += [f"export {key}={shlex.quote(str(value))}" for key, value in config.recipe.machine.env.items()]
     lines += [
         f"trainer={config.recipe.trainer}",
         f"output_dir={shlex.quote(str(config.trainer.default_local_dir))}",
@@ -191,7 +194,9 @@ def main(argv: list[str] | None = None) -> int:
         rows = check_data(config)
         check_model(config)
         check_disk(config)
-        hits = check_rag(settings, config) if config.recipe.trainer == "rl" else None
+        record = run_record(args.config_name, config)
+        finished = check_output(Path(config.trainer.default_local_dir), record)
+        hits = check_rag(settings, config) if config.recipe.trainer == "rl" and not finished else None
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -201,12 +206,14 @@ def main(argv: list[str] | None = None) -> int:
         f"data      {rows} training rows, {rows // config.data.train_batch_size} steps an epoch",
         f"output    {config.trainer.default_local_dir}",
     ]
+    if finished:
+        lines.append("state     this very run is finished")
     if hits is not None:
         lines.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
         lines.append("judge     none configured: the retrieval term carries the whole weight")
     print("\n".join(lines), file=sys.stderr if args.shell else sys.stdout)
     if args.shell:
-        print("\n".join(shell_assignments(config, rows)))
+        print("\n".join(shell_assignments(config, rows, record, finished)))
     return 0
 
 

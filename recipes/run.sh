@@ -15,7 +15,11 @@ python=$root/.venv/bin/python
 
 settings=$("$python" -m recipes.preflight --config-name "$recipe" --shell "$@")
 eval "$settings"
+if [ "$finished" = yes ]; then
+  exit 0
+fi
 rm -f "$output_dir/stopped.json"
+printf '%s\n' "$record" >"$output_dir/run.json"
 
 if [ "$trainer" = sft ]; then
   launch=("$python" -m torch.distributed.run --standalone --nproc_per_node="$gpus" -m verl.trainer.sft_trainer)
@@ -39,3 +43,4 @@ fi
 [ "$status" -eq 0 ] || exit "$status"
 
 "$python" -m export.merge --checkpoint "$output_dir" --out "$output_dir/final"
+cp "$output_dir/run.json" "$output_dir/final/run.json"

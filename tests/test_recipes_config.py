@@ -51,7 +51,7 @@ def test_ppo_keeps_the_users_figures():
 
 def test_checkpoints_every_second_epoch_become_steps():
     config = compose_recipe("fivedoctors_ppo", [])
-    assert "computed=(trainer.save_freq=100)" in shell_assignments(config, rows=800)
+    assert "computed=(trainer.save_freq=100)" in shell_assignments(config, 800, {}, finished=False)
 
 
 @pytest.mark.parametrize("key", IGNORED_KEYS)
