@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 import reward.records
-from reward.records import write_atomically
+from reward.records import replacing, write_atomically
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _LIBRARIES = ("sales-rag-rewriter", "jieba", "pandas", "pyarrow", "python-calamine", "xlsxwriter")
@@ -44,15 +43,6 @@ def code_sha256() -> str:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    partial.replace(path)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0); keep it equal to build_sft's")
     try:
         _run(parser.parse_args(argv))
-    except BadInput as problem:
+    except (BadInput, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0

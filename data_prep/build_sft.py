@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the funnel, write nothing")
     try:
         _run(parser.parse_args(argv))
-    except BadInput as problem:
+    except (BadInput, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     return 0

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import xlsxwriter
 
-from data_prep.artefacts import replacing
 from data_prep.bvt_row import COLUMNS, EXCEL_CELL_LIMIT, BvtRow
-from reward.records import Hit
+from reward.records import Hit, replacing
 
 _WIDTHS = {"original_query": 40, "rewritten_query": 45, "recall_results": 50, "history_context": 40, "error": 30}
 _WIDTH = 18

@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, help="calls in flight, instead of the tenant's rag.max_concurrency")
     try:
         _run(parser.parse_args(argv))
-    except BadInput as problem:
+    except (BadInput, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
     try:
         run_comparison(args)
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             title=args.title,
             seed=args.seed,
         )
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     target = args.run / "report.html"

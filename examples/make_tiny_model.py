@@ -10,6 +10,7 @@ weights are random: everything such a model can do, it has learnt from your data
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable
@@ -104,26 +105,38 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if (args.out / "config.json").is_file():
-        print(f"model: {args.out} exists")
-        return 0
     try:
         tenant = load_tenant(args.tenant)
         texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
-    except BadInput as error:
+        # The template spells the roles out: with tokens of their own a prompt is a third shorter.
+        fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
+        alphabet = hashlib.sha256("".join(sorted({*"".join(texts)})).encode()).hexdigest()
+        made_from = {
+            "hidden": args.hidden,
+            "layers": args.layers,
+            "seed": args.seed,
+            "fixed": fixed,
+            "sha256": alphabet,
+        }
+        provenance = args.out / "provenance.json"
+        if provenance.is_file():
+            if json.loads(provenance.read_text(encoding="utf-8")) != made_from:
+                raise BadInput(
+                    f"--out: {args.out} holds a model made from other settings or texts; choose another folder"
+                )
+            print(f"model: {args.out} is up to date")
+            return 0
+        tokenizer = make_tokenizer([*texts, *fixed], fixed)
+        model = make_model(tokenizer, args.hidden, args.layers, args.seed)
+        partial = args.out.with_name(args.out.name + ".partial")
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "provenance.json").write_text(json.dumps(made_from, ensure_ascii=False), encoding="utf-8")
+        partial.replace(args.out)
+    except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # The template spells the roles out: with tokens of their own a prompt is a third shorter.
-    fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
-    tokenizer = make_tokenizer([*texts, *fixed], fixed)
-    model = make_model(tokenizer, args.hidden, args.layers, args.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    partial = args.out.with_name(args.out.name + ".partial")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    made_from = {"hidden": args.hidden, "layers": args.layers, "seed": args.seed, "parameters": parameters}
-    (partial / "provenance.json").write_text(json.dumps(made_from), encoding="utf-8")
-    partial.replace(args.out)
     print(f"model: {parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens -> {args.out}")
     return 0
 

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{args.out}: up to date with {shards}")
             return 0
         figures = merge(shards, args.out, made_from, backend=args.backend)
-    except BadCheckpoint as error:
+    except (BadCheckpoint, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: {figures['parameters']:,} parameters from {shards}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -141,14 +142,28 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     write_atomically(path, (sample.to_json() for sample in samples))
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well.
+
+    Raises:
+        BadInput: the file cannot be written (names it and why); what stood at `path` stays.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
     """Write `lines` beside `path`, then rename: a full disk or a kill leaves the earlier file intact."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
         for line in lines:
             out.write(line + "\n")
-    partial.replace(path)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

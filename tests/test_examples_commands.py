@@ -70,9 +70,10 @@ def test_prepare_beir_says_what_is_wrong(beir, tmp_path, capsys, damage, words_o
 def test_keyword_baseline_prefers_rare_words_and_keeps_to_the_length():
     baseline = KeywordBaseline(["头痛 发烧", "头痛 咳嗽", "头痛 腹泻"])
     assert words("请问头痛怎么办") == ["头痛"]
-    assert baseline.rewrite("头痛 腹泻", 2) == "腹泻"
-    assert baseline.rewrite("头痛 腹泻", 30) == "头痛 腹泻"
-    assert baseline.rewrite("？！", 30) == "？！"
+    assert baseline.rewrite("吃什么药？", "请问头痛 腹泻", 8) == "吃什么药 腹泻"
+    assert baseline.rewrite("吃什么药？", "头痛 腹泻", 30) == "吃什么药 腹泻 头痛"
+    assert baseline.rewrite("头痛吃什么药", "头痛", 30) == "头痛吃什么药"  # nothing twice
+    assert baseline.rewrite("？！", "", 30) == "？！"
 
 
 def test_recorded_baseline_answers_what_was_recorded_and_nothing_else(tmp_path):
