@@ -75,7 +75,7 @@ if [ -z "$beir" ]; then
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
   tenant=beir kb=$beir hard_share=0 apart=()
-  size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40)
+  size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=3e-4)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
@@ -116,19 +116,19 @@ if [ "$copy_tasks" -gt 0 ]; then
     --out "$out/copying" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/copy.log")
   stage copy "    pre-training on it" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/copying" \
-    "recipe.output_dir=$out/copy" trainer.save_freq=100 trainer.test_freq=100 recipe.sft.epochs=3
+    "recipe.output_dir=$out/copy" trainer.save_freq=100 trainer.test_freq=100 recipe.sft.epochs=2
   recipe+=("recipe.pretrained=$out/copy/final")
 fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
-log=(--trainer-log "$out/logs/rl.log")
+log=(--trainer-log "$out/logs/$algorithm.log")
 stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "fivedoctors_$algorithm" "${recipe[@]}" \
-  "recipe.output_dir=$out/rl" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
-  "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
+  "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-90}" \
+  "trainer.save_freq=30" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \
-  --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/rl/final" --out "$out/evaluation" --seed "$seed" \
-  --train-log "$out/rl/reward_metrics.jsonl" --costs "$out/costs.json" "${apart[@]}"
-"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/rl/reward_metrics.jsonl"
+  --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/$algorithm/final" --out "$out/evaluation" --seed "$seed" \
+  --train-log "$out/$algorithm/reward_metrics.jsonl" --costs "$out/costs.json" "${apart[@]}"
+"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl"
 printf '\nreport   %s\nmetrics  %s\n' "$out/evaluation/report.html" "$out/evaluation/metrics.json"

@@ -68,7 +68,7 @@ def test_a_key_that_verl_ignores_is_an_error(key):
         (["rewriter.reward.formula=v3"], ["rewriter", "reward.formula"]),
         (["+rewriter.reward.wieght_judge=0.4"], ["rewriter", "wieght_judge"]),
         (["rewriter.reward.length.target=900"], ["rewriter", "reward.length", "900"]),
-        (["rewriter.tenant.rag.timeout=-1"], ["tenant.rag.timeout"]),
+        (["+rewriter.tenant.rag.timeout=-1"], ["tenant.rag.timeout"]),
         (["tenant=nobody"], ["nobody"]),
         (["data.no_such_key=1"], ["data.no_such_key"]),
     ],

@@ -109,7 +109,7 @@ class Setting:
             f"recipe.data_dir={self.folder / 'prepared'}",
             f"recipe.pretrained={self.folder / 'tiny'}",
             f"rewriter.tenant.rag.url={self.service.url}",
-            "rewriter.tenant.rag.backoff=[0.05,0.1]",
+            "+rewriter.tenant.rag.backoff=[0.05,0.1]",
             *overrides,
         ]
 
