@@ -86,9 +86,9 @@ if [ "$algorithm" = grpo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
   # (sampling from the whole distribution, the two agree to 0.9999).
   economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true
-    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update=8)
+    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update=8 recipe.rl.micro_batch=64)
 else
-  economy=(recipe.rl.prompts_per_step=128 recipe.rl.prompts_per_update=64 actor_rollout_ref.actor.ppo_epochs=2
+  economy=(recipe.rl.prompts_per_step=128 recipe.rl.prompts_per_update=64 recipe.rl.micro_batch=64 actor_rollout_ref.actor.ppo_epochs=2
     trainer.critic_warmup=5)
 fi
 recipe=(machine=cpu model=tiny tenant="$tenant" recipe.data_dir="$out/prepared" recipe.pretrained="$out/tiny"

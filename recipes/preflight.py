@@ -94,6 +94,20 @@ def check_data(config: DictConfig) -> int:
     return rows
 
 
+def check_batches(config: DictConfig) -> None:
+    """Raises BadInput when a step's rollouts do not divide into updates and micro-batches: verl fails in mid-step."""
+    if config.recipe.trainer != "rl":
+        return
+    rl = config.recipe.rl
+    if rl.prompts_per_step % rl.prompts_per_update:
+        raise BadInput(f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}")
+    per_device = rl.prompts_per_update * rl.group_size / config.trainer.n_gpus_per_node / config.trainer.nnodes
+    if not config.recipe.machine.dynamic_batching and per_device % rl.micro_batch:
+        raise BadInput(
+            f"recipe.rl.micro_batch: an update's {per_device:g} rollouts a device are no multiple of {rl.micro_batch}"
+        )
+
+
 def check_model(config: DictConfig) -> None:
     """Raises BadInput when the weights to start from are a local path that does not exist."""
     path = str(config.model.path)
@@ -192,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         config = compose_recipe(args.config_name, args.overrides)
         settings = check_settings(args.config_name, config)
         rows = check_data(config)
+        check_batches(config)
         check_model(config)
         check_disk(config)
         record = run_record(args.config_name, config)

@@ -3,7 +3,15 @@
 import pytest
 from omegaconf import OmegaConf
 
-from recipes.preflight import CONFIG_DIR, IGNORED_KEYS, check_settings, compose_recipe, main, shell_assignments
+from recipes.preflight import (
+    CONFIG_DIR,
+    IGNORED_KEYS,
+    check_batches,
+    check_settings,
+    compose_recipe,
+    main,
+    shell_assignments,
+)
 from reward.records import BadInput
 from reward.settings import load_tenant
 
@@ -23,6 +31,18 @@ def test_composes(recipe, overrides):
     if not recipe.endswith("_sft"):
         assert config.reward.custom_reward_function.path == "pkg://reward.verl_reward"
         assert config.trainer.v1.sampler.custom_sampler.name == "RewardReplayBuffer"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_batches_divide_on_every_machine(recipe):
+    for overrides in ([], CPU):
+        check_batches(compose_recipe(recipe, overrides))
+
+
+def test_batches_that_do_not_divide_are_named():
+    for wrong in ("recipe.rl.micro_batch=24", "recipe.rl.prompts_per_update=7"):
+        with pytest.raises(BadInput, match=r"recipe\.rl\."):
+            check_batches(compose_recipe("fivedoctors_grpo", [*CPU, wrong]))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -121,6 +121,7 @@ class Setting:
             f"trainer.total_training_steps={steps}",
             "recipe.rl.prompts_per_step=4",
             "recipe.rl.prompts_per_update=4",
+            "recipe.rl.micro_batch=16",
             "recipe.rl.max_new_tokens=8",
             *overrides,
         )
@@ -198,6 +199,7 @@ def test_a_dead_service_stops_the_run_and_a_revived_one_resumes_it(setting):
         "trainer.total_training_steps=12",
         "recipe.rl.prompts_per_step=4",
         "recipe.rl.prompts_per_update=4",
+        "recipe.rl.micro_batch=16",
         "recipe.rl.max_new_tokens=8",
     )
     command = setting.command("fivedoctors_grpo", *arguments)
