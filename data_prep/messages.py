@@ -23,6 +23,8 @@ QUERY_LABEL = "原始查询: "
 PROFILE_LABEL = "用户画像: "
 SUMMARY_LABEL = "历史摘要: "
 HISTORY_LABEL = "对话历史: "
+# Characters: of a longer dialogue the end counts. Keeps a prompt below 1024 tokens.
+LONGEST_HISTORY = 400
 INSTRUCTION = "请改写上面的查询，便于知识库检索。"
 SEPARATOR = "\n\n"
 # A tokenizer maker may make each of these one token.
@@ -37,7 +39,7 @@ def build_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
         (QUERY_LABEL, normalise_line(sample.original_query)),
         (PROFILE_LABEL, normalise_line(context.user_profile)),
         (SUMMARY_LABEL, summary),
-        (HISTORY_LABEL, "" if summary else normalise_lines(context.history_context)),
+        (HISTORY_LABEL, "" if summary else normalise_lines(context.history_context)[-LONGEST_HISTORY:]),
     ]
     user = SEPARATOR.join([label + text for label, text in parts if text] + [INSTRUCTION])
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]

@@ -17,20 +17,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from recipes.run_record import check_output, run_record
 from reward.http_calls import ServiceFailure
 from reward.rag_client import RagClient
-from reward.records import BadInput, Sample
+from reward.records import BadInput, Sample, first_problem
 from reward.settings import RewriterSettings, parse_settings
 
 CONFIG_DIR = Path(__file__).resolve().parent / "config"
-FREE_DISK_GB = {"cuda": 200, "cpu": 1}
+# Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
+FREE_DISK_GB = {"cuda": 350, "cpu": 1}
 LAST_STEP_ONLY = 10**9
 # verl composes these and never reads them (verl-0.9.1): a value there is a setting silently lost.
 IGNORED_KEYS = ("custom_reward_function", "reward_model")
@@ -80,18 +83,42 @@ def check_data(config: DictConfig) -> int:
             raise BadInput(
                 f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}"
             )
-        rows = pq.ParquetFile(path).metadata.num_rows
+        try:
+            rows = pq.ParquetFile(path).metadata.num_rows
+        except pa.ArrowException as error:
+            raise BadInput(f"data.{key}: {path} is no parquet file ({str(error).splitlines()[0][:80]})") from None
         if rows == 0:
             raise BadInput(f"data.{key}: {path} holds no row")
         if config.recipe.trainer == "rl":
-            first = pq.ParquetFile(path).read_row_group(0, columns=["extra_info"]).slice(0, 1).to_pylist()[0]
-            found = Sample.from_extra_info(first["extra_info"]).metadata.tenant_id
+            found = first_sample(path).metadata.tenant_id
             if found != tenant:
                 raise BadInput(f"data.{key}: {path} belongs to tenant {found!r}, the recipe to {tenant!r}")
     rows = pq.ParquetFile(Path(config.data.train_files)).metadata.num_rows
     if rows < config.data.train_batch_size:
         raise BadInput(f"data.train_batch_size: {config.data.train_batch_size} exceeds the {rows} training rows")
     return rows
+
+
+def first_sample(path: Path) -> Sample:
+    """The sample of an RL parquet's first row.
+
+    Raises:
+        BadInput: the row does not hold one.
+    """
+    try:
+        row = pq.ParquetFile(path).read_row_group(0, columns=["extra_info"]).slice(0, 1).to_pylist()[0]
+        return Sample.from_extra_info(row["extra_info"])
+    except (KeyError, TypeError):
+        raise BadInput(f"{path}: row 1: extra_info.sample is missing; build it with data_prep.build_rl") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: row 1: extra_info.sample: {first_problem(error)}") from None
+
+
+def check_loggers(config: DictConfig) -> None:
+    """Raises BadInput when wandb is asked for and nothing says how to log in: it would fail after the long start-up."""
+    known = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_MODE")) or (Path.home() / ".netrc").is_file()
+    if "wandb" in config.trainer.logger and not known:
+        raise BadInput("trainer.logger: wandb needs WANDB_API_KEY (or WANDB_MODE=offline, or trainer.logger=[console])")
 
 
 def check_batches(config: DictConfig) -> None:
@@ -137,8 +164,7 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
     Raises:
         BadInput: the service does not answer, does not know the tenant, or finds nothing at all.
     """
-    first = pq.ParquetFile(Path(config.data.train_files)).read_row_group(0, columns=["extra_info"]).slice(0, 1)
-    sample = Sample.from_extra_info(first.to_pylist()[0]["extra_info"])
+    sample = first_sample(Path(config.data.train_files))
 
     async def ask() -> int | ServiceFailure:
         client = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
@@ -178,7 +204,9 @@ def shell_assignments(config: DictConfig, rows: int, record: dict[str, Any], fin
         # verl counts checkpoints in steps, our recipes in epochs; it saves after the last step only if it saves at all.
         every = config.recipe.rl.save_every_epochs
         steps = every * steps_per_epoch if every else LAST_STEP_ONLY
-        lines.append(f"computed=(trainer.save_freq={steps})")
+        # Validated whenever saved; a tiny model is evaluated afterwards instead.
+        validate = f" trainer.test_freq={steps}" if every and config.trainer.test_freq == -1 else ""
+        lines.append(f"computed=(trainer.save_freq={steps}{validate})")
     else:
         lines.append("computed=()")
     return lines
@@ -207,6 +235,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = check_settings(args.config_name, config)
         rows = check_data(config)
         check_batches(config)
+        check_loggers(config)
         check_model(config)
         check_disk(config)
         record = run_record(args.config_name, config)

@@ -19,7 +19,7 @@ if [ "$finished" = yes ]; then
   exit 0
 fi
 rm -f "$output_dir/stopped.json"
-printf '%s\n' "$record" >"$output_dir/run.json"
+printf '%s\n' "$record" >"$output_dir/run.json.partial" && mv "$output_dir/run.json.partial" "$output_dir/run.json"
 
 if [ "$trainer" = sft ]; then
   launch=("$python" -m torch.distributed.run --standalone --nproc_per_node="$gpus" -m verl.trainer.sft_trainer)
@@ -32,7 +32,7 @@ set -m
 "${launch[@]}" --config-path "$root/recipes/config" --config-name "$recipe" "$@" "${computed[@]}" &
 child=$!
 set +m
-trap 'trap - INT TERM; kill -INT -- -$child 2>/dev/null; sleep 5; kill -KILL -- -$child 2>/dev/null; exit 130' INT TERM
+trap 'trap "" INT TERM; kill -TERM -- -$child 2>/dev/null; sleep 3; kill -KILL -- -$child 2>/dev/null; exit 130' INT TERM
 status=0
 wait "$child" || status=$?
 trap - INT TERM
@@ -42,5 +42,12 @@ if [ -f "$output_dir/stopped.json" ]; then
 fi
 [ "$status" -eq 0 ] || exit "$status"
 
+if [ "$trainer" = rl ] && [ "$steps_per_epoch" -gt 0 ]; then
+  # The names people look for, beside the trainer's own.
+  for step in "$output_dir"/global_step_*; do
+    n=${step##*_}
+    [ $((n % steps_per_epoch)) -ne 0 ] || ln -sfn "global_step_$n" "$output_dir/checkpoint_epoch$((n / steps_per_epoch))"
+  done
+fi
 "$python" -m export.merge --checkpoint "$output_dir" --out "$output_dir/final"
 cp "$output_dir/run.json" "$output_dir/final/run.json"

@@ -16,32 +16,39 @@ from omegaconf import DictConfig, OmegaConf
 from reward.records import BadInput
 
 RECORD_FILE = "run.json"
+CHECKPOINT_FILE = "latest_checkpointed_iteration.txt"
 PACKAGES = ("verl", "vllm", "torch", "transformers", "ray")
-# May change between a run and its continuation: how long, how often, where to look, where the service stands.
-_FREE = (
-    "trainer.total_training_steps",
-    "trainer.total_epochs",
-    "trainer.save_freq",
-    "trainer.test_freq",
-    "trainer.logger",
-    "recipe.rl.epochs",
-    "recipe.rl.save_every_epochs",
-    "recipe.sft.epochs",
-    "rewriter.tenant.rag.url",
-    "rewriter.tenant.rag.timeout",
-    "rewriter.tenant.baseline.url",
+# What decides the result. Everything else (batch cuts, memory, endpoints, retries, the breaker, how long and how often)
+# may change between a run and its continuation.
+_DECIDING = (
+    "algorithm",
+    "recipe.rl",
+    "recipe.sft",
+    "rewriter.reward",
+    "rewriter.tenant.tenant_id",
+    "rewriter.tenant.protected_terms",
+    "actor_rollout_ref.actor.optim",
+    "actor_rollout_ref.actor.ppo_epochs",
+    "actor_rollout_ref.actor.use_kl_loss",
+    "critic.optim",
+    "optim",
+    "model.lora_rank",
 )
+_FREE = ("rewriter.reward.breaker", *(f"recipe.{t}.{k}" for t in ("rl", "sft") for k in ("epochs", "micro_batch")))
+LARGEST_HASHED = 2**30  # bytes; of larger weights the size stands for the content
 
 
 def run_record(name: str, config: DictConfig) -> dict[str, Any]:
-    """Hashes of configuration, data and starting weights, the length asked for, and versions."""
-    fixed = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    """Hashes of the deciding settings, the data and the starting weights; the length asked for; versions."""
+    chosen = OmegaConf.create({})
+    for key in _DECIDING:
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            OmegaConf.update(chosen, key, value, force_add=True)
     for key in _FREE:
-        if OmegaConf.select(fixed, key) is not None:
-            OmegaConf.update(fixed, key, None, force_add=True)
-    # Copies of the freed keys that the recipe hands to the reward function.
-    OmegaConf.update(fixed, "reward.custom_reward_function.reward_kwargs", None, force_add=True)
-    settings = json.dumps(OmegaConf.to_container(fixed), sort_keys=True, ensure_ascii=False)
+        if OmegaConf.select(chosen, key) is not None:
+            OmegaConf.update(chosen, key, None)
+    settings = json.dumps(OmegaConf.to_container(chosen, resolve=True), sort_keys=True, ensure_ascii=False)
     return {
         "recipe": name,
         "config_sha256": _sha256(settings.encode()),
@@ -56,14 +63,13 @@ def check_output(output: Path, record: dict[str, Any]) -> bool:
     """Whether the very same run stands finished in `output`.
 
     Raises:
-        BadInput: the folder holds a run of other settings, data or starting weights, which must not be resumed.
+        BadInput: the folder holds checkpoints of other settings, data or starting weights: they must not be resumed.
     """
     finished = output / "final" / RECORD_FILE
-    if finished.is_file() and json.loads(finished.read_text(encoding="utf-8")) == record:
+    if _read(finished) == record:
         return True
-    started = output / RECORD_FILE
-    if started.is_file():
-        other = json.loads(started.read_text(encoding="utf-8"))
+    other = _read(output / RECORD_FILE)
+    if other and (output / CHECKPOINT_FILE).is_file():
         differing = [key for key in ("config_sha256", "data_sha256", "start_sha256") if other.get(key) != record[key]]
         if differing:
             what = ", ".join(key.removesuffix("_sha256") for key in differing)
@@ -78,11 +84,25 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    """The record in `path`; None when there is none, or a torn one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
 def _weights_key(path: str) -> str:
-    """Of a local folder: names, sizes and times of its weights (16 GB are not read for this); else the hub name."""
+    """Of a local folder: names and contents of its weights (sizes of large ones: 16 GB are not read); else the name."""
     files = sorted(Path(path).glob("*.safetensors"))
-    described = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return _sha256(json.dumps([path, described]).encode())
+    if not files:
+        return _sha256(path.encode())
+    sizes = [file.stat().st_size for file in files]
+    described = [
+        (file.name, _sha256(file.read_bytes()) if size <= LARGEST_HASHED else size)
+        for file, size in zip(files, sizes, strict=True)
+    ]
+    return _sha256(json.dumps(described).encode())
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,10 @@ wanted=$(cat requirements/cpu.lock requirements/create_environment.sh verl_cpu/v
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   exit 0
 fi
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = gpu ]; then
+  echo "error: .venv holds the GPU environment; remove it to have the CPU one" >&2
+  exit 2
+fi
 "$python" -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"error: Python 3.11 or 3.12 is needed, found {v[0]}.{v[1]}: set PYTHON")'
 rm -f "$stamp"
 echo "environment: creating .venv (about 2 GB, a few minutes on the first run)"

@@ -17,9 +17,24 @@ _TEMPLATE = re.compile(r"<\|[^|>]*\|>|</?think>|\[/?INST\]", re.IGNORECASE)
 _CJK = re.compile(r"[\u3400-\u9fff]")
 _LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_NEGATED = re.compile(r"(?:不是|没有|不|没|无|未|非|别)([\u3400-\u9fff]{2})")
+# Not the negators inside 特别, 分别, 性别 …, 非常, 无论, 未来.
+_NEGATED = re.compile(r"(?:不是|没有|不|没|无(?!论)|未(?!来)|非(?!常)|(?<![特分区差性个级辨])别)([\u3400-\u9fff]{2})")
 _A_NOT_A = re.compile(r"([\u3400-\u9fff])[不没]\1")
 _NEGATION = re.compile(r"[不没无未非别禁忌勿]")
+_NUMERALS = {
+    "一": "1",
+    "二": "2",
+    "两": "2",
+    "三": "3",
+    "四": "4",
+    "五": "5",
+    "六": "6",
+    "七": "7",
+    "八": "8",
+    "九": "9",
+    "十": "10",
+}
+_SENTENCE = re.compile(r"[a-z]+\s+[a-z]+", re.IGNORECASE)
 _JUDGE = re.compile(
     r"评委|裁判|评审|打满?分|评分|满分|忽略(以上|之前|前面)|ignore ?(all|the|previous)|\bjudge\b|\bscore\b"
     r"|systemprompt",
@@ -63,14 +78,18 @@ def _findings(
         yield GateReason.TEMPLATE_LEAK, leak.group()
     if len(rewrite.strip()) > room:
         yield GateReason.TOO_LONG, f"{len(rewrite.strip())} > {room} characters"
-    if bool(_CJK.search(query)) != bool(_CJK.search(text)) and not (_CJK.search(known) and _CJK.search(text)):
+    # A product code such as "dha" is no language; a rewrite may answer it in the language of the knowledge base.
+    into_latin = _CJK.search(query) and not _CJK.search(text)
+    into_cjk = _SENTENCE.search(sample.original_query) and _CJK.search(text) and not _CJK.search(known)
+    if into_latin or into_cjk:
         yield GateReason.LANGUAGE_SWITCH, ""
     numbers = _NUMBER.findall(text)
     for number in _fitting(_NUMBER.findall(query), room):
         if number not in numbers:
             yield GateReason.NUMBER_DROPPED, number
+    known_numbers = {*_NUMBER.findall(known), *(_NUMERALS[c] for c in known if c in _NUMERALS)}
     for number in numbers:
-        if number not in _NUMBER.findall(known):
+        if number not in known_numbers:
             yield GateReason.NUMBER_INVENTED, number
     for scope in _NEGATED.findall(_A_NOT_A.sub(r"\1", query)):
         # "没有糖尿病" -> "糖尿病" turns the meaning round; "不想要了" -> "退换货" does not.

@@ -83,7 +83,7 @@ class JsonService:
         self.calls += 1
         try:
             response = await self._http.post(path, json=body)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:  # transport trouble, and an answer that cannot be decoded
             raise _Retryable(f"{type(error).__name__} {error}".strip()) from error
         if response.status_code == 429 or response.status_code >= 500:
             raise _Retryable(f"HTTP {response.status_code}")

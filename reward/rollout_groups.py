@@ -44,7 +44,8 @@ def step_metrics(
 
     answered = [r for r in rollouts if not r["abstained"]]
     scored = [r for r in answered if not r["gated"]]
-    wins, losses = sum(r["win"] for r in scored), sum(r["loss"] for r in scored)
+    # A gated rewrite could not be used at all: it has lost to the baseline.
+    wins, losses = sum(r["win"] for r in scored), sum(r["loss"] or r["gated"] for r in answered)
     mean("avg_reward", [r["score"] for r in answered])
     if wins + losses:
         metrics[f"{policy_label}_win_rate"] = wins / (wins + losses)
@@ -68,7 +69,10 @@ def step_metrics(
 
 
 class AbstentionBreaker:
-    """Trips when more than the allowed share of the recent rollouts could not be scored."""
+    """Trips when more rollouts than the allowed share of a whole window could not be scored.
+
+    The count is held against the full window even before it has filled: one lost call in a first, small step is noise.
+    """
 
     def __init__(self, settings: BreakerSettings):
         self._settings = settings
@@ -79,9 +83,9 @@ class AbstentionBreaker:
 
     @property
     def share(self) -> float:
-        """Share of abstentions in the window, 0 before the first rollout."""
+        """Share of abstentions among the recent rollouts, 0 before the first one."""
         return sum(self._recent) / len(self._recent) if self._recent else 0.0
 
     @property
     def tripped(self) -> bool:
-        return self.share > self._settings.max_abstained
+        return sum(self._recent) > self._settings.max_abstained * self._settings.window

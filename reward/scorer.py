@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -18,7 +19,7 @@ from reward.baseline import BaselineClient
 from reward.gates import check_gates, normalise
 from reward.http_calls import ServiceFailure
 from reward.rag_client import RagClient
-from reward.records import Abstained, AbstainReason, GateReason, Hit, Outcome, Sample
+from reward.records import Abstained, AbstainReason, Context, GateReason, Hit, Outcome, Sample
 from reward.settings import RewriterSettings
 
 CACHED_RETRIEVALS = 100_000
@@ -56,10 +57,10 @@ class Scorer:
         self._tenant, self._reward = settings.tenant, settings.reward
         self._rag = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
         self._baseline = BaselineClient(settings.tenant.baseline, settings.tenant.tenant_id)
-        self._retrievals: LRUCache[tuple[str, str], asyncio.Task[Evidence | ServiceFailure]] = LRUCache(
+        self._retrievals: LRUCache[tuple[Any, ...], asyncio.Task[Evidence | ServiceFailure]] = LRUCache(
             CACHED_RETRIEVALS
         )
-        self._rewrites: dict[str, asyncio.Task[str | ServiceFailure]] = {}
+        self._rewrites: dict[tuple[str, Context], asyncio.Task[str | ServiceFailure]] = {}
         self._recent: deque[float] = deque(maxlen=100)
 
     async def score(self, sample: Sample, completion: str, step: int) -> Scoring:
@@ -102,7 +103,7 @@ class Scorer:
         reward = self._reward
         if reward.formula == "v1":
             scored = formulas.reward_v1(formulas.retrieval_term_v1(policy.top_hits, baseline.top_hits), judge=None)
-            if reward.adaptive_shaping:
+            if reward.adaptive_shaping and sample.metadata.split == "train":
                 self._recent.append(scored.reward)
                 mean = sum(self._recent) / len(self._recent)
                 scored = formulas.shape(scored, formulas.shaping_factor(step, scored.reward, mean))
@@ -130,19 +131,19 @@ class Scorer:
         return scored.model_copy(update={"parts": scored.parts.model_copy(update=evidence)})
 
     async def _baseline_rewrite(self, sample: Sample) -> str | ServiceFailure:
-        if sample.candidates.baseline:
-            return sample.candidates.baseline
-        task = self._rewrites.get(sample.sample_id)
+        key = (sample.original_query, sample.context)
+        task = self._rewrites.get(key)
         if task is None:
-            task = self._rewrites[sample.sample_id] = asyncio.ensure_future(self._baseline.rewrite(sample))
+            task = self._rewrites[key] = asyncio.ensure_future(self._baseline.rewrite(sample))
         rewrite = await asyncio.shield(task)
         if isinstance(rewrite, ServiceFailure):
-            self._rewrites.pop(sample.sample_id, None)
+            self._rewrites.pop(key, None)
         return rewrite
 
     def _retrieve(self, sample: Sample, rewrite: str) -> tuple[asyncio.Task[Evidence | ServiceFailure], bool]:
         """The retrieval of `rewrite` for `sample` and whether it was already known or under way."""
-        key = (sample.sample_id, rewrite)
+        # Not the sample's id: exports number their rows from 1 each.
+        key = (sample.original_query, sample.context, sample.relevant_doc_ids, rewrite)
         task = self._retrievals.get(key)
         if task is not None:
             return task, True

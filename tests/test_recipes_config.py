@@ -7,6 +7,7 @@ from recipes.preflight import (
     CONFIG_DIR,
     IGNORED_KEYS,
     check_batches,
+    check_loggers,
     check_settings,
     compose_recipe,
     main,
@@ -62,7 +63,7 @@ def test_ppo_keeps_the_users_figures():
     config = compose_recipe("fivedoctors_ppo", [])
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 1e-5)
-    assert (actor.ppo_epochs, actor.clip_ratio, actor.grad_clip, actor.entropy_coeff) == (4, 0.2, 0.5, 0.01)
+    assert (actor.ppo_epochs, actor.clip_ratio, actor.optim.clip_grad, actor.entropy_coeff) == (4, 0.2, 0.5, 0.01)
     assert (config.algorithm.adv_estimator, config.algorithm.gamma, config.algorithm.lam) == ("gae", 0.99, 0.95)
     assert (rollout.temperature, rollout.top_p, rollout.response_length, rollout.prompt_length) == (0.7, 0.9, 200, 1024)
     assert (config.data.train_batch_size, config.trainer.total_epochs, config.trainer.n_gpus_per_node) == (16, 10, 4)
@@ -71,7 +72,9 @@ def test_ppo_keeps_the_users_figures():
 
 def test_checkpoints_every_second_epoch_become_steps():
     config = compose_recipe("fivedoctors_ppo", [])
-    assert "computed=(trainer.save_freq=100)" in shell_assignments(config, 800, {}, finished=False)
+    assert "computed=(trainer.save_freq=100 trainer.test_freq=100)" in shell_assignments(
+        config, 800, {}, finished=False
+    )
 
 
 @pytest.mark.parametrize("key", IGNORED_KEYS)
@@ -105,6 +108,25 @@ def test_unknown_recipe_and_missing_data(tmp_path, capsys):
         compose_recipe("fivedoctor_ppo", [])
     assert main(["--config-name", "fivedoctors_sft", f"recipe.data_dir={tmp_path}"]) == 2
     assert str(tmp_path / "sft_train.parquet") in capsys.readouterr().err
+
+
+def test_a_data_file_that_is_none_costs_one_line(tmp_path, capsys):
+    for name in ("rl_train.parquet", "rl_val.parquet"):
+        (tmp_path / name).write_bytes(b"no parquet")
+    assert main(["--config-name", "fivedoctors_grpo", *CPU, f"recipe.data_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "rl_train.parquet" in error
+
+
+def test_wandb_without_a_login_is_said_before_the_start(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    config = compose_recipe("fivedoctors_ppo", [])
+    with pytest.raises(BadInput, match="WANDB_API_KEY"):
+        check_loggers(config)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_loggers(config)
 
 
 def test_tenants_load_and_hold_no_secret():

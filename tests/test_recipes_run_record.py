@@ -27,6 +27,7 @@ def run(tmp_path):
 
 def start(folder, record):
     (folder / "run.json").write_text(json.dumps(record))
+    (folder / "latest_checkpointed_iteration.txt").write_text("5")
 
 
 def finish(folder, record):
@@ -48,7 +49,19 @@ def test_a_longer_run_goes_on(run):
 
 def test_an_unfinished_run_goes_on_even_with_the_service_elsewhere(run):
     start(run.folder, run())
-    assert not check_output(run.folder, run("rewriter.tenant.rag.url=http://127.0.0.1:9"))
+    assert not check_output(run.folder, run("rewriter.tenant.rag.url=http://127.0.0.1:9", "recipe.sft.micro_batch=2"))
+
+
+def test_a_start_that_failed_before_its_first_checkpoint_locks_nothing(run):
+    start(run.folder, run())
+    (run.folder / "latest_checkpointed_iteration.txt").unlink()
+    assert not check_output(run.folder, run("recipe.sft.lr=0.5"))
+
+
+def test_a_torn_record_is_no_record(run):
+    finish(run.folder, run())
+    (run.folder / "final" / "run.json").write_text('{"recipe"')
+    assert not check_output(run.folder, run())
 
 
 @pytest.mark.parametrize("what", ["config", "data", "start"])

@@ -52,6 +52,11 @@ def test_closed(query, rewrite, reason):
         ("它咋吃", "维生素B12 用法", "用户: 维生素B12多少钱"),  # a number known from the context
         ("能不能吃鱼油", "吃鱼油 适宜人群", ""),  # A-not-A is a question, no negation
         ("鱼油不想要了", "鱼油 退换货政策", ""),  # nothing negated is kept
+        ("最近特别疲劳怎么办", "疲劳 改善 方法", ""),  # 特别 negates nothing
+        ("分别服用可以吗", "服用 方法 分开", ""),
+        ("非常容易上火", "容易上火 改善", ""),
+        ("dha", "DHA 产品 用法", ""),  # a product code is no language
+        ("一天吃三次行吗", "每日3次 用量", ""),  # a Chinese numeral is a number
         ("孕妇能吃鱼油吗", "鱼油 孕妇 禁忌", ""),
         ("这个呢", "鱼油 孕妇", "用户: 孕妇能吃吗"),
         ("how to take it", "fish oil dosage", "用户: 鱼油"),

@@ -48,7 +48,7 @@ def test_step_metrics():
     rollouts = [flat_fields(s) for s in (SCORED, LOST, TIED, GATED, ABSTAINED)]
     metrics = step_metrics(rollouts, [True, True, True, True, False], policy_label="8b", baseline_label="32b")
     assert metrics["avg_reward"] == pytest.approx((0.4 - 0.2 + 0.0 - 1.0) / 4)  # the abstention is no zero
-    assert metrics["8b_win_rate"] == 0.5  # of the two decided pairs
+    assert metrics["8b_win_rate"] == pytest.approx(1 / 3)  # a win, a loss, and a gated rewrite that lost
     assert metrics["8b_avg_top1"] == pytest.approx(0.7)
     assert metrics["32b_avg_top1"] == pytest.approx(0.7)
     assert metrics["rag_api_calls"] == 5 and metrics["cache_hit_rate"] == pytest.approx(3 / 8)
@@ -66,9 +66,11 @@ def test_a_step_without_a_scored_rollout_invents_no_figure():
 def test_breaker():
     breaker = AbstentionBreaker(BreakerSettings(max_abstained=0.25, window=8))
     assert not breaker.tripped
-    breaker.record([False] * 6 + [True] * 2)
+    breaker.record([True] * 2)  # all of the first step, but not yet more than a quarter of a window
+    assert breaker.share == 1.0 and not breaker.tripped
+    breaker.record([False] * 6)
     assert breaker.share == 0.25 and not breaker.tripped
-    breaker.record([True])
+    breaker.record([True] * 3)
     assert breaker.tripped
     breaker.record([False] * 8)
     assert not breaker.tripped

@@ -70,10 +70,10 @@ def settings(url: str, **reward) -> RewriterSettings:
     return RewriterSettings.model_validate({"tenant": tenant, "reward": reward})
 
 
-def sample(name: str = "a", baseline: str = "鱼油 保质期", relevant: tuple[str, ...] = ("0",)) -> Sample:
+def sample(query: str = "鱼油咋吃", baseline: str = "鱼油 保质期", relevant: tuple[str, ...] = ("0",)) -> Sample:
     return Sample(
-        sample_id=name,
-        original_query="鱼油咋吃",
+        sample_id="fivedr_rl_001",
+        original_query=query,
         metadata=Metadata(tenant_id="t"),
         candidates=Candidates(baseline=baseline),
         relevant_doc_ids=relevant,
@@ -105,7 +105,8 @@ def test_identical_work_is_done_once_even_in_flight(rag):
 
 def test_another_prompt_with_the_same_rewrite_is_other_work(rag):
     # The reranker reads the original query: the same rewrite scores differently for another prompt.
-    score(rag, (sample("a"), "鱼油 用法用量"), (sample("b"), "鱼油 用法用量"))
+    # Both samples carry the same id, as the first rows of two exports do.
+    score(rag, (sample("鱼油咋吃"), "鱼油 用法用量"), (sample("鱼油吃多少"), "鱼油 用法用量"))
     assert len(rag.requests) == 4
 
 
