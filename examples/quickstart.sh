@@ -16,6 +16,7 @@
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "$0")/.."
 
 out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" copy_tasks=0
@@ -30,6 +31,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 case $algorithm in grpo | ppo) ;; *) echo "error: --algorithm $algorithm: grpo or ppo" >&2; exit 2 ;; esac
+# Paths are the caller's.
+[ "$out" = outputs/quickstart ] || [ "${out#/}" != "$out" ] || out=$caller/$out
+[ -z "$beir" ] || [ "${beir#/}" != "$beir" ] || beir=$caller/$beir
 [ -z "$beir" ] || [ -f "$beir/corpus.jsonl" ] || { echo "error: --beir $beir: no corpus.jsonl there" >&2; exit 2; }
 
 bash requirements/create_environment.sh
@@ -39,7 +43,8 @@ out=$(cd "$out" && pwd)
 rag_url=http://127.0.0.1:$rag_port
 
 services=()
-stop_services() { for pid in "${services[@]}"; do kill "$pid" 2>/dev/null || true; done; wait 2>/dev/null || true; }
+current=""
+stop_services() { for pid in $current "${services[@]}"; do kill "$pid" 2>/dev/null || true; done; wait 2>/dev/null || true; }
 trap stop_services EXIT
 trap 'exit 130' INT TERM
 
@@ -48,7 +53,11 @@ stage() { # stage NAME TITLE COMMAND...: run in the foreground, with its cost re
   local name=$1 title=$2
   shift 2
   printf '\n\033[1m%s\033[0m\n' "$title"
-  "$python" -m examples.run_stage --name "$name" --costs "$out/costs.json" "${log[@]}" -- "$@"
+  "$python" -m examples.run_stage --name "$name" --costs "$out/costs.json" "${log[@]}" -- "$@" &
+  # In the background and waited for: bash acts on a signal at once only while it waits.
+  current=$!
+  wait "$current"
+  current=""
 }
 serve() { # serve NAME URL COMMAND...: start in the background and wait until it answers
   local name=$1 url=$2

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ _SHOWN = {
     "abstained": "abstained",
 }
 _LINES_ON_FAILURE = 12
+INTERRUPTED = (130, 143, -signal.SIGTERM, -signal.SIGINT)
 
 
 def tree_memory(pid: int) -> float:
@@ -103,6 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.trainer_log:
         piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process = subprocess.Popen(command, **piped)
+    # A stage that is told to end passes it on, and waits until the command has ended its own processes.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: process.terminate())
     done = threading.Event()
 
     def watch() -> None:
@@ -112,17 +117,11 @@ def main(argv: list[str] | None = None) -> int:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    try:
-        if args.trainer_log:
-            follow(process, args.trainer_log)
-        status = process.wait()
-    except KeyboardInterrupt:
-        # The terminal has interrupted the command as well: give it the time to end its own processes.
-        process.wait()
-        return 130
-    finally:
-        done.set()
-    if args.trainer_log and status != 0:
+    if args.trainer_log:
+        follow(process, args.trainer_log)
+    status = process.wait()
+    done.set()
+    if args.trainer_log and status not in (0, *INTERRUPTED):
         lines = args.trainer_log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(lines[-_LINES_ON_FAILURE:]), file=sys.stderr)
         print(f"error: {args.name} failed with status {status}; all of its output: {args.trainer_log}", file=sys.stderr)
