@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from reward.records import BadInput
+from reward.settings import ServiceSettings
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,6 @@ class ServiceFailure:
 
 class _Retryable(Exception):
     """Worth another attempt: time-out, connection trouble, 429 or 5xx."""
-
-
-class ServiceSettings(Protocol):
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def backoff(self) -> tuple[float, float]: ...
-    @property
-    def max_concurrency(self) -> int: ...
-    @property
-    def api_key_env(self) -> str | None: ...
 
 
 class JsonService:

@@ -30,11 +30,9 @@ class FilterSettings(_Settings):
     max_length_ratio: float = Field(5.0, gt=0)
 
 
-class RagSettings(_Settings):
-    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`). Times in seconds."""
+class ServiceSettings(_Settings):
+    """How patiently one service is called. Times in seconds; `api_key_env` names an environment variable."""
 
-    url: str = "http://127.0.0.1:8000"
-    kb_name: str = "default"
     timeout: float = Field(30.0, gt=0)
     attempts: int = Field(3, ge=1)
     backoff: tuple[float, float] = (0.5, 5.0)
@@ -42,15 +40,19 @@ class RagSettings(_Settings):
     api_key_env: str | None = None
 
 
-class BaselineSettings(_Settings):
+class RagSettings(ServiceSettings):
+    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`)."""
+
+    url: str = "http://127.0.0.1:8000"
+    kb_name: str = "default"
+
+
+class BaselineSettings(ServiceSettings):
     """The deployed rewriter to beat (spec 1, `POST {url}/api/rewrite_query`). No url: recorded rewrites only."""
 
     url: str | None = None
     timeout: float = Field(10.0, gt=0)
-    attempts: int = Field(3, ge=1)
-    backoff: tuple[float, float] = (0.5, 5.0)
     max_concurrency: int = Field(5, ge=1)
-    api_key_env: str | None = None
 
 
 class TenantSettings(_Settings):
