@@ -122,16 +122,22 @@ def check_loggers(config: DictConfig) -> None:
 
 
 def check_batches(config: DictConfig) -> None:
-    """Raises BadInput when a step's rollouts do not divide into updates and micro-batches: verl fails in mid-step."""
-    if config.recipe.trainer != "rl":
-        return
-    rl = config.recipe.rl
-    if rl.prompts_per_step % rl.prompts_per_update:
-        raise BadInput(f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}")
-    per_device = rl.prompts_per_update * rl.group_size / config.trainer.n_gpus_per_node / config.trainer.nnodes
-    if not config.recipe.machine.dynamic_batching and per_device % rl.micro_batch:
+    """Raises BadInput when a step's samples do not divide into updates and micro-batches: verl fails in mid-step."""
+    devices = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if config.recipe.trainer == "sft":
+        name, micro_batch, per_device = "recipe.sft", config.recipe.sft.micro_batch, config.recipe.sft.batch / devices
+        cut = True
+    else:
+        rl = config.recipe.rl
+        if rl.prompts_per_step % rl.prompts_per_update:
+            raise BadInput(
+                f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}"
+            )
+        name, micro_batch, per_device = "recipe.rl", rl.micro_batch, rl.prompts_per_update * rl.group_size / devices
+        cut = not config.recipe.machine.dynamic_batching
+    if cut and per_device % micro_batch:
         raise BadInput(
-            f"recipe.rl.micro_batch: an update's {per_device:g} rollouts a device are no multiple of {rl.micro_batch}"
+            f"{name}.micro_batch: an update's {per_device:g} samples a device are no multiple of {micro_batch}"
         )
 
 

@@ -44,6 +44,8 @@ def test_batches_that_do_not_divide_are_named():
     for wrong in ("recipe.rl.micro_batch=24", "recipe.rl.prompts_per_update=7"):
         with pytest.raises(BadInput, match=r"recipe\.rl\."):
             check_batches(compose_recipe("fivedoctors_grpo", [*CPU, wrong]))
+    with pytest.raises(BadInput, match=r"recipe\.sft\.micro_batch"):
+        check_batches(compose_recipe("fivedoctors_sft", [*CPU, "recipe.sft.batch=16"]))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

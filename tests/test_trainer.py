@@ -154,7 +154,12 @@ def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int
 
 def test_two_steps_of_sft(setting):
     output = setting.folder / "sft"
-    overrides = (f"recipe.output_dir={output}", "recipe.sft.batch=16", "recipe.sft.epochs=1")
+    overrides = (
+        f"recipe.output_dir={output}",
+        "recipe.sft.batch=16",
+        "recipe.sft.micro_batch=16",
+        "recipe.sft.epochs=1",
+    )
     result = run(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert "train/loss" in result.stdout
