@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole flow on a CPU: knowledge base, BVT batch test, SFT, reinforcement learning on live retrieval, report.
 #
-#   bash examples/quickstart.sh                  the sample tenant: about 12 minutes on two cores after installation
+#   bash examples/quickstart.sh                  the sample tenant: about 13 minutes on two cores after installation
 #   bash examples/quickstart.sh --beir DIR       your own retrieval set in BEIR layout
 #
 # Options:
@@ -133,8 +133,8 @@ stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash re
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
 log=(--trainer-log "$out/logs/$algorithm.log")
 stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "fivedoctors_$algorithm" "${recipe[@]}" \
-  "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-90}" \
-  "trainer.save_freq=30" "${size[@]}" "${reward[@]}" "${economy[@]}"
+  "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
+  "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \
   --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/$algorithm/final" --out "$out/evaluation" --seed "$seed" \
