@@ -32,7 +32,18 @@ set -m
 "${launch[@]}" --config-path "$root/recipes/config" --config-name "$recipe" "$@" "${computed[@]}" &
 child=$!
 set +m
-trap 'trap "" INT TERM; kill -TERM -- -$child 2>/dev/null; sleep 3; kill -KILL -- -$child 2>/dev/null; exit 130' INT TERM
+stop_trainer() {
+  trap "" INT TERM
+  kill -TERM -- -"$child" 2>/dev/null || true
+  # torchrun's workers live in sessions of their own: only torchrun itself can end them, and it takes its time.
+  for _ in $(seq 60); do
+    kill -0 "$child" 2>/dev/null || break
+    sleep 0.5
+  done
+  kill -KILL -- -"$child" 2>/dev/null || true
+  exit 130
+}
+trap stop_trainer INT TERM
 status=0
 wait "$child" || status=$?
 trap - INT TERM
