@@ -77,6 +77,7 @@ def check_data(config: DictConfig) -> int:
         BadInput: a data file is missing or empty, or its rows belong to another tenant.
     """
     tenant = config.rewriter.tenant.tenant_id
+    rows = {}
     for key in ("train_files", "val_files"):
         path = Path(config.data[key])
         if not path.is_file():
@@ -84,19 +85,19 @@ def check_data(config: DictConfig) -> int:
                 f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}"
             )
         try:
-            rows = pq.ParquetFile(path).metadata.num_rows
+            rows[key] = pq.ParquetFile(path).metadata.num_rows
         except pa.ArrowException as error:
             raise BadInput(f"data.{key}: {path} is no parquet file ({str(error).splitlines()[0][:80]})") from None
-        if rows == 0:
+        if rows[key] == 0:
             raise BadInput(f"data.{key}: {path} holds no row")
         if config.recipe.trainer == "rl":
             found = first_sample(path).metadata.tenant_id
             if found != tenant:
                 raise BadInput(f"data.{key}: {path} belongs to tenant {found!r}, the recipe to {tenant!r}")
-    rows = pq.ParquetFile(Path(config.data.train_files)).metadata.num_rows
-    if rows < config.data.train_batch_size:
-        raise BadInput(f"data.train_batch_size: {config.data.train_batch_size} exceeds the {rows} training rows")
-    return rows
+    train = rows["train_files"]
+    if train < config.data.train_batch_size:
+        raise BadInput(f"data.train_batch_size: {config.data.train_batch_size} exceeds the {train} training rows")
+    return train
 
 
 def first_sample(path: Path) -> Sample:
