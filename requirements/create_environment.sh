@@ -21,7 +21,8 @@ rm -f "$stamp"
 echo "environment: creating .venv (about 2 GB, a few minutes on the first run)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "torch==$torch" "$(grep -oE '^uv==[^ ]+' requirements/cpu.lock)"
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r requirements/cpu.lock
+# Compiled now: else a dozen worker processes compile the same files at once when the first training starts.
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r requirements/cpu.lock
 # torch's compiler back end for GPUs: a gigabyte nothing here uses.
 .venv/bin/uv pip uninstall --quiet --python .venv/bin/python triton 2>/dev/null || true
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps ./verl_cpu/vllm_metadata --editable .
