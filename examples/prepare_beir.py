@@ -1,6 +1,6 @@
 """Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and copying practice.
 
-`python -m examples.prepare_beir --beir DIR --out DIR [--rewrite-length 30] [--copy-tasks 0] [--limit N] [--seed 0]`
+`python -m examples.prepare_beir --beir DIR --out DIR [--rewrite-length 30] [--word-tasks N] [--copy-tasks N]`
 
 DIR holds `corpus.jsonl` (`_id`, `text`), `queries.jsonl` (`_id`, `text`, optional `descriptions`) and `qrels.tsv`. The
 query is `text`; the first description, when there is one, becomes its history (`用户: …`). The recorded baseline is an
@@ -97,29 +97,45 @@ def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def copy_tasks(
-    corpus: Path, baseline: KeywordBaseline, length: int, number: int, rng: random.Random
-) -> Iterator[dict[str, Any]]:
-    """Practice in copying: passages as if a customer had written them, with the baseline's keywords as the rewrite.
+def word_tasks(passages: Sequence[str], number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Practice in copying alone: random words of the passages, to be repeated without the question mark.
 
-    Same fields as a BVT export row; no query, qrel or held-out text takes part.
+    Nothing but copying helps with random words, so a random model learns it in minutes; from sentences, where guessing
+    frequent words helps at first, it takes several times as long.
     """
-    passages = [row["text"] for _, row in read_jsonl(corpus) if isinstance(row.get("text"), str)]
+    vocabulary = sorted({word for passage in passages for word in jieba.cut(passage) if _WORD.fullmatch(word)})
+    for index in range(number):
+        text = "".join(rng.choices(vocabulary, k=rng.randint(3, 10)))
+        yield _exported(f"words_{index}", f"{text}？", "", text)
+
+
+def copy_tasks(
+    passages: Sequence[str], baseline: KeywordBaseline, length: int, number: int, rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Practice in the task itself: passages as if a customer had written them, with the baseline's rewrite of them.
+
+    No query, qrel or held-out text takes part.
+    """
     for index in range(number):
         text = " ".join(rng.choice(passages).split())
         start = rng.randrange(max(1, len(text) - 100))
         query, history = text[start : start + rng.randint(8, 30)], text[start + 30 : start + rng.randint(60, 150)]
-        yield {
-            "query_id": f"copy_{index}",
-            "original_query": query,
-            "history_context": f"用户: {history}" if history else "",
-            "rewritten_query": baseline.rewrite(query, history, length),
-            "recall_results": [],
-            "recall_count": 0,
-            "top1_score": 1.0,
-            "avg_top3_score": 1.0,
-            "success": True,
-        }
+        yield _exported(f"copy_{index}", query, history, baseline.rewrite(query, history, length))
+
+
+def _exported(query_id: str, query: str, history: str, rewrite: str) -> dict[str, Any]:
+    """The fields of a BVT export row."""
+    return {
+        "query_id": query_id,
+        "original_query": query,
+        "history_context": f"用户: {history}" if history else "",
+        "rewritten_query": rewrite,
+        "recall_results": [],
+        "recall_count": 0,
+        "top1_score": 1.0,
+        "avg_top3_score": 1.0,
+        "success": True,
+    }
 
 
 def _description(row: dict[str, Any]) -> str:
@@ -135,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--beir", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--rewrite-length", type=int, default=30, help="longest rewrite in characters (default 30)")
-    parser.add_argument("--copy-tasks", type=int, default=0, help="extra SFT rows made from passages (default none)")
+    parser.add_argument("--word-tasks", type=int, default=0, help="practice in copying random words (default none)")
+    parser.add_argument("--copy-tasks", type=int, default=0, help="practice in rewriting passages (default none)")
     parser.add_argument("--limit", type=int, help="use only the first N queries")
     parser.add_argument("--seed", type=int, default=0, help="of the copy tasks")
     args = parser.parse_args(argv)
@@ -149,19 +166,23 @@ def main(argv: list[str] | None = None) -> int:
             {**row, "rewritten_query": baseline.rewrite(row["query"], _description(row), args.rewrite_length)}
             for row in rows
         ]
-        practice = list(
-            copy_tasks(
-                args.beir / "corpus.jsonl", baseline, args.rewrite_length, args.copy_tasks, random.Random(args.seed)
-            )
-        )
+        corpus = read_jsonl(args.beir / "corpus.jsonl")
+        passages = [row["text"] for _, row in corpus if isinstance(row.get("text"), str)]
+        rng = random.Random(args.seed)
+        practice = {
+            "word_tasks": list(word_tasks(passages, args.word_tasks, rng)) if args.word_tasks else [],
+            "copy_tasks": list(copy_tasks(passages, baseline, args.rewrite_length, args.copy_tasks, rng)),
+        }
     except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     write_rows(args.out / "queries_train.jsonl", train)
     write_rows(args.out / "queries_heldout.jsonl", held_out)
     write_rows(args.out / "baseline_rewrites.jsonl", recorded)
-    write_rows(args.out / "copy_tasks.jsonl", practice)
-    print(f"queries: {len(train)} for training, {len(held_out)} held out; {len(practice)} copy tasks")
+    for name, tasks in practice.items():
+        write_rows(args.out / f"{name}.jsonl", tasks)
+    counts = ", ".join(f"{len(tasks)} {name.replace('_', ' ')}" for name, tasks in practice.items())
+    print(f"queries: {len(train)} for training, {len(held_out)} held out; practice: {counts}")
     return 0
 
 
