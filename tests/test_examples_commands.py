@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from examples.make_tiny_model import frequent_words, make_tokenizer
 from examples.prepare_beir import KeywordBaseline, is_held_out, main, words
 from examples.run_stage import progress_of, record_cost
 from examples.serve_recorded_baseline import create_app
@@ -42,7 +43,7 @@ def rows_of(path: Path) -> list[dict]:
 
 def test_prepare_beir_splits_and_keeps_context(beir, tmp_path):
     out = tmp_path / "out"
-    assert main(["--beir", str(beir), "--out", str(out), "--copy-tasks", "5"]) == 0
+    assert main(["--beir", str(beir), "--out", str(out), "--copy-tasks", "5", "--word-tasks", "3"]) == 0
     train, held_out = rows_of(out / "queries_train.jsonl"), rows_of(out / "queries_heldout.jsonl")
     assert len(train) + len(held_out) == 40 and held_out
     assert all(is_held_out(row["query_id"]) for row in held_out)
@@ -50,6 +51,18 @@ def test_prepare_beir_splits_and_keeps_context(beir, tmp_path):
     assert train[0]["history_context"] == "用户: 我妈妈 血糖 很高"
     assert len(rows_of(out / "baseline_rewrites.jsonl")) == 40
     assert all(row["success"] and row["rewritten_query"] for row in rows_of(out / "copy_tasks.jsonl"))
+    practice = rows_of(out / "word_tasks.jsonl")
+    assert len(practice) == 3 and all(row["original_query"] == f"{row['rewritten_query']}？" for row in practice)
+
+
+def test_frequent_words_become_tokens_and_every_text_survives():
+    texts = ["糖尿病怎么治疗", "糖尿病的治疗方法", "治疗糖尿病"]
+    words_of_texts = frequent_words(texts, 2)
+    assert {word for word, _ in words_of_texts} == {"糖尿病", "治疗"}
+    tokenizer = make_tokenizer(texts, ["user\n"], words_of_texts)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("user\n治疗糖尿病").input_ids) == ["user\n", "治疗", "糖尿病"]
+    for text in ("糖尿病 hello 𠮷？", "<|im_start|>user\n怎么治疗<|im_end|>\n"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
 @pytest.mark.parametrize(
