@@ -28,7 +28,7 @@ from data_prep.bvt_progress import RecordedAnswer, appending, question_key, read
 from data_prep.bvt_row import BvtRow
 from data_prep.bvt_workbook import write_workbook
 from data_prep.read_sources import read_rows, write_quarantine
-from reward.http_calls import ServiceFailure
+from reward.call_records import ServiceFailure
 from reward.rag_client import RagClient
 from reward.records import BadInput, first_problem
 from reward.settings import RagSettings, TenantSettings, load_tenant

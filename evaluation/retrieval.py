@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics import ranked_doc_ids
+from reward.call_records import FailureKind, ServiceFailure
 from reward.formulas import relevant_rank
-from reward.http_calls import ServiceFailure
 from reward.rag_client import RagClient
 from reward.records import Sample
 from reward.settings import TenantSettings
@@ -48,7 +48,7 @@ async def retrieve_rewrites(
 
     async def retrieve(sample: Sample, rewrite: str | None) -> Answer:
         if rewrite is None:
-            return ServiceFailure("the baseline gave no rewrite")
+            return ServiceFailure("the baseline gave no rewrite", FailureKind.NOT_CONFIGURED)
         if not rewrite.strip():
             return Found((), None, 0.0)
         answer = await client.retrieve(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.messages import build_messages
 from reward.baseline import BaselineClient
-from reward.http_calls import ServiceFailure
+from reward.call_records import ServiceFailure
 from reward.records import BadInput, Sample, read_jsonl, write_atomically
 from reward.settings import TenantSettings
 

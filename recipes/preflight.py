@@ -26,10 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from recipes.run_record import check_output, run_record
-from reward.http_calls import ServiceFailure
+from reward.call_records import ServiceFailure
 from reward.rag_client import RagClient
 from reward.records import BadInput, Sample, first_problem
-from reward.settings import RewriterSettings, parse_settings
+from reward.settings import RewriterSettings, parse_settings, parse_tenant
 
 CONFIG_DIR = Path(__file__).resolve().parent / "config"
 # Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
@@ -57,8 +57,8 @@ def compose_recipe(name: str, overrides: list[str]) -> DictConfig:
     return config
 
 
-def check_settings(name: str, config: DictConfig) -> RewriterSettings:
-    """The typed settings of the recipe's `rewriter` node.
+def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
+    """The typed settings of the recipe's `rewriter` node; `None` for distillation, which has a tenant and no reward.
 
     Raises:
         BadInput: an unknown key, a value out of range, or a key that verl ignores silently.
@@ -67,6 +67,9 @@ def check_settings(name: str, config: DictConfig) -> RewriterSettings:
         node = OmegaConf.to_container(config[key]) if key in config else {}
         if _holds_value(node):
             raise BadInput(f"recipe {name}: `{key}` is ignored by verl; set `reward.{key}` instead")
+    if config.recipe.trainer == "sft":
+        parse_tenant(_container(config.rewriter.tenant), f"recipe {name}: rewriter.tenant")
+        return None
     return parse_settings(_container(config.rewriter), f"recipe {name}: rewriter")
 
 
@@ -196,6 +199,34 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
     return hits
 
 
+def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:
+    """Raises BadInput when several workers would each have limits, budget and log of their own."""
+    workers = config.reward.num_workers
+    if workers != 1 and settings.ledger.shared == "process":
+        raise BadInput(f"reward.num_workers: {workers} workers need rewriter.ledger.shared=ray")
+
+
+def judge_line(settings: RewriterSettings) -> str:
+    """Who judges, at what price and within which budget.
+
+    Raises:
+        BadInput: the variable that should hold the judge's API key is not set, or the canary file is not there.
+    """
+    judge, ledger = settings.judge, settings.ledger
+    if judge is None:
+        return "none: the retrieval term carries the whole weight (judge=gpt5, deepseek_v3 or self_hosted)"
+    if judge.api_key_env and not os.environ.get(judge.api_key_env):
+        raise BadInput(f"rewriter.judge: environment variable {judge.api_key_env} is not set")
+    if settings.canary is not None and not settings.canary.file.is_file():
+        raise BadInput(f"rewriter.canary.file: no file {settings.canary.file}")
+    limits = [
+        f"{value:g} {unit} a {period}"
+        for period, budget in (("run", ledger.run), ("day", ledger.day))
+        for unit, value in budget.model_dump(exclude_none=True).items()
+    ]
+    return f"{judge.model} {judge.mode} at {judge.base_url}; budget {', '.join(limits) or 'unlimited'}"
+
+
 def shell_assignments(config: DictConfig, rows: int, record: dict[str, Any], finished: bool) -> list[str]:
     """What `run.sh` needs to know, as shell assignments."""
     lines = [f"record={shlex.quote(json.dumps(record))}", f"finished={'yes' if finished else 'no'}"]
@@ -247,7 +278,10 @@ def main(argv: list[str] | None = None) -> int:
         check_disk(config)
         record = run_record(args.config_name, config)
         finished = check_output(Path(config.trainer.default_local_dir), record)
-        hits = check_rag(settings, config) if config.recipe.trainer == "rl" and not finished else None
+        hits = check_rag(settings, config) if settings and not finished else None
+        judge = judge_line(settings) if settings else None
+        if settings:
+            check_reward_workers(settings, config)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -259,9 +293,9 @@ def main(argv: list[str] | None = None) -> int:
     ]
     if finished:
         lines.append("state     this very run is finished")
-    if hits is not None:
+    if settings and hits is not None:
         lines.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
-        lines.append("judge     none configured: the retrieval term carries the whole weight")
+        lines.append(f"judge     {judge}")
     print("\n".join(lines), file=sys.stderr if args.shell else sys.stdout)
     if args.shell:
         print("\n".join(shell_assignments(config, rows, record, finished)))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run one recipe: check it, train with verl's own trainer, merge the last checkpoint into <output>/final.
 # usage: recipes/run.sh <recipe> [hydra overrides]     e.g. recipes/run.sh fivedoctors_grpo machine=cpu model=tiny
-# exit codes: 2 the recipe cannot run as configured; 75 the services failed in mid-training: start again to resume.
+# exit codes: 2 the recipe cannot run as configured. The run saved itself and stopped, start again to resume:
+# 75 the services failed, 76 the judge's budget is spent, 77 a health rule said stop (rewriter.health.stop).
 set -euo pipefail
 if [ $# -lt 1 ]; then
   echo "usage: recipes/run.sh <recipe> [hydra overrides]" >&2
@@ -48,8 +49,12 @@ status=0
 wait "$child" || status=$?
 trap - INT TERM
 if [ -f "$output_dir/stopped.json" ]; then
-  "$python" -c 'import json, sys; print("stopped:", json.load(open(sys.argv[1]))["message"], file=sys.stderr)' "$output_dir/stopped.json"
-  exit 75
+  exec "$python" - "$output_dir/stopped.json" <<'PYTHON'
+import json, sys
+stop = json.load(open(sys.argv[1], encoding="utf-8"))
+print("stopped:", stop["message"], file=sys.stderr)
+sys.exit({"services_unavailable": 75, "budget_spent": 76, "unhealthy": 77}[stop["reason"]])
+PYTHON
 fi
 [ "$status" -eq 0 ] || exit "$status"
 

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reward.records import BadInput
+from reward.settings import ServiceSettings
 
 RECORD_FILE = "run.json"
 CHECKPOINT_FILE = "latest_checkpointed_iteration.txt"
@@ -25,6 +26,7 @@ _DECIDING = (
     "recipe.rl",
     "recipe.sft",
     "rewriter.reward",
+    "rewriter.judge",
     "rewriter.tenant.tenant_id",
     "rewriter.tenant.protected_terms",
     "actor_rollout_ref.actor.optim",
@@ -34,7 +36,11 @@ _DECIDING = (
     "optim",
     "model.lora_rank",
 )
-_FREE = ("rewriter.reward.breaker", *(f"recipe.{t}.{k}" for t in ("rl", "sft") for k in ("epochs", "micro_batch")))
+_FREE = (
+    "rewriter.reward.breaker",
+    *(f"rewriter.judge.{key}" for key in (*ServiceSettings.model_fields, "base_url", "price", "proxy_from_env")),
+    *(f"recipe.{trainer}.{key}" for trainer in ("rl", "sft") for key in ("epochs", "micro_batch")),
+)
 LARGEST_HASHED = 2**30  # bytes; of larger weights the size stands for the content
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reward.http_calls import JsonService, ServiceFailure
+from reward.call_records import CallTrace, FailureKind, ServiceFailure
+from reward.http_calls import JsonService
 from reward.records import Sample
 from reward.settings import BaselineSettings
 
@@ -14,13 +15,24 @@ class BaselineClient:
         self._tenant_id = tenant_id
         self._service = JsonService(settings.url, settings) if settings.url else None
 
-    async def rewrite(self, sample: Sample) -> str | ServiceFailure:
+    @property
+    def calls(self) -> int:
+        """HTTP requests sent so far, retries and hedges included."""
+        return self._service.calls if self._service else 0
+
+    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> str | ServiceFailure:
         """The baseline's rewrite of `sample.original_query`; a missing answer is a failure, never the query itself."""
+        rewrite, _ = await self.rewrite_traced(sample, priority=priority)
+        return rewrite
+
+    async def rewrite_traced(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
+        """As `rewrite`, and how the call went: no tries for a recorded rewrite."""
         if sample.candidates.baseline:
-            return sample.candidates.baseline
+            return sample.candidates.baseline, CallTrace()
         if self._service is None:
-            return ServiceFailure("no recorded rewrite and no baseline url configured")
-        answer = await self._service.post(
+            reason = "no recorded rewrite and no baseline url configured"
+            return ServiceFailure(reason, FailureKind.NOT_CONFIGURED), CallTrace()
+        answer, trace = await self._service.post(
             "/api/rewrite_query",
             {
                 "query": sample.original_query,
@@ -30,13 +42,14 @@ class BaselineClient:
                 "user_profile": sample.context.user_profile,
                 "history_summary": sample.context.history_summary,
             },
+            priority=priority,
         )
         if isinstance(answer, ServiceFailure):
-            return answer
+            return answer, trace
         rewrite = answer.get("rewritten_query")
         if not isinstance(rewrite, str) or not rewrite.strip():
-            return ServiceFailure("answer lacks rewritten_query")
-        return rewrite.strip()
+            return ServiceFailure("answer lacks rewritten_query", FailureKind.MALFORMED), trace
+        return rewrite.strip(), trace
 
     async def aclose(self) -> None:
         if self._service is not None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reward.records import Hit, Parts, Scored
+from reward.outcomes import Parts, Scored
+from reward.records import Hit
 
 V1_JUDGE, V1_RETRIEVAL, V1_BONUS = 0.40, 0.35, 0.25
 DEEPEST_RANK = 100

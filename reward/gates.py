@@ -10,7 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from reward.records import Gated, GateReason, Sample
+from reward.outcomes import Gated, GateReason
+from reward.records import Sample
 
 MAX_LENGTH_RATIO = 5
 _TEMPLATE = re.compile(r"<\|[^|>]*\|>|</?think>|\[/?INST\]", re.IGNORECASE)

@@ -1,16 +1,15 @@
-"""The one definition of a sample, of a retrieval hit and of a reward outcome.
+"""The one definition of a sample and of a retrieval hit.
 
 A value walks one way: workbook row -> `Sample` -> parquet `extra_info` -> `Sample` -> scorer -> `Outcome`
--> trainer batch, metrics, report. Every stage reads and writes these types and no other; the JSON names are
-those of the canonical data set (spec 1, "Canonical SFT sample", "Canonical RL sample").
+(`reward.outcomes`) -> trainer batch, rollout log, metrics, report. Every stage reads and writes these types and no
+other; the JSON names are those of the canonical data set (spec 1, "Canonical SFT sample", "Canonical RL sample").
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +20,11 @@ class BadInput(Exception):
     """User data or configuration that cannot be used: one line naming file, row and field."""
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Hit(_Record):
+class Hit(Record):
     """One retrieved passage. `score` is the engine's fused score, `reranker_score` lies in [0, 1] or is absent."""
 
     content: str
@@ -41,7 +40,7 @@ class Hit(_Record):
         return self.score if self.score is not None else 0.0
 
 
-class Context(_Record):
+class Context(Record):
     """What the service knows besides the query. `history_context` is lines of `用户: …` / `助手: …`."""
 
     user_profile: str = ""
@@ -55,7 +54,7 @@ class Context(_Record):
         return "\n".join(p for p in (self.user_profile, self.history_summary, self.history_context) if p)
 
 
-class Metadata(_Record):
+class Metadata(Record):
     source: Literal["production_log", "test_set"] = "test_set"
     timestamp: str = ""
     model: str = ""
@@ -68,19 +67,19 @@ class Metadata(_Record):
     slices: tuple[str, ...] = ()
 
 
-class Candidates(_Record):
+class Candidates(Record):
     """The two rewrites that compete; the JSON names are the canonical ones of spec 1."""
 
     policy: str = Field(default="", alias="qwen_8b_rewrite")
     baseline: str = Field(default="", alias="qwen_32b_rewrite")
 
 
-class RetrievalResults(_Record):
+class RetrievalResults(Record):
     policy: tuple[Hit, ...] = Field(default=(), alias="qwen_8b_results")
     baseline: tuple[Hit, ...] = Field(default=(), alias="qwen_32b_results")
 
 
-class Sample(_Record):
+class Sample(Record):
     """A query with its context, its recorded baseline and, when known, its relevant passages.
 
     The same record is an SFT sample (`rewritten_query` set), an RL prompt (`candidates.baseline` set) and a
@@ -155,7 +154,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
@@ -193,63 +193,15 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in problem['loc']) or 'record'}: {problem['msg']}"
 
 
-class AbstainReason(StrEnum):
-    """Whose fault an unscored rollout is: always our services', never the policy's."""
-
-    RAG = "rag_failed"
-    BASELINE = "baseline_failed"
-
-
-class GateReason(StrEnum):
-    """Why a rewrite is worthless before anything is retrieved (the policy's fault)."""
-
-    EMPTY = "empty"
-    UNPARSEABLE = "unparseable"
-    TEMPLATE_LEAK = "template_leak"
-    TOO_LONG = "too_long"
-    LANGUAGE_SWITCH = "language_switch"
-    NUMBER_INVENTED = "number_invented"
-    NUMBER_DROPPED = "number_dropped"
-    NEGATION_DROPPED = "negation_dropped"
-    TERM_DROPPED = "protected_term_dropped"
-    TERM_INVENTED = "protected_term_invented"
-    JUDGE_ADDRESSED = "judge_addressed"
-
-
-class Parts(_Record):
-    """What a reward is made of; `None` where a term was absent. Top-1 scores and ranks feed the dashboards."""
-
-    retrieval: float | None = None
-    judge: float | None = None
-    length_penalty: float = 0.0
-    bonus: float = 0.0
-    shaping: float = 1.0
-    weight_retrieval: float = 0.0
-    weight_judge: float = 0.0
-    policy_top1: float | None = None
-    baseline_top1: float | None = None
-    policy_rank: int | None = None
-    baseline_rank: int | None = None
-
-
-class Scored(_Record):
-    reward: float
-    parts: Parts
-
-
-class Gated(_Record):
-    """The rewrite failed a gate: it trains with the floor reward."""
-
-    reward: float
-    reason: GateReason
-    detail: str = ""
-
-
-class Abstained(_Record):
-    """Our services failed: no number, never trained on, always counted."""
-
-    reason: AbstainReason
-    detail: str = ""
-
-
-Outcome = Scored | Gated | Abstained
+def read_last_line(path: Path) -> dict[str, Any]:
+    """The JSON object on the last line of a file that another process appends to; empty when there is none yet."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as lines:
+        lines.seek(max(0, path.stat().st_size - 65536))
+        complete = lines.read().decode("utf-8", errors="ignore").rpartition("\n")[0].rpartition("\n")[2]
+    try:
+        value = json.loads(complete or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -9,6 +9,9 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from reward.call_records import CallKind
 from reward.settings import BreakerSettings
 
 
@@ -51,20 +54,54 @@ def step_metrics(
         metrics[f"{policy_label}_win_rate"] = wins / (wins + losses)
     mean(f"{policy_label}_avg_top1", [r["policy_top1"] for r in scored])
     mean(f"{baseline_label}_avg_top1", [r["baseline_top1"] for r in scored])
-    mean("reward_retrieval", [r["retrieval"] for r in scored])
-    mean("reward_length_penalty", [r["length_penalty"] for r in scored])
+    for part in ("retrieval", "length_penalty", "bonus"):
+        mean(f"reward_{part}", [r[part] for r in scored])
+    judged = [r for r in scored if r["judged"]]
+    mean("reward_judge", [r["judge"] for r in judged])
+    mean(f"{policy_label}_judge_score", [r["policy_judge_score"] for r in judged if r["policy_judge_score"]])
+    mean(f"{baseline_label}_judge_score", [r["baseline_judge_score"] for r in judged if r["baseline_judge_score"]])
     mean("weight_retrieval", [r["weight_retrieval"] for r in scored])
     mean("weight_judge", [r["weight_judge"] for r in scored])
-    lookups = sum(r["lookups"] for r in rollouts)
-    metrics["rag_api_calls"] = float(lookups - sum(r["cache_hits"] for r in rollouts))
-    if lookups:
-        metrics["cache_hit_rate"] = sum(r["cache_hits"] for r in rollouts) / lookups
+    mean("copy_rate", [r["copied"] for r in rollouts])
+    mean("rewrite_length", [r["length"] for r in rollouts])
     mean("gated", [float(r["gated"]) for r in rollouts])
     mean("abstained", [float(r["abstained"]) for r in rollouts])
     metrics["dropped_from_training"] = float(sum(not k for k in kept))
     for kind in ("gated", "abstained"):
         for reason, count in Counter(r["reason"] for r in rollouts if r[kind]).items():
             metrics[f"{kind}/{reason}"] = count / len(rollouts)
+    for failure, count in Counter(r["failure"] for r in rollouts if r["abstained"] and r["failure"]).items():
+        metrics[f"abstained/{failure}"] = count / len(rollouts)
+    return {**metrics, **call_metrics(rollouts)}
+
+
+def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the step's rollouts asked of the services.
+
+    `cache_hit_rate` and `<kind>_joined_rate` are shares of the answers asked for: of retrievals those that needed no
+    request, of any kind those that joined a request under way. Latencies and queue times are percentiles in seconds
+    over the rollouts that made a request. `reward_wait_seconds`: from the start of the last rollout's scoring, when all
+    text had been generated, to the end of the last scoring.
+    """
+    metrics: dict[str, float] = {}
+    for kind in CallKind:
+        asked = sum(r[f"{kind}_asked"] for r in rollouts)
+        metrics[f"{kind}_api_calls"] = sum(r[f"{kind}_made"] for r in rollouts)
+        if asked:
+            metrics[f"{kind}_joined_rate"] = sum(r[f"{kind}_joined"] for r in rollouts) / asked
+            answered = sum(r[f"{kind}_answered"] for r in rollouts)
+            hit_rate = 1 - answered / asked
+            metrics["cache_hit_rate" if kind is CallKind.RAG else f"{kind}_cache_hit_rate"] = hit_rate
+        seconds = [r[f"{kind}_seconds"] for r in rollouts if r[f"{kind}_answered"]]
+        if seconds:
+            metrics[f"{kind}_seconds_p50"], metrics[f"{kind}_seconds_p95"] = np.percentile(seconds, (50, 95)).tolist()
+    queued = [r["queued"] for r in rollouts if any(r[f"{kind}_answered"] for kind in CallKind)]
+    if queued:
+        metrics["queued_seconds_p50"], metrics["queued_seconds_p95"] = np.percentile(queued, (50, 95)).tolist()
+    for name, total in (("judge_input_tokens", "input_tokens"), ("judge_output_tokens", "output_tokens")):
+        metrics[name] = sum(r[total] for r in rollouts)
+    metrics["cost_cny"] = sum(r["cost"] for r in rollouts)
+    metrics["reward_wait_seconds"] = max(r["ended"] for r in rollouts) - max(r["started"] for r in rollouts)
     return metrics
 
 

@@ -1,66 +1,59 @@
-"""Scores one rollout: `(Sample, completion, step) -> Outcome`, with every retrieval done once.
+"""Scores one rollout: `(Sample, completion, step) -> Rollout`, with every call made once.
 
-The scorer lives in one event loop. Identical retrievals are answered from a cache or join the call in flight; a
-failed call is forgotten, so that the next rollout tries again.
+The scorer lives in one event loop. What it needs of the services goes through `reward.calls`: known answers come from
+the ledger, identical calls under way are joined, a failed call is forgotten, so that the next rollout tries again.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
+from asyncio import gather
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cachetools import LRUCache
-
 from reward import formulas
 from reward.baseline import BaselineClient
-from reward.gates import check_gates, normalise
-from reward.http_calls import ServiceFailure
+from reward.call_records import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
+from reward.calls import Calls
+from reward.combination import check_text, combine
+from reward.judge import Judge, Judged
+from reward.ledger import Ledger
+from reward.outcomes import Abstained, AbstainReason, Evidence, Outcome, Rollout, Scored
 from reward.rag_client import RagClient
-from reward.records import Abstained, AbstainReason, Context, GateReason, Hit, Outcome, Sample
+from reward.records import Hit, Sample
 from reward.settings import RewriterSettings
 
-CACHED_RETRIEVALS = 100_000
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is kept of one retrieval: enough for every formula, small enough to cache by the hundred thousand."""
-
-    top_hits: tuple[Hit, ...]
-    rank: int | None
-
-    @property
-    def top1(self) -> float:
-        return self.top_hits[0].relevance if self.top_hits else 0.0
+KEPT_HITS = 3
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """An outcome and what it took: retrievals asked for, and how many of them needed no call of their own."""
+    """A scored rollout and every call it asked for; `started` and `ended` are seconds since the epoch."""
 
-    outcome: Outcome
-    lookups: int
-    cache_hits: int
-
-    @property
-    def rag_calls(self) -> int:
-        return self.lookups - self.cache_hits
+    rollout: Rollout
+    answers: tuple[Answer, ...]
+    started: float
+    ended: float
 
 
 class Scorer:
-    """Use it from a single event loop; close it with `aclose`."""
+    """Use it from a single event loop; close it with `aclose`.
+
+    Raises:
+        BadInput: the ledger cannot be opened, or a variable that holds an API key is not set.
+    """
 
     def __init__(self, settings: RewriterSettings):
-        self._tenant, self._reward = settings.tenant, settings.reward
+        self._settings, self._tenant, self._reward = settings, settings.tenant, settings.reward
+        self._ledger = Ledger(settings.ledger)
+        self.calls = Calls(self._ledger)
         self._rag = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
         self._baseline = BaselineClient(settings.tenant.baseline, settings.tenant.tenant_id)
-        self._retrievals: LRUCache[tuple[Any, ...], asyncio.Task[Evidence | ServiceFailure]] = LRUCache(
-            CACHED_RETRIEVALS
-        )
-        self._rewrites: dict[tuple[str, Context], asyncio.Task[str | ServiceFailure]] = {}
+        self.judge: Judge | None = None
+        if settings.judge is not None:
+            self.judge = Judge(settings.judge, settings.tenant, settings.ledger.cny_per_usd, self.calls)
         self._recent: deque[float] = deque(maxlen=100)
 
     async def score(self, sample: Sample, completion: str, step: int) -> Scoring:
@@ -70,111 +63,124 @@ class Scorer:
             completion: the policy's text as decoded, special tokens removed.
             step: the trainer's step, from 1.
         """
-        rewrite = completion.strip()
-        # v1 has no gates: an empty rewrite simply finds nothing.
-        gates = self._reward.gates if self._reward.formula == "v2" else ()
-        gated = check_gates(
-            sample,
-            rewrite,
-            gates={*gates, GateReason.EMPTY} if gates else (),
-            cap=self._reward.length.cap,
-            protected_terms=self._tenant.protected_terms,
-            floor=self._reward.gate_floor,
-        )
+        started, rewrite = time.time(), completion.strip()
+        answers: list[Answer] = []
+
+        def scoring(outcome: Outcome, **found: Any) -> Scoring:
+            now = time.time()
+            rollout = Rollout(step=step, time=now, sample=sample, completion=completion, outcome=outcome, **found)
+            return Scoring(rollout, tuple(answers), started, now)
+
+        gated = check_text(self._reward, self._tenant.protected_terms, sample, rewrite)
         if gated is not None:
-            return Scoring(gated, 0, 0)
-        baseline_rewrite = await self._baseline_rewrite(sample)
+            return scoring(gated)
+        priority = _priority(sample)
+        baseline_rewrite = await self._baseline_rewrite(sample, priority, answers)
         if isinstance(baseline_rewrite, ServiceFailure):
-            return Scoring(Abstained(reason=AbstainReason.BASELINE, detail=baseline_rewrite.reason), 0, 0)
-        (policy_task, policy_known), (baseline_task, baseline_known) = (
-            self._retrieve(sample, rewrite),
-            self._retrieve(sample, baseline_rewrite),
+            return scoring(_abstained(AbstainReason.BASELINE, baseline_rewrite))
+        policy, baseline, judged = await gather(
+            self._retrieve(sample, rewrite, priority, answers),
+            self._retrieve(sample, baseline_rewrite, priority, answers),
+            self._judge(sample, rewrite, baseline_rewrite, priority),
         )
-        cache_hits = policy_known + baseline_known
-        # Shielded: a cancelled rollout must not cancel a retrieval that its siblings wait for.
-        policy, baseline = await asyncio.gather(asyncio.shield(policy_task), asyncio.shield(baseline_task))
-        if isinstance(policy, ServiceFailure) or isinstance(baseline, ServiceFailure):
-            failure = policy if isinstance(policy, ServiceFailure) else baseline
-            detail = failure.reason if isinstance(failure, ServiceFailure) else ""
-            return Scoring(Abstained(reason=AbstainReason.RAG, detail=detail), 2, cache_hits)
-        return Scoring(self._combine(sample, rewrite, policy, baseline, step), 2, cache_hits)
-
-    def _combine(self, sample: Sample, rewrite: str, policy: Evidence, baseline: Evidence, step: int) -> Outcome:
-        reward = self._reward
-        if reward.formula == "v1":
-            scored = formulas.reward_v1(formulas.retrieval_term_v1(policy.top_hits, baseline.top_hits), judge=None)
-            if reward.adaptive_shaping and sample.metadata.split == "train":
-                self._recent.append(scored.reward)
-                mean = sum(self._recent) / len(self._recent)
-                scored = formulas.shape(scored, formulas.shaping_factor(step, scored.reward, mean))
-        else:
-            if sample.relevant_doc_ids:
-                term = formulas.rank_term_v2(policy.rank, baseline.rank)
-            else:
-                term = formulas.quality_term_v2(policy.top_hits, baseline.top_hits)
-            scored = formulas.reward_v2(
-                term,
-                judge=None,
-                weight_retrieval=reward.weight_retrieval,
-                weight_judge=reward.weight_judge,
-                excess_length=max(0, len(rewrite) - reward.length.target),
-                length_penalty=reward.length.penalty,
-                is_copy=normalise(rewrite) == normalise(sample.original_query),
-                retrieves_best=policy.rank == 1,
-            )
-        evidence = {
-            "policy_top1": policy.top1,
-            "baseline_top1": baseline.top1,
-            "policy_rank": policy.rank,
-            "baseline_rank": baseline.rank,
+        if judged is not None:
+            answers += judged.answers
+        judgement = judged.judgement if judged is not None else None
+        found: dict[str, Any] = {
+            "baseline_rewrite": baseline_rewrite,
+            "policy": _found(policy),
+            "baseline": _found(baseline),
+            "judgement": None if isinstance(judgement, ServiceFailure) else judgement,
         }
-        return scored.model_copy(update={"parts": scored.parts.model_copy(update=evidence)})
+        for evidence in (policy, baseline):
+            if isinstance(evidence, ServiceFailure):
+                return scoring(_abstained(AbstainReason.RAG, evidence), **found)
+        if isinstance(judgement, ServiceFailure):
+            return scoring(_abstained(AbstainReason.JUDGE, judgement), **found)
+        assert isinstance(policy, Evidence) and isinstance(baseline, Evidence)
+        outcome = self._shaped(combine(self._reward, sample, rewrite, policy, baseline, judgement), sample, step)
+        return scoring(outcome, **found)
 
-    async def _baseline_rewrite(self, sample: Sample) -> str | ServiceFailure:
-        key = (sample.original_query, sample.context)
-        task = self._rewrites.get(key)
-        if task is None:
-            task = self._rewrites[key] = asyncio.ensure_future(self._baseline.rewrite(sample))
-        rewrite = await asyncio.shield(task)
-        if isinstance(rewrite, ServiceFailure):
-            self._rewrites.pop(key, None)
-        return rewrite
+    def _shaped(self, outcome: Outcome, sample: Sample, step: int) -> Outcome:
+        adaptive = self._reward.formula == "v1" and self._reward.adaptive_shaping
+        if not adaptive or not isinstance(outcome, Scored) or sample.metadata.split != "train":
+            return outcome
+        self._recent.append(outcome.reward)
+        mean = sum(self._recent) / len(self._recent)
+        return formulas.shape(outcome, formulas.shaping_factor(step, outcome.reward, mean))
 
-    def _retrieve(self, sample: Sample, rewrite: str) -> tuple[asyncio.Task[Evidence | ServiceFailure], bool]:
-        """The retrieval of `rewrite` for `sample` and whether it was already known or under way."""
-        # Not the sample's id: exports number their rows from 1 each.
-        key = (sample.original_query, sample.context, sample.relevant_doc_ids, rewrite)
-        task = self._retrievals.get(key)
-        if task is not None:
-            return task, True
-        task = self._retrievals[key] = asyncio.ensure_future(self._retrieve_once(sample, rewrite))
+    async def _judge(self, sample: Sample, rewrite: str, baseline_rewrite: str, priority: float) -> Judged | None:
+        if self.judge is None:
+            return None
+        return await self.judge.judge(sample, rewrite, baseline_rewrite, priority=priority)
 
-        def forget_failure(done: asyncio.Task[Evidence | ServiceFailure]) -> None:
-            if done.cancelled() or done.exception() or isinstance(done.result(), ServiceFailure):
-                self._retrievals.pop(key, None)
+    async def _baseline_rewrite(self, sample: Sample, priority: float, answers: list[Answer]) -> str | ServiceFailure:
+        if sample.candidates.baseline:
+            return sample.candidates.baseline
+        settings = self._tenant.baseline
 
-        task.add_done_callback(forget_failure)
-        return task, False
+        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+            rewrite, trace = await self._baseline.rewrite_traced(sample)
+            return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
 
-    async def _retrieve_once(self, sample: Sample, rewrite: str) -> Evidence | ServiceFailure:
+        tenant, url = self._tenant.tenant_id, settings.url or ""
+        key = content_key("baseline", url, tenant, sample.original_query, sample.context.model_dump())
+        answer = await self.calls.once(Call(CallKind.BASELINE, key, url, tenant), ask)
+        answers.append(answer)
+        return answer.value if isinstance(answer.value, ServiceFailure) else str(answer.value["rewritten_query"])
+
+    async def _retrieve(
+        self, sample: Sample, rewrite: str, priority: float, answers: list[Answer]
+    ) -> Evidence | ServiceFailure:
         if not rewrite:
-            return Evidence((), None)
-        answer = await self._rag.retrieve(
-            sample.original_query,
-            sample.context,
-            rewritten_query=rewrite,
-            top_k=self._reward.top_k,
-            score_threshold=0.0,
-        )
-        if isinstance(answer, ServiceFailure):
-            return answer
-        return _evidence(answer.hits, sample.relevant_doc_ids)
+            return Evidence()
+        rag, tenant, top_k = self._tenant.rag, self._tenant.tenant_id, self._reward.top_k
+
+        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+            found, trace = await self._rag.retrieve_traced(
+                sample.original_query,
+                sample.context,
+                rewritten_query=rewrite,
+                top_k=top_k,
+                score_threshold=0.0,
+                priority=priority,
+            )
+            if isinstance(found, ServiceFailure):
+                return found, trace
+            return evidence_of(found.hits, sample.relevant_doc_ids).model_dump(exclude_none=True), trace
+
+        # Not the sample's id: exports number their rows from 1 each.
+        service = (rag.url, tenant, rag.kb_name, rag.kb_version, top_k)
+        asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
+        answer = await self.calls.once(Call(CallKind.RAG, content_key("rag", service, asked), rag.url, tenant), ask)
+        answers.append(answer)
+        return answer.value if isinstance(answer.value, ServiceFailure) else Evidence.model_validate(answer.value)
 
     async def aclose(self) -> None:
         await self._rag.aclose()
         await self._baseline.aclose()
+        if self.judge is not None:
+            await self.judge.aclose()
+        self._ledger.close()
 
 
-def _evidence(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
-    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:3])
-    return Evidence(top, formulas.relevant_rank(hits, relevant))
+def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
+    """What is kept of a retrieval's hits, in the service's order."""
+    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
+    return Evidence(top_hits=top, rank=formulas.relevant_rank(hits, relevant))
+
+
+def _found(evidence: Evidence | ServiceFailure) -> Evidence | None:
+    return None if isinstance(evidence, ServiceFailure) else evidence
+
+
+def _priority(sample: Sample) -> float:
+    """In [0, 1]: the worse the baseline did on a prompt, the more there is to learn, the sooner it is served."""
+    top1 = sample.metadata.top1_score
+    return 0.5 if top1 is None else 1.0 - min(max(top1, 0.0), 1.0)
+
+
+def _abstained(reason: AbstainReason, failure: ServiceFailure) -> Abstained:
+    if failure.kind is FailureKind.BUDGET_SPENT:
+        reason = AbstainReason.BUDGET
+    return Abstained(reason=reason, failure=failure.kind, detail=failure.reason)

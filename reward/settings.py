@@ -12,7 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reward.records import BadInput, GateReason, first_problem
+from reward.outcomes import GateReason
+from reward.records import BadInput, first_problem
 
 TENANT_CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config" / "tenant"
 
@@ -31,20 +32,33 @@ class FilterSettings(_Settings):
 
 
 class ServiceSettings(_Settings):
-    """How patiently one service is called. Times in seconds; `api_key_env` names an environment variable."""
+    """How patiently and how hard one service is called. Times in seconds.
+
+    `timeout` is for a whole attempt, from the first byte sent to the last one read. `hedge_after`: an attempt that has
+    not answered by then gets a second one beside it, and the first answer counts (off by default: it costs calls).
+    `api_key_env` names an environment variable.
+    """
 
     timeout: float = Field(30.0, gt=0)
     attempts: int = Field(3, ge=1)
     backoff: tuple[float, float] = (0.5, 5.0)
+    hedge_after: float | None = Field(None, gt=0)
     max_concurrency: int = Field(10, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    max_answer_bytes: int = Field(4_000_000, ge=1)
     api_key_env: str | None = None
 
 
 class RagSettings(ServiceSettings):
-    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`)."""
+    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`).
+
+    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes.
+    """
 
     url: str = "http://127.0.0.1:8000"
     kb_name: str = "default"
+    kb_version: str = ""
 
 
 class BaselineSettings(ServiceSettings):
@@ -105,11 +119,129 @@ class RewardSettings(_Settings):
     baseline_label: str = "32b"
 
 
+class PriceSettings(_Settings):
+    """Price of a model per million tokens, in the currency its provider bills in."""
+
+    currency: Literal["CNY", "USD"]
+    input: float = Field(ge=0)
+    cached_input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class ListwiseSettings(_Settings):
+    """Candidates of one prompt that arrive within `window` seconds of the first share one call, at most `candidates`
+    of them."""
+
+    window: float = Field(0.2, gt=0)
+    candidates: int = Field(8, ge=2)
+
+
+class JudgeSettings(ServiceSettings):
+    """An LLM judge behind an OpenAI-compatible chat API, and how it is asked: the model's profile.
+
+    Args:
+        version: of the model as served; part of every ledger key, so that a new version is judged anew.
+        token_limit: the request's name for the cap on output tokens (GPT-5 refuses `max_tokens`).
+        max_output_tokens: the cap; a reasoning model counts its reasoning against it.
+        temperature: `None` where the model refuses one (GPT-5).
+        response_format: JSON mode, or a JSON schema the server decodes under.
+        proxy_from_env: whether HTTPS_PROXY and its like apply: to a provider on the internet, not to one's own network.
+        mode: `pointwise` grades each rewrite alone, `listwise` several rewrites of a prompt in one call, `pairwise`
+            compares with the baseline's in both orders.
+        prompt: version of the prompt files, `judge_prompts/<mode>-<prompt>.txt`.
+        baseline_votes: the baseline's rewrite is graded that many times, once per prompt ever; the median counts.
+    """
+
+    model: str
+    version: str = ""
+    base_url: str
+    timeout: float = Field(60.0, gt=0)
+    backoff: tuple[float, float] = (2.0, 10.0)
+    max_concurrency: int = Field(5, ge=1)
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_output_tokens: int = Field(500, ge=1)
+    temperature: float | None = Field(0.1, ge=0, le=2)
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    response_format: Literal["json_object", "json_schema"] = "json_object"
+    proxy_from_env: bool = False
+    mode: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
+    prompt: str = "v1"
+    baseline_votes: int = Field(3, ge=1)
+    listwise: ListwiseSettings = ListwiseSettings()
+    price: PriceSettings
+
+
+class BudgetLimits(_Settings):
+    """What may be spent at most; `None` is no limit. Money in yuan."""
+
+    cny: float | None = Field(None, ge=0)
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+
+
+class LedgerSettings(_Settings):
+    """Where every call to a service is recorded, and what the paid ones may cost.
+
+    `path` is a SQLite file, shared by all runs that name the same one; `run_id` is whose budget a call counts against.
+    `shared`: with `process` one worker process does all scoring, with `ray` any number of workers on any node go
+    through one named actor. Calls to the judge count against the budgets; retrieval and the baseline are one's own.
+    """
+
+    path: Path
+    run_id: str
+    cny_per_usd: float = Field(7.1, gt=0)
+    run: BudgetLimits = BudgetLimits()
+    day: BudgetLimits = BudgetLimits()
+    shared: Literal["process", "ray"] = "process"
+
+
+class HealthSettings(_Settings):
+    """When the trainer's own figures call for a warning (spec 1, "Monitored every step"), and whether it stops the run.
+
+    Falls, rises and drifts compare the last `window` steps with the `window` before (`reward.health` says how).
+    """
+
+    window: int = Field(20, ge=2)
+    reward_fall: float = Field(0.05, gt=0)
+    clip_fraction: float = Field(0.5, gt=0, le=1)
+    value_loss_rise: float = Field(2.0, gt=1)
+    kl: float = Field(0.5, gt=0)
+    entropy_floor: float = Field(0.05, ge=0)
+    length_drift: float = Field(1.5, gt=1)
+    copy_rate: float = Field(0.5, gt=0, le=1)
+    stop: bool = False
+
+
+class CanarySettings(_Settings):
+    """Human-labelled pairs that the judge grades again every `every_steps` steps: is it still the judge it was?
+
+    `drift` is the fall of agreement (Cohen's kappa) from the first check that raises the alarm.
+    """
+
+    file: Path
+    every_steps: int = Field(50, ge=1)
+    drift: float = Field(0.2, gt=0)
+
+
 class RewriterSettings(_Settings):
-    """The `rewriter` node of a recipe: the tenant and its reward."""
+    """The `rewriter` node of a recipe: the tenant, its reward, the judge and what is recorded and watched."""
 
     tenant: TenantSettings
     reward: RewardSettings = RewardSettings()
+    judge: JudgeSettings | None = None
+    ledger: LedgerSettings
+    health: HealthSettings = HealthSettings()
+    canary: CanarySettings | None = None
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> RewriterSettings:
+        if self.judge is not None and self.reward.formula == "v1" and self.judge.mode == "pairwise":
+            raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or listwise)")
+        if self.reward.weight_retrieval + (self.reward.weight_judge if self.judge else 0) == 0:
+            raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
+        if self.canary is not None and self.judge is None:
+            raise ValueError("canary: there is no judge to check")
+        return self
 
 
 def parse_settings(values: dict[str, Any], source: str) -> RewriterSettings:
@@ -120,6 +252,18 @@ def parse_settings(values: dict[str, Any], source: str) -> RewriterSettings:
     """
     try:
         return RewriterSettings.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {first_problem(error)}") from None
+
+
+def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
+    """Validate the tenant node of a composed recipe that has no reward (distillation).
+
+    Raises:
+        BadInput: a key is unknown, missing or out of range (names `source` and the key).
+    """
+    try:
+        return TenantSettings.model_validate(values)
     except ValidationError as error:
         raise BadInput(f"{source}: {first_problem(error)}") from None
 
@@ -137,8 +281,7 @@ def load_tenant(name_or_path: str) -> TenantSettings:
         known = ", ".join(sorted(p.stem for p in TENANT_CONFIGS.glob("*.yaml")))
         raise BadInput(f"tenant {name_or_path!r}: no file {path} (known tenants: {known})")
     try:
-        return TenantSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    except ValidationError as error:
-        raise BadInput(f"{path}: {first_problem(error)}") from None
+    return parse_tenant(values, str(path))

@@ -3,11 +3,19 @@
 import ast
 from pathlib import Path
 
+import pytest
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("data_prep", "evaluation", "export", "rag", "recipes", "reward", "verl_cpu")
+PACKAGES = ("benchmarks", "data_prep", "evaluation", "export", "rag", "recipes", "reward", "verl_cpu")
 TRAINER_ADAPTERS = {"reward/verl_metrics.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
+# Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.
+WORLD = {
+    "aiohttp": {"reward/http_calls.py", "reward/chat_api.py"},
+    "openai": {"reward/chat_api.py"},
+    "sqlite3": {"reward/ledger.py", "reward/ledger_file.py", "reward/export_ledger.py"},
+    "ray": {"reward/engine_actor.py"},
+}
 NAMES_THAT_OWN_NOTHING = {"utils", "common", "helpers", "base", "misc"}
 
 
@@ -35,9 +43,20 @@ def test_only_the_adapters_import_the_trainer():
     importing = {
         str(path.relative_to(ROOT))
         for path in modules()
-        if any(name.split(".")[0] in ("verl", "transfer_queue") for name in imported(path))
+        if path.parts[len(ROOT.parts)] != "benchmarks"  # they measure verl's own parts beside ours
+        and any(name.split(".")[0] in ("verl", "transfer_queue") for name in imported(path))
     }
     assert importing == TRAINER_ADAPTERS
+
+
+@pytest.mark.parametrize("library", WORLD)
+def test_only_the_clients_do_io(library):
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "reward").rglob("*.py"))
+        if any(name.split(".")[0] == library for name in imported(path))
+    }
+    assert importing == WORLD[library]
 
 
 def test_every_module_owns_something():

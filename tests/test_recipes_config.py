@@ -25,7 +25,8 @@ CPU = ["machine=cpu", "model=tiny"]
 def test_composes(recipe, overrides):
     config = compose_recipe(recipe, overrides)
     settings = check_settings(recipe, config)
-    assert settings.tenant.tenant_id == recipe.rsplit("_", 1)[0]
+    assert config.rewriter.tenant.tenant_id == recipe.rsplit("_", 1)[0]
+    assert (settings is None) == recipe.endswith("_sft")  # distillation has a tenant and no reward
     assert config.trainer.device == ("cpu" if overrides else "cuda")
     # verl leaves the rollout engine of its own reward model open while that model is off.
     assert OmegaConf.missing_keys(config) <= {"reward.reward_model.rollout.name"}
@@ -92,6 +93,9 @@ def test_a_key_that_verl_ignores_is_an_error(key):
     [
         (["rewriter.reward.formula=v3"], ["rewriter", "reward.formula"]),
         (["+rewriter.reward.wieght_judge=0.4"], ["rewriter", "wieght_judge"]),
+        (["judge=gpt5", "rewriter.reward.formula=v1", "rewriter.judge.mode=pairwise"], ["pairwise", "v1"]),
+        (["judge=gpt6"], ["gpt6"]),
+        (["rewriter.ledger.run.cny=-1"], ["ledger.run.cny"]),
         (["rewriter.reward.length.target=900"], ["rewriter", "reward.length", "900"]),
         (["+rewriter.tenant.rag.timeout=-1"], ["tenant.rag.timeout"]),
         (["tenant=nobody"], ["nobody"]),

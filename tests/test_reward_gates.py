@@ -3,7 +3,8 @@
 import pytest
 
 from reward.gates import check_gates
-from reward.records import Context, GateReason, Metadata, Sample
+from reward.outcomes import GateReason
+from reward.records import Context, Metadata, Sample
 
 ALL = tuple(GateReason)
 TERMS = ["孕妇", "糖尿病"]

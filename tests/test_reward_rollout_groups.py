@@ -2,23 +2,40 @@
 
 import pytest
 
-from reward.records import Abstained, AbstainReason, Gated, GateReason, Parts, Scored
+from reward.call_records import Answer, CallKind, CallTrace, FailureKind
+from reward.engine import flat_fields
+from reward.outcomes import Abstained, AbstainReason, Gated, GateReason, Parts, Rollout, Scored
+from reward.records import Metadata, Sample
 from reward.rollout_groups import AbstentionBreaker, step_metrics, trainable
 from reward.scorer import Scoring
 from reward.settings import BreakerSettings
-from reward.verl_reward import flat_fields
 
-SCORED = Scoring(
-    Scored(reward=0.4, parts=Parts(retrieval=0.4, policy_top1=0.9, baseline_top1=0.7, weight_retrieval=1)), 2, 1
+
+def scoring(outcome, *sources: str) -> Scoring:
+    """A rollout whose retrievals were answered from `sources`."""
+    sample = Sample(sample_id="t_1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"))
+    rollout = Rollout(step=1, time=10.0, sample=sample, completion="鱼油 用法", outcome=outcome)
+    answers = tuple(
+        Answer(CallKind.RAG, {}, source, CallTrace(seconds=0.2, tries=1) if source == "made" else CallTrace())
+        for source in sources
+    )
+    return Scoring(rollout, answers, started=9.0, ended=10.0)
+
+
+def scored(reward: float, policy_top1: float) -> Scored:
+    parts = Parts(retrieval=reward, policy_top1=policy_top1, baseline_top1=0.7, weight_retrieval=1)
+    return Scored(reward=reward, parts=parts)
+
+
+SCORED = scoring(scored(0.4, 0.9), "made", "stored")
+LOST = scoring(scored(-0.2, 0.5), "made", "made")
+TIED = scoring(scored(0.0, 0.7), "joined", "stored")
+GATED = scoring(Gated(reward=-1.0, reason=GateReason.EMPTY))
+ABSTAINED = scoring(
+    Abstained(reason=AbstainReason.RAG, failure=FailureKind.SERVER_ERROR, detail="HTTP 503 after 3 tries"),
+    "made",
+    "made",
 )
-LOST = Scoring(
-    Scored(reward=-0.2, parts=Parts(retrieval=-0.2, policy_top1=0.5, baseline_top1=0.7, weight_retrieval=1)), 2, 0
-)
-TIED = Scoring(
-    Scored(reward=0.0, parts=Parts(retrieval=0.0, policy_top1=0.7, baseline_top1=0.7, weight_retrieval=1)), 2, 2
-)
-GATED = Scoring(Gated(reward=-1.0, reason=GateReason.EMPTY), 0, 0)
-ABSTAINED = Scoring(Abstained(reason=AbstainReason.RAG, detail="HTTP 503 after 3 tries"), 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +70,15 @@ def test_step_metrics():
     assert metrics["32b_avg_top1"] == pytest.approx(0.7)
     assert metrics["rag_api_calls"] == 5 and metrics["cache_hit_rate"] == pytest.approx(3 / 8)
     assert metrics["abstained"] == metrics["gated"] == pytest.approx(0.2)
-    assert metrics["abstained/rag_failed"] == metrics["gated/empty"] == pytest.approx(0.2)
+    assert (
+        metrics["abstained/server_error"]
+        == metrics["abstained/rag_failed"]
+        == metrics["gated/empty"]
+        == pytest.approx(0.2)
+    )
     assert metrics["dropped_from_training"] == 1
+    assert metrics["rag_joined_rate"] == pytest.approx(1 / 8) and metrics["rag_seconds_p50"] == 0.2
+    assert metrics["reward_wait_seconds"] == 1.0 and metrics["cost_cny"] == 0
     assert metrics["weight_judge"] == 0.0 and metrics["weight_retrieval"] == 1.0
 
 

@@ -9,11 +9,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
+from reward.outcomes import Abstained, AbstainReason, Gated, Scored
 from reward.rag_client import RagClient
-from reward.records import Abstained, AbstainReason, BadInput, Candidates, Gated, Metadata, Sample, Scored
+from reward.records import BadInput, Candidates, Metadata, Sample
 from reward.scorer import Scorer
 from reward.settings import RewriterSettings
 
+LEDGER = {"path": "ledger.sqlite", "run_id": "test"}
 CORPUS = ["鱼油 用法用量", "鱼油 保质期", "钙片 用法用量"]
 
 
@@ -64,10 +66,16 @@ def rag():
     service.close()
 
 
+@pytest.fixture(autouse=True)
+def ledger(tmp_path, monkeypatch):
+    """Every test has a ledger of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
 def settings(url: str, **reward) -> RewriterSettings:
     rag_settings = {"url": url, "attempts": 3, "backoff": (0.01, 0.02), "timeout": 0.5}
     tenant = {"tenant_id": "t", "short_id": "t", "system_prompt": "p", "rag": rag_settings}
-    return RewriterSettings.model_validate({"tenant": tenant, "reward": reward})
+    return RewriterSettings.model_validate({"tenant": tenant, "reward": reward, "ledger": LEDGER})
 
 
 def sample(query: str = "鱼油咋吃", baseline: str = "鱼油 保质期", relevant: tuple[str, ...] = ("0",)) -> Sample:
@@ -93,14 +101,23 @@ def score(rag, *pairs, **reward):
 
 def test_a_better_rewrite_earns_more_than_a_worse_one(rag):
     better, worse = score(rag, (sample(), "鱼油 用法用量"), (sample(), "鱼油 保质期"))
-    assert isinstance(better.outcome, Scored) and isinstance(worse.outcome, Scored)
-    assert better.outcome.parts.policy_rank == 1 and better.outcome.reward > worse.outcome.reward == 0.0
+    assert isinstance(better.rollout.outcome, Scored) and isinstance(worse.rollout.outcome, Scored)
+    assert better.rollout.outcome.parts.policy_rank == 1
+    assert better.rollout.outcome.reward > worse.rollout.outcome.reward == 0.0
 
 
 def test_identical_work_is_done_once_even_in_flight(rag):
     results = score(rag, *[(sample(), "鱼油 用法用量")] * 8)
     assert len(rag.requests) == 2  # the rewrite and the baseline
-    assert sum(r.rag_calls for r in results) == 2 and sum(r.cache_hits for r in results) == 14
+    sources = [answer.source for result in results for answer in result.answers]
+    assert sources.count("made") == 2 and sources.count("joined") == 14
+
+
+def test_a_later_run_asks_nothing_again(rag):
+    score(rag, (sample(), "鱼油 用法用量"))
+    (again,) = score(rag, (sample(), "鱼油 用法用量"))
+    assert len(rag.requests) == 2 and [answer.source for answer in again.answers] == ["stored", "stored"]
+    assert isinstance(again.rollout.outcome, Scored) and again.rollout.policy.rank == 1
 
 
 def test_another_prompt_with_the_same_rewrite_is_other_work(rag):
@@ -119,15 +136,15 @@ def test_the_service_is_asked_for_depth_without_threshold(rag):
 def test_passing_trouble_is_retried(rag, fault):
     rag.faults = [fault]
     (result,) = score(rag, (sample(), "鱼油 用法用量"))
-    assert isinstance(result.outcome, Scored)
+    assert isinstance(result.rollout.outcome, Scored)
 
 
 @pytest.mark.parametrize("fault", ["503", "html", "no recall", "bad hit", "404", "401"])
 def test_a_lasting_failure_abstains_and_is_never_a_score(rag, fault):
     rag.faults = [fault] * 20
     (result,) = score(rag, (sample(), "鱼油 用法用量"))
-    assert isinstance(result.outcome, Abstained) and result.outcome.reason == AbstainReason.RAG
-    assert result.outcome.detail
+    assert isinstance(result.rollout.outcome, Abstained) and result.rollout.outcome.reason == AbstainReason.RAG
+    assert result.rollout.outcome.detail
 
 
 def test_a_failed_retrieval_is_not_remembered(rag):
@@ -137,7 +154,7 @@ def test_a_failed_retrieval_is_not_remembered(rag):
         first = await scorer.score(sample(), "鱼油 用法用量", step=1)
         second = await scorer.score(sample(), "鱼油 用法用量", step=1)
         await scorer.aclose()
-        return first.outcome, second.outcome
+        return first.rollout.outcome, second.rollout.outcome
 
     first, second = asyncio.run(run())
     assert isinstance(first, Abstained) and isinstance(second, Scored)
@@ -145,24 +162,24 @@ def test_a_failed_retrieval_is_not_remembered(rag):
 
 def test_a_missing_baseline_abstains(rag):
     (result,) = score(rag, (sample(baseline=""), "鱼油 用法用量"))
-    assert isinstance(result.outcome, Abstained) and result.outcome.reason == AbstainReason.BASELINE
+    assert isinstance(result.rollout.outcome, Abstained) and result.rollout.outcome.reason == AbstainReason.BASELINE
     assert rag.requests == []
 
 
 def test_a_gated_rewrite_costs_no_call(rag):
     (result,) = score(rag, (sample(), ""))
-    assert isinstance(result.outcome, Gated) and rag.requests == []
+    assert isinstance(result.rollout.outcome, Gated) and rag.requests == []
 
 
 def test_v1_has_no_gates_and_an_empty_rewrite_finds_nothing(rag):
     (result,) = score(rag, (sample(), ""), formula="v1")
-    assert isinstance(result.outcome, Scored) and result.outcome.reward < 0 and len(rag.requests) == 1
+    assert isinstance(result.rollout.outcome, Scored) and result.rollout.outcome.reward < 0 and len(rag.requests) == 1
 
 
 def test_without_qrels_the_reranker_decides(rag):
     (result,) = score(rag, (sample(relevant=()), "鱼油 用法用量"))
-    assert isinstance(result.outcome, Scored) and result.outcome.parts.policy_rank is None
-    assert result.outcome.reward > 0
+    assert isinstance(result.rollout.outcome, Scored) and result.rollout.outcome.parts.policy_rank is None
+    assert result.rollout.outcome.reward > 0
 
 
 def test_unreachable_service_abstains():
@@ -170,7 +187,7 @@ def test_unreachable_service_abstains():
         url = "http://127.0.0.1:9"
 
     (result,) = score(Nowhere, (sample(), "鱼油 用法用量"))
-    assert isinstance(result.outcome, Abstained) and "Connect" in result.outcome.detail
+    assert isinstance(result.rollout.outcome, Abstained) and "Connect" in result.rollout.outcome.detail
 
 
 def test_a_missing_api_key_is_named_not_printed(monkeypatch, rag):

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from pathlib import Path
 
 import psutil
 import pytest
+from loopback_judge import LoopbackJudge
 
 from recipes.preflight import CONFIG_DIR
+from reward.rollout_log import read_rollouts
 
 ROOT = Path(__file__).resolve().parent.parent
 RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))
@@ -136,6 +139,14 @@ def setting(tmp_path_factory):
     made.service.kill()
 
 
+@pytest.fixture
+def judge():
+    """Grades anything between 2 and 5, the same text always the same."""
+    server = LoopbackJudge(grade=lambda rewrite: 2 + zlib.crc32(rewrite.encode()) % 4)
+    yield server
+    server.close()
+
+
 def logged_steps(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "reward_metrics.jsonl").read_text().splitlines()]
 
@@ -146,7 +157,15 @@ def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int
     assert [row["step"] for row in logged] == list(range(1, steps + 1))
     for row in logged:
         assert -1 <= row["avg_reward"] <= 1 and row["abstained"] == 0
-        assert row["rag_api_calls"] >= 0 and row["weight_judge"] == 0
+        assert row["rag_api_calls"] >= 0 and row["reward_wait_seconds"] >= 0
+    # Every rollout is on record, and scored again from the record it earns the same.
+    rollouts = list(read_rollouts(output))
+    assert {rollout.step for rollout in rollouts} == set(range(1, steps + 1))
+    for row in logged:
+        rewards = [rollout.outcome.reward for rollout in rollouts if rollout.step == row["step"]]
+        assert sum(rewards) / len(rewards) == pytest.approx(row["avg_reward"])
+    replay = run(sys.executable, "-m", "reward.replay", "--run", str(output))
+    assert replay.returncode == 0, replay.stderr
     assert (output / "final" / "config.json").is_file()
     # The dashboards' names reach verl's own logger.
     assert "8b_win_rate" in result.stdout or not any("8b_win_rate" in row for row in logged)
@@ -169,19 +188,54 @@ def test_two_steps_of_sft(setting):
 
 
 def test_two_steps_of_grpo(setting):
-    assert_trained(*setting.train_rl("fivedoctors_grpo", 2), steps=2)
+    output, result = setting.train_rl("fivedoctors_grpo", 2)
+    assert_trained(output, result, steps=2)
+    assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
 
 
-def test_two_steps_of_ppo_with_critic(setting):
+def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
     output, result = setting.train_rl(
         "fivedoctors_ppo",
         2,
         "trainer.critic_warmup=0",
         "recipe.rl.prompts_per_step=16",
         "recipe.rl.prompts_per_update=16",
+        "judge=self_hosted",
+        f"rewriter.judge.base_url={judge.url}",
+        "rewriter.reward.gates=[empty]",
+        "rewriter.ledger.run.calls=5000",
     )
     assert_trained(output, result, steps=2)
     assert "critic/vf_loss" in result.stdout
+    logged = logged_steps(output)
+    assert all(0 < row["weight_judge"] < 1 and 1 <= row["8b_judge_score"] <= 5 for row in logged)
+    assert sum(row["judge_api_calls"] for row in logged) == len(judge.requests) > 0
+    assert logged[0]["judge_input_tokens"] > 0
+
+
+@pytest.mark.slow
+def test_a_spent_budget_stops_the_run_and_a_raised_one_resumes_it(setting, judge):
+    overrides = ["judge=self_hosted", f"rewriter.judge.base_url={judge.url}", "rewriter.reward.gates=[empty]"]
+    overrides.append(f"recipe.output_dir={setting.folder / 'budget'}")
+    output, stopped = setting.train_rl("fivedoctors_grpo", 3, *overrides, "rewriter.ledger.run.calls=60")
+    output = setting.folder / "budget"
+    assert stopped.returncode == 76, (stopped.stdout + stopped.stderr)[-3000:]
+    assert json.loads((output / "stopped.json").read_text())["reason"] == "budget_spent"
+    paid = len(judge.requests)
+    assert paid <= 60
+    _, resumed = setting.train_rl("fivedoctors_grpo", 3, *overrides)
+    assert resumed.returncode == 0, (resumed.stdout + resumed.stderr)[-3000:]
+    asked = [json.dumps(request["messages"]) for request in judge.requests]
+    votes = 3  # the baseline's rewrite is graded that often
+    assert len(asked) > paid and max(map(asked.count, asked)) <= votes
+
+
+@pytest.mark.slow
+def test_several_reward_workers_share_one_engine(setting):
+    output = setting.folder / "shared"
+    overrides = (f"recipe.output_dir={output}", "reward.num_workers=2", "rewriter.ledger.shared=ray")
+    _, result = setting.train_rl("fivedoctors_grpo", 2, *overrides)
+    assert_trained(output, result, steps=2)
 
 
 @pytest.mark.slow

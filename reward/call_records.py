@@ -1,0 +1,105 @@
+"""What a call to a service is: its identity, how it went, and what it answered. Values only, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class CallKind(StrEnum):
+    RAG = "rag"
+    BASELINE = "baseline"
+    JUDGE = "judge"
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether calls of this kind count against the budgets: retrieval and the baseline are one's own."""
+        return self is CallKind.JUDGE
+
+
+class FailureKind(StrEnum):
+    """How a call to a service failed after its retries."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    NOT_AUTHORISED = "not_authorised"
+    REJECTED = "rejected"  # any other 4xx: the request itself is at fault
+    MALFORMED = "malformed"  # an answer that is not what the contract says
+    REFUSED = "refused"  # a model that would not answer
+    BUDGET_SPENT = "budget_spent"
+    NOT_CONFIGURED = "not_configured"
+
+
+@dataclass(frozen=True)
+class ServiceFailure:
+    """A call that failed after its retries, and why. Never a score."""
+
+    reason: str
+    kind: FailureKind
+
+
+@dataclass(frozen=True)
+class CallTrace:
+    """How one call went, all its tries together.
+
+    Args:
+        seconds: latency of the try that ended it, without queueing and back-off.
+        queued: seconds spent waiting for a slot under the service's limits.
+        tries: requests sent, hedged ones included.
+        input_tokens, cached_tokens, output_tokens: as the service reports them, all tries together; cached ones are
+            part of the input ones.
+        shared_by: how many verdicts this one request produced (a listwise call): each carries its share of the tokens.
+    """
+
+    seconds: float = 0.0
+    queued: float = 0.0
+    tries: int = 0
+    input_tokens: float = 0.0
+    cached_tokens: float = 0.0
+    output_tokens: float = 0.0
+    shared_by: int = 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked of whom. Two calls with the same `key` have the same answer.
+
+    Args:
+        key: content hash (`content_key`) of everything that determines the answer.
+        service: model and version, or base URL: for the ledger's reader, not part of the identity.
+        token_bound: the most tokens, input and output together, that the call can cost with all its tries; what a
+            budget reserves.
+        cost_bound: the most yuan that it can cost with all its tries.
+    """
+
+    kind: CallKind
+    key: str
+    service: str
+    tenant: str
+    token_bound: int = 0
+    cost_bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A call's JSON object or its failure, and what it took.
+
+    `source`: `made` = a request was sent for this answer; `stored` = the ledger or the memory had it; `joined` = an
+    identical call was under way. Only a made answer has costs.
+    """
+
+    kind: CallKind
+    value: dict[str, Any] | ServiceFailure
+    source: Literal["made", "stored", "joined"]
+    trace: CallTrace = CallTrace()
+    cost: float = 0.0  # yuan
+
+
+def content_key(*parts: Any) -> str:
+    """SHA-256 over the JSON of the parts: equal for equal content, whatever process or machine."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,249 @@
+"""The canary: pairs labelled by people, judged again now and then. Is the judge still the judge it was?
+
+`python -m reward.canary --pairs FILE --tenant TENANT --judge PROFILE [--out CANARY.jsonl]`
+
+A check asks about every pair anew (its step is part of every ledger key), compares the judge's preference with the
+people's, and tells how far the judge has moved since the first check in the same file. A run does so every N steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from reward.call_records import Answer
+from reward.calls import Calls
+from reward.canary_figures import CanaryCheck, JudgedPair, Label, Mode, add_drift, summarise
+from reward.judge import Judge
+from reward.judge_protocol import Comparison
+from reward.ledger import Ledger
+from reward.outcomes import Verdict
+from reward.records import BadInput, Context, Metadata, Record, Sample, first_problem, read_jsonl
+from reward.settings import CanarySettings, JudgeSettings, LedgerSettings, load_tenant
+
+JUDGE_CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config" / "judge"
+
+_R = TypeVar("_R", bound=Record)
+
+
+class CanaryPair(Record):
+    """Two rewrites of one query and the one that people prefer; `note` says why, `origin` where the label is from."""
+
+    pair_id: str
+    original_query: str = Field(min_length=1)
+    context: Context = Context()
+    rewrite_a: str = Field(min_length=1)
+    rewrite_b: str = Field(min_length=1)
+    preferred: Label
+    note: str = ""
+    origin: str = ""
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(
+            sample_id=self.pair_id,
+            original_query=self.original_query,
+            context=self.context,
+            metadata=Metadata(tenant_id="canary"),
+        )
+
+
+def read_pairs(path: Path) -> list[CanaryPair]:
+    """The pairs of a JSONL file.
+
+    Raises:
+        BadInput: no such file, a row that is no pair, an id twice, or fewer than two different labels: agreement
+            beyond chance cannot be told then.
+    """
+    pairs = list(_read(path, CanaryPair))
+    ids = Counter(pair.pair_id for pair in pairs)
+    if repeated := [name for name, count in ids.items() if count > 1]:
+        raise BadInput(f"{path}: pair_id: {repeated[0]} occurs twice")
+    if len({pair.preferred for pair in pairs}) < 2:
+        raise BadInput(f"{path}: preferred: needs pairs with at least two different labels")
+    return pairs
+
+
+async def check_canary(
+    judge: Judge, pairs: Sequence[CanaryPair], step: int, settings: CanarySettings, file: Path
+) -> None:
+    """Check number `step`: its figures become a line of `file`, its verdicts lines of the `…_verdicts.jsonl` beside it.
+
+    Drift is measured against the first check of that mode in `file`. The same step again is answered from the ledger.
+    """
+    judged, cost = await judge_pairs(judge, pairs, step)
+    now = summarise(judge.service, judge.mode, step, judged, cost)
+    check = add_drift(now, judged, *_first_check(file, judge.mode), limit=settings.drift)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _verdicts_file(file).open("a", encoding="utf-8") as out:
+        out.writelines(pair.model_copy(update={"step": step}).model_dump_json() + "\n" for pair in judged)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(check.model_dump_json() + "\n")
+
+
+async def judge_pairs(judge: Judge, pairs: Sequence[CanaryPair], step: int) -> tuple[list[JudgedPair], float]:
+    """What the judge says of every pair, and the yuan it took."""
+    judge_one = _compare_in_both_orders if judge.mode == "pairwise" else _grade_both
+    results = await asyncio.gather(*(judge_one(judge, pair, ("canary", step)) for pair in pairs))
+    return [pair for pair, _ in results], sum(cost for _, cost in results)
+
+
+def _verdicts_file(file: Path) -> Path:
+    return file.with_name(f"{file.stem}_verdicts.jsonl")
+
+
+def _first_check(file: Path, mode: Mode) -> tuple[CanaryCheck | None, list[JudgedPair]]:
+    """The first check in that mode that could tell how well the judge agrees, and its verdicts.
+
+    Raises:
+        BadInput: one of the two files holds something else.
+    """
+    if not file.is_file():
+        return None, []
+    first = next((check for check in _read(file, CanaryCheck) if check.mode == mode and check.kappa is not None), None)
+    verdicts = _verdicts_file(file)
+    if first is None or not verdicts.is_file():
+        return first, []
+    return first, [pair for pair in _read(verdicts, JudgedPair) if pair.step == first.step]
+
+
+def _read(path: Path, record: type[_R]) -> Iterator[_R]:
+    for row, values in read_jsonl(path):
+        try:
+            yield record.model_validate(values)
+        except ValidationError as error:
+            raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
+
+
+async def _grade_both(judge: Judge, pair: CanaryPair, round_: Sequence[Any]) -> tuple[JudgedPair, float]:
+    asked = (judge.grade(pair.sample, rewrite, round_) for rewrite in (pair.rewrite_a, pair.rewrite_b))
+    a, b = await asyncio.gather(*asked)
+    judged = JudgedPair(pair_id=pair.pair_id, preferred=pair.preferred)
+    if isinstance(a.value, dict) and isinstance(b.value, dict):
+        score_a, score_b = (Verdict.model_validate(answer.value).overall for answer in (a, b))
+        label = _label(score_a - score_b)
+        judged = judged.model_copy(update={"judged": label, "score_a": score_a, "score_b": score_b})
+    return judged, a.cost + b.cost
+
+
+async def _compare_in_both_orders(judge: Judge, pair: CanaryPair, round_: Sequence[Any]) -> tuple[JudgedPair, float]:
+    a_first, b_first = await asyncio.gather(
+        judge.compare(pair.sample, pair.rewrite_a, pair.rewrite_b, round_),
+        judge.compare(pair.sample, pair.rewrite_b, pair.rewrite_a, round_),
+    )
+    judged = JudgedPair(pair_id=pair.pair_id, preferred=pair.preferred)
+    if isinstance(a_first.value, dict) and isinstance(b_first.value, dict):
+        orders = _label(_winner(a_first)), _label(-_winner(b_first))
+        label: Label = orders[0] if orders[0] == orders[1] else "tie"
+        judged = judged.model_copy(update={"judged": label, "orders": orders})
+    return judged, a_first.cost + b_first.cost
+
+
+def _winner(answer: Answer) -> int:
+    return Comparison.model_validate(answer.value).winner
+
+
+def _label(difference: float) -> Label:
+    return "a" if difference > 0 else "b" if difference < 0 else "tie"
+
+
+def load_judge(name_or_path: str) -> JudgeSettings:
+    """The judge profile of that name (`recipes/config/judge/<name>.yaml`) or of that YAML file.
+
+    Raises:
+        BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = JUDGE_CONFIGS / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in JUDGE_CONFIGS.glob("*.yaml") if p.stem != "none"))
+        raise BadInput(f"judge {name_or_path!r}: no file {path} (known profiles: {known})")
+    try:
+        return JudgeSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: {first_problem(error)}") from None
+
+
+def print_check(check: CanaryCheck, pairs: Sequence[CanaryPair], judged: Sequence[JudgedPair]) -> None:
+    """The pairs on which judge and people differ, and the figures."""
+    table = Table("pair", "query", "people", "judge", "a", "b", title="where judge and people differ")
+    queries = {pair.pair_id: pair.original_query for pair in pairs}
+    for pair in judged:
+        if pair.judged != pair.preferred:
+            scores = ["" if score is None else f"{score:.2f}" for score in (pair.score_a, pair.score_b)]
+            table.add_row(pair.pair_id, queries[pair.pair_id], pair.preferred, pair.judged or "failed", *scores)
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    figures = Table("figure", "value", show_header=False)
+    for name, value in check.model_dump(exclude={"kappa_low", "kappa_high"}, exclude_none=True).items():
+        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+        if name == "kappa":
+            shown += f"  [{check.kappa_low:.3f}, {check.kappa_high:.3f}]"
+        figures.add_row(name, shown)
+    console.print(figures)
+
+
+async def _check_by_hand(args: argparse.Namespace) -> CanaryCheck:
+    tenant, profile, pairs = load_tenant(args.tenant), load_judge(args.judge), read_pairs(args.pairs)
+    if args.mode:
+        profile = profile.model_copy(update={"mode": args.mode})
+    out: Path = args.out or Path("outputs") / "canary" / tenant.tenant_id / "canary.jsonl"
+    settings = CanarySettings(file=args.pairs, drift=args.drift)
+    ledger_settings = LedgerSettings(path=out.with_name("ledger.sqlite"), run_id="canary")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(ledger_settings)
+    try:
+        judge = Judge(profile, tenant, ledger_settings.cny_per_usd, Calls(ledger))
+        try:
+            steps = [check.step for check in _read(out, CanaryCheck)] if out.is_file() else []
+            step = max([int(time.time()), *(last + 1 for last in steps)])  # never one that the ledger knows
+            await check_canary(judge, pairs, step, settings, out)
+        finally:
+            await judge.aclose()
+    finally:
+        ledger.close()
+    check = list(_read(out, CanaryCheck))[-1]
+    print_check(check, pairs, [pair for pair in _read(_verdicts_file(out), JudgedPair) if pair.step == step])
+    print(f"written to {out}")
+    return check
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m reward.canary",
+        description="Ask a judge about pairs labelled by people. Exit code 1: it has drifted, or judged no pair.",
+    )
+    parser.add_argument("--pairs", required=True, type=Path, metavar="FILE", help="JSONL of labelled pairs")
+    parser.add_argument("--tenant", required=True, help="a name in recipes/config/tenant or a YAML file")
+    parser.add_argument("--judge", required=True, help="a name in recipes/config/judge or a YAML file")
+    parser.add_argument("--mode", choices=["pointwise", "listwise", "pairwise"], help="instead of the profile's")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="checks are appended here (outputs/canary/TENANT/canary.jsonl)"
+    )
+    parser.add_argument("--drift", type=float, default=0.2, help="fall of kappa that raises the alarm (default 0.2)")
+    args = parser.parse_args(argv)
+    try:
+        check = asyncio.run(_check_by_hand(args))
+    except (BadInput, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 1 if check.alarm or not check.judged else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

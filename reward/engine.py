@@ -1,0 +1,133 @@
+"""The reward engine of a run: scores rollouts, logs each one, and checks the judge on the canary pairs now and then.
+
+One engine serves a whole run, so that limits, budget and single flight hold for all of it: in the trainer's one reward
+worker, or, with `ledger.shared: ray`, in one named actor that any number of workers on any node call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from reward.call_records import Answer, CallKind, ServiceFailure
+from reward.canary import check_canary, read_pairs
+from reward.gates import normalise
+from reward.outcomes import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
+from reward.records import BadInput, Sample
+from reward.rollout_log import FOLDER, RolloutLog
+from reward.scorer import Scorer, Scoring
+from reward.settings import RewriterSettings
+
+CANARY_FILE = "canary.jsonl"
+
+
+class RewardEngine:
+    """Use it from a single event loop.
+
+    Args:
+        output_dir: of the run: the rollout log and the canary's figures go there.
+    """
+
+    def __init__(self, settings: RewriterSettings, output_dir: Path):
+        self._scorer = Scorer(settings)
+        self._log = RolloutLog(output_dir / FOLDER)
+        self._canary = settings.canary
+        self._pairs = read_pairs(settings.canary.file) if settings.canary else []
+        self._canary_file = output_dir / CANARY_FILE
+        self._canary_task: asyncio.Task[None] | None = None
+        self._canary_step = 0
+
+    async def score(self, sample: Sample, completion: str, step: int) -> dict[str, float | str]:
+        """Score and log one rollout; the flat fields that the trainer keeps of it."""
+        started = time.time()
+        try:
+            self._check_canary(step)
+            scoring = await self._scorer.score(sample, completion, step)
+            self._log.append(scoring.rollout)
+        except (BadInput, OSError) as error:
+            outcome = Abstained(reason=AbstainReason.RECORD, detail=str(error))
+            now = time.time()
+            rollout = Rollout(step=step, time=now, sample=sample, completion=completion, outcome=outcome)
+            scoring = Scoring(rollout, (), started, now)
+        return flat_fields(scoring)
+
+    def _check_canary(self, step: int) -> None:
+        """Start the check that is due at `step`, beside the rollouts."""
+        if self._canary is None or self._scorer.judge is None or step < self._canary_step:
+            return
+        if self._canary_task is not None:
+            if not self._canary_task.done():
+                return
+            self._canary_task.result()  # a check that could not be recorded must not pass unseen
+        self._canary_step = step + self._canary.every_steps
+        check = check_canary(self._scorer.judge, self._pairs, step, self._canary, self._canary_file)
+        self._canary_task = asyncio.ensure_future(check)
+
+
+def flat_fields(scoring: Scoring) -> dict[str, float | str]:
+    """The one key set that every rollout reports, whatever its outcome: scalars and strings only.
+
+    Absent numbers are 0; `judged` and `gated`/`abstained` say which ones are meant. Seconds of calls are those of the
+    calls made for this rollout, 0 when none was.
+    """
+    rollout = scoring.rollout
+    outcome, judgement = rollout.outcome, rollout.judgement
+    parts = outcome.parts if isinstance(outcome, Scored) else Parts()
+    term = parts.weight_retrieval * (parts.retrieval or 0.0) + parts.weight_judge * (parts.judge or 0.0)
+    fields: dict[str, float | str] = {
+        "score": 0.0 if isinstance(outcome, Abstained) else outcome.reward,
+        "abstained": float(isinstance(outcome, Abstained)),
+        "gated": float(isinstance(outcome, Gated)),
+        "reason": "" if isinstance(outcome, Scored) else outcome.reason.value,
+        "failure": outcome.failure.value if isinstance(outcome, Abstained) and outcome.failure else "",
+        "detail": "" if isinstance(outcome, Scored) else outcome.detail,
+        "win": float(term > 0),
+        "loss": float(term < 0),
+        "retrieval": parts.retrieval or 0.0,
+        "judged": float(parts.judge is not None),
+        "judge": parts.judge or 0.0,
+        "policy_judge_score": (judgement and judgement.policy_score) or 0.0,
+        "baseline_judge_score": (judgement and judgement.baseline_score) or 0.0,
+        "length_penalty": parts.length_penalty,
+        "bonus": parts.bonus,
+        "shaping": parts.shaping,
+        "weight_retrieval": parts.weight_retrieval,
+        "weight_judge": parts.weight_judge,
+        "policy_top1": parts.policy_top1 or 0.0,
+        "baseline_top1": parts.baseline_top1 or 0.0,
+        "policy_rank": float(parts.policy_rank or 0),
+        "baseline_rank": float(parts.baseline_rank or 0),
+        "copied": float(normalise(rollout.completion) == normalise(rollout.sample.original_query)),
+        "length": float(len(rollout.completion.strip())),
+        "started": scoring.started,
+        "ended": scoring.ended,
+    }
+    for kind in CallKind:
+        fields |= _call_fields(kind, [answer for answer in scoring.answers if answer.kind is kind])
+    made = _made(scoring.answers)
+    fields["queued"] = max((answer.trace.queued for answer in made), default=0.0)
+    fields["input_tokens"] = float(sum(answer.trace.input_tokens for answer in made))
+    fields["output_tokens"] = float(sum(answer.trace.output_tokens for answer in made))
+    fields["cost"] = float(sum(answer.cost for answer in made))
+    return fields
+
+
+def _made(answers: Sequence[Answer]) -> list[Answer]:
+    """Those that a request was sent for: a spent budget sends none."""
+    return [answer for answer in answers if answer.source == "made" and answer.trace.tries]
+
+
+def _call_fields(kind: CallKind, answers: Sequence[Answer]) -> dict[str, float | str]:
+    """`<kind>_made` counts requests: an answer out of a shared one counts as its share."""
+    made = _made(answers)
+    return {
+        f"{kind}_asked": float(len(answers)),
+        f"{kind}_made": float(sum(1 / answer.trace.shared_by for answer in made)),
+        f"{kind}_answered": float(len(made)),
+        f"{kind}_stored": float(sum(answer.source == "stored" for answer in answers)),
+        f"{kind}_joined": float(sum(answer.source == "joined" for answer in answers)),
+        f"{kind}_failed": float(sum(isinstance(answer.value, ServiceFailure) for answer in made)),
+        f"{kind}_seconds": max((answer.trace.seconds for answer in made), default=0.0),
+    }

@@ -1,0 +1,139 @@
+"""Write what a ledger holds for people and spreadsheets.
+
+    python -m reward.export_ledger --ledger outputs/rl/fivedoctors/ledger.sqlite --out outputs/rl/fivedoctors
+
+`judgements.jsonl` holds one answered judge call a line, `usage.csv` one line per day (UTC), run, tenant, kind, service
+and status. A listwise call counts as one call however many answers it gave; `answers` counts those. The ledger is
+opened read-only and may be in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from reward.call_records import CallKind
+from reward.ledger import OK
+from reward.ledger_file import open_to_read
+from reward.records import BadInput, replacing, write_atomically
+
+DESCRIPTION = "Write what a ledger holds for people and spreadsheets: judgements.jsonl and usage.csv."
+JUDGEMENTS_FILE, USAGE_FILE = "judgements.jsonl", "usage.csv"
+GROUPS = ["day", "run", "tenant", "kind", "service", "status"]
+SUMS = ["answers", "calls", "tries", "input_tokens", "cached_tokens", "output_tokens", "cny", "usd"]
+_CHOSEN = "(:run IS NULL OR run_id = :run) AND (:tenant IS NULL OR tenant = :tenant)"
+
+console = Console()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reward.export_ledger", description=DESCRIPTION)
+    parser.add_argument("--ledger", type=Path, required=True, metavar="FILE", help="the ledger.sqlite of a run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the two files are written")
+    parser.add_argument("--run", metavar="RUN_ID", help="only this run's calls")
+    parser.add_argument("--tenant", metavar="T", help="only this tenant's calls")
+    args = parser.parse_args(argv)
+    try:
+        export_ledger(args.ledger, args.out, args.run, args.tenant)
+    except (BadInput, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except sqlite3.Error as error:
+        print(f"error: {args.ledger}: cannot be read: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def export_ledger(ledger: Path, out: Path, run: str | None = None, tenant: str | None = None) -> pd.DataFrame:
+    """Write `judgements.jsonl` and `usage.csv` to `out` and print the totals. Returns what `usage.csv` holds.
+
+    Raises:
+        BadInput: the ledger cannot be used or holds no such call, or `out` cannot be written.
+        sqlite3.Error: the ledger cannot be read further.
+    """
+    with closing(open_to_read(ledger)) as db:
+        db.execute("BEGIN")  # both files show the same moment
+        usage = _usage(db, {"run": run, "tenant": tenant})
+        if usage.empty:
+            raise BadInput(f"{ledger}: holds no call{_what_is_missing(db, run, tenant)}")
+        write_atomically(out / JUDGEMENTS_FILE, _judgements(db, {"run": run, "tenant": tenant}))
+    with replacing(out / USAGE_FILE) as partial:
+        usage.to_csv(partial, index=False)
+    _print_totals(usage)
+    console.print(f"{out / JUDGEMENTS_FILE}\n{out / USAGE_FILE}", soft_wrap=True, highlight=False)
+    return usage
+
+
+def _what_is_missing(db: sqlite3.Connection, run: str | None, tenant: str | None) -> str:
+    there = db.execute("SELECT DISTINCT run_id || ' (' || tenant || ')' FROM calls LIMIT 20").fetchall()
+    if not there:
+        return ""
+    chosen = [f"{name} {value!r}" for name, value in (("run", run), ("tenant", tenant)) if value]
+    return f" of {' and '.join(chosen)}; it holds {', '.join(row[0] for row in there)}"
+
+
+def _usage(db: sqlite3.Connection, chosen: dict[str, str | None]) -> pd.DataFrame:
+    calls = pd.read_sql_query(
+        f"""SELECT substr(time, 1, 10) AS day, run_id AS run, tenant, kind, service, status, 1 AS answers,
+            1.0 / shared_by AS calls, 1.0 * tries / shared_by AS tries, input_tokens, cached_tokens, output_tokens,
+            cny, usd, latency FROM calls WHERE {_CHOSEN}""",
+        db,
+        params=chosen,
+    )
+    grouped = calls.groupby(GROUPS)
+    latency = grouped["latency"].agg(
+        latency_p50=lambda seconds: seconds.quantile(0.5), latency_p95=lambda seconds: seconds.quantile(0.95)
+    )
+    # Shares of a listwise call are fractions: without rounding their sums would show it.
+    return grouped[SUMS].sum().join(latency).round(6).reset_index()
+
+
+def _judgements(db: sqlite3.Connection, chosen: dict[str, str | None]) -> Iterator[str]:
+    rows = db.execute(
+        f"""SELECT time, run_id, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd
+            FROM calls WHERE kind = '{CallKind.JUDGE}' AND status = '{OK}' AND {_CHOSEN} ORDER BY id""",
+        chosen,
+    )
+    for time, run, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd in rows:
+        identity = {"time": time, "run": run, "tenant": tenant, "service": service, "key": key}
+        figures = {
+            "tokens": {"input": input_tokens, "cached": cached_tokens, "output": output_tokens},
+            "cost": {"cny": cny, "usd": usd},
+        }
+        # The answer's JSON goes out as it was recorded: lone surrogates are still escaped in it.
+        yield f'{{{_inside(identity)}, "value": {value}, {_inside(figures)}}}'
+
+
+def _inside(fields: Mapping[str, object]) -> str:
+    return json.dumps(fields, ensure_ascii=False)[1:-1]
+
+
+def _print_totals(usage: pd.DataFrame) -> None:
+    table = Table("kind", "status", title="Calls to services")
+    for column in ("calls", "answers", "tokens", "¥", "$"):
+        table.add_column(column, justify="right")
+    for names, rows in usage.groupby(["kind", "status"]):
+        table.add_row(*map(str, names), *_totals(rows))
+    table.add_section()
+    table.add_row("all", "", *_totals(usage))
+    console.print(table)
+
+
+def _totals(rows: pd.DataFrame) -> list[str]:
+    sums = rows[SUMS].sum()
+    tokens = sums["input_tokens"] + sums["output_tokens"]
+    counts = [f"{number:,.0f}" for number in (sums["calls"], sums["answers"], tokens)]
+    return [*counts, f"{sums['cny']:,.2f}", f"{sums['usd']:,.2f}"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

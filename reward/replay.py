@@ -1,0 +1,181 @@
+"""Score a run's rollouts again under other weights, another formula or version, and show what changes. No call is made.
+
+    python -m reward.replay --run outputs/rl/fivedoctors --formula v1
+    python -m reward.replay --run outputs/rl/fivedoctors --set weight_judge=0.6 --set length.penalty=0.01 --out new.csv
+
+It starts from the reward settings that the run recorded (or `--settings`); without any change it must give back every
+logged reward. What the log does not hold for the formula asked for is counted and reported, never invented.
+`--neutral-failures` shows what scoring failed calls as neutral, as the first draft did, would have trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from reward.outcomes import Abstained, Gated
+from reward.records import BadInput, replacing
+from reward.rescoring import Comparison, Missing, Rescored, rescore_run
+from reward.rollout_log import read_rollouts
+from reward.run_settings import load_run_settings
+
+FIELDS = (
+    "step", "sample_id", "query", "rewrite", "baseline_rewrite",
+    "before_kind", "before", "after_kind", "after", "after_reason",
+)  # fmt: skip
+console = Console(markup=False, highlight=False)  # rewrites may hold what looks like markup
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parse_args(argv)
+    try:
+        replay_run(args)
+    except (BadInput, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def replay_run(args: argparse.Namespace) -> Comparison:
+    """Rescore, compare, print, and write `--out`.
+
+    Raises:
+        BadInput: the run holds no rollouts, or an argument or a file cannot be used.
+    """
+    formula = [f"formula={args.formula}"] if args.formula else []
+    settings = load_run_settings(args.run, args.settings, [*formula, *args.set])
+    if settings.reward.weight_retrieval + settings.reward.weight_judge == 0:
+        raise BadInput("--set: weight_retrieval and weight_judge are both 0")
+    rescored = rescore_run(
+        read_rollouts(args.run),
+        settings.reward,
+        settings.protected_terms,
+        neutral_failures=args.neutral_failures,
+        has_judge=settings.has_judge,
+    )
+    comparison = Comparison()
+    with _writer(args.out) as write, console.status("scoring again") as status:
+        for row in rescored:
+            comparison.add(row)
+            write(row)
+            if comparison.rollouts % 5000 == 0:
+                status.update(f"scoring again: {comparison.rollouts} rollouts")
+    if comparison.rollouts == 0:
+        raise BadInput(f"{args.run}: the log holds no rollout yet")
+    changes = ", ".join([*formula, *args.set]) or "no change"
+    console.print(f"settings: {settings.source}; {changes}", soft_wrap=True)
+    _print(comparison)
+    if args.out:
+        console.print(f"rollouts written to {args.out}", soft_wrap=True)
+    return comparison
+
+
+@contextmanager
+def _writer(out: Path | None) -> Iterator[Callable[[Rescored], None]]:
+    """Writes a row a rollout to a `.jsonl` or `.csv` file, which takes its name once it is complete."""
+    if out is None:
+        yield lambda row: None
+        return
+    if out.suffix not in (".jsonl", ".csv"):
+        raise BadInput(f"--out {out}: expected a name that ends in .jsonl or .csv")
+    # A byte-order mark: without it Excel reads the Chinese as Latin.
+    encoding = "utf-8-sig" if out.suffix == ".csv" else "utf-8"
+    with replacing(out) as partial, partial.open("w", encoding=encoding, newline="") as file:
+        if out.suffix == ".csv":
+            table = csv.DictWriter(file, FIELDS)
+            table.writeheader()
+            yield lambda row: table.writerow(_row(row))
+        else:
+            yield lambda row: print(json.dumps(_row(row), ensure_ascii=False), file=file)
+
+
+def _row(rescored: Rescored) -> dict[str, Any]:
+    rollout, outcome = rescored.rollout, rescored.outcome
+    if isinstance(outcome, Gated | Abstained):
+        reason = outcome.reason.value
+    else:
+        reason = outcome.reason if isinstance(outcome, Missing) else ""
+    values = (
+        rollout.step,
+        rollout.sample.sample_id,
+        rollout.sample.original_query,
+        rollout.completion.strip(),
+        rollout.baseline_rewrite,
+        rollout.outcome.kind,
+        rescored.before,
+        "missing" if isinstance(outcome, Missing) else outcome.kind,
+        rescored.after,
+        reason,
+    )
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def _print(comparison: Comparison) -> None:
+    figures = comparison.figures()
+    table = Table("", "before", "after", title=f"{comparison.rollouts} rollouts", title_justify="left")
+    total = comparison.kinds_before.total()
+    if "mean_before" in figures:
+        table.add_row("mean reward", f"{figures['mean_before']:+.4f}", f"{figures['mean_after']:+.4f}")
+    for kind in ("scored", "gated", "abstained"):
+        if total:
+            before, after = comparison.kinds_before[kind] / total, comparison.kinds_after[kind] / total
+            table.add_row(kind, f"{before:.2%}", f"{after:.2%}")
+    console.print(table)
+    for reason, count in comparison.missing.most_common():
+        console.print(f"not scored again: {count} ({reason})", soft_wrap=True)
+    if total:
+        console.print(f"outcome changed: {comparison.changed_kind / total:.2%}")
+    if "newly_scored" in figures:
+        mean = figures["newly_scored_mean"]
+        console.print(f"had abstained, would have trained: {figures['newly_scored']:.0f}, mean reward {mean:+.4f}")
+    if "mean_before" in figures:
+        console.print(f"identical rewards: {figures['identical']:.0f} of {figures['compared']:.0f}")
+        console.print(f"flipped sign: {figures['flipped_up']:.0f} up, {figures['flipped_down']:.0f} down")
+    if "spearman" in figures:
+        console.print(f"rank correlation (Spearman): {figures['spearman']:+.3f} over all rollouts")
+    if "spearman_in_groups" in figures:
+        mean = figures["spearman_in_groups"]
+        console.print(f"  within prompt groups: {mean:+.3f}, mean over {figures['groups']:.0f} groups that differ")
+    if "advantage_shift" in figures:
+        changed, of = figures["best_changed"], figures["best_of"]
+        shift = figures["advantage_shift"]
+        console.print(f"best of group changed: {changed:.0f} of {of:.0f}; mean shift of an advantage: {shift:.4f}")
+    if movers := comparison.movers():
+        shown = Table("step", "query", "rewrite", "before", "after", title="top movers", title_justify="left")
+        for mover in movers:
+            texts = (mover.query, mover.rewrite.strip())
+            shown.add_row(str(mover.step), *texts, f"{mover.before:+.3f}", f"{mover.after:+.3f}")
+        console.print(shown)
+
+
+def _parse_args(argv: list[str] | None) -> argparse.Namespace:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m reward.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="output folder of the run, with its rollouts/")
+    parser.add_argument("--formula", choices=("v1", "v2"), help="the formula to score with")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a reward setting to change, e.g. length.target=30, gates=[empty], adaptive_shaping=true; repeatable",
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML with the nodes reward and tenant")
+    parser.add_argument("--neutral-failures", action="store_true", help="score failed calls as the first draft did")
+    parser.add_argument("--out", type=Path, help="also write a row a rollout to this .jsonl or .csv file")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
