@@ -13,7 +13,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +82,7 @@ async def check_canary(
 
     Drift is measured against the first check of that mode in `file`. The same step again is answered from the ledger.
     """
-    judged, cost = await judge_pairs(judge, pairs, step)
+    judged, cost = await judge_pairs(judge, pairs, ("canary", step))
     now = summarise(judge.service, judge.mode, step, judged, cost)
     check = add_drift(now, judged, *_first_check(file, judge.mode), limit=settings.drift)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,22 @@ async def check_canary(
         out.write(check.model_dump_json() + "\n")
 
 
-async def judge_pairs(judge: Judge, pairs: Sequence[CanaryPair], step: int) -> tuple[list[JudgedPair], float]:
-    """What the judge says of every pair, and the yuan it took."""
-    judge_one = _compare_in_both_orders if judge.mode == "pairwise" else _grade_both
-    results = await asyncio.gather(*(judge_one(judge, pair, ("canary", step)) for pair in pairs))
+async def judge_pairs(
+    judge: Judge, pairs: Sequence[CanaryPair], round_: Sequence[Any], on_judged: Callable[[], None] = lambda: None
+) -> tuple[list[JudgedPair], float]:
+    """What the judge says of every pair, and the yuan it took; `round_` as in `Judge.grade`.
+
+    Args:
+        on_judged: called once for each pair, when it was judged or has failed.
+    """
+    ask = _compare_in_both_orders if judge.mode == "pairwise" else _grade_both
+
+    async def judge_one(pair: CanaryPair) -> tuple[JudgedPair, float]:
+        judged = await ask(judge, pair, round_)
+        on_judged()
+        return judged
+
+    results = await asyncio.gather(*(judge_one(pair) for pair in pairs))
     return [pair for pair, _ in results], sum(cost for _, cost in results)
 
 

@@ -28,6 +28,11 @@ class RewardEngine:
 
     Args:
         output_dir: of the run: the rollout log and the canary's figures go there.
+
+    Raises:
+        BadInput: the ledger cannot be opened, a variable that holds an API key is not set, or the canary's pairs cannot
+            be read.
+        OSError: the folder of the rollout log cannot be written.
     """
 
     def __init__(self, settings: RewriterSettings, output_dir: Path):
@@ -42,16 +47,25 @@ class RewardEngine:
     async def score(self, sample: Sample, completion: str, step: int) -> dict[str, float | str]:
         """Score and log one rollout; the flat fields that the trainer keeps of it."""
         started = time.time()
+        answers: tuple[Answer, ...] = ()
         try:
             self._check_canary(step)
             scoring = await self._scorer.score(sample, completion, step)
+            answers = scoring.answers
             self._log.append(scoring.rollout)
         except (BadInput, OSError) as error:
             outcome = Abstained(reason=AbstainReason.RECORD, detail=str(error))
             now = time.time()
             rollout = Rollout(step=step, time=now, sample=sample, completion=completion, outcome=outcome)
-            scoring = Scoring(rollout, (), started, now)
+            scoring = Scoring(rollout, answers, started, now)
         return flat_fields(scoring)
+
+    async def aclose(self) -> None:
+        """Close connections, ledger and log."""
+        if self._canary_task is not None:
+            self._canary_task.cancel()
+        await self._scorer.aclose()
+        self._log.close()
 
     def _check_canary(self, step: int) -> None:
         """Start the check that is due at `step`, beside the rollouts."""

@@ -1,4 +1,4 @@
-"""What a service can do wrong, over real sockets, and what becomes of it: docs/fault-matrix.md is this table.
+"""What can go wrong, over real sockets and real files, and what becomes of it: docs/fault-matrix.md is this table.
 
 python tests/test_reward_fault_matrix.py        rewrites docs/fault-matrix.md
 """
@@ -6,205 +6,39 @@ python tests/test_reward_fault_matrix.py        rewrites docs/fault-matrix.md
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_service import (
-    ScriptedService,
-    Step,
-    answer,
-    half_close,
-    hang_up,
-    http,
-    reset,
-    say,
-    status,
-    trickle,
-)
+from engine_fault_cases import ENGINE_CASES, REWRITE, SAMPLE, START_CASES, Deployment, EngineCase, locked_ledger
+from fault_cases import SERVICE_CASES, Asked, Case, WorkingService, ask_baseline, ask_rag
+from judge_fault_cases import JUDGE_CASES, ask_judge
+from scripted_service import ScriptedService
 
-from reward.baseline import BaselineClient
+import reward.ledger_file
 from reward.call_records import CallTrace, FailureKind, ServiceFailure
-from reward.rag_client import RagClient
-from reward.records import Candidates, Context, Metadata, Sample
-from reward.settings import BaselineSettings, RagSettings
+from reward.engine import RewardEngine
+from reward.outcomes import Abstained, AbstainReason, Scored
+from reward.records import BadInput
+from reward.rollout_log import read_rollouts
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "fault-matrix.md"
-RECORDED = "鱼油 记录"
-NO_SERVER = "http://127.0.0.1:9"
-NO_NAME = "http://service.invalid"
-PATIENCE: dict[str, Any] = {"attempts": 2, "backoff": (0.01, 0.02)}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One fault.
-
-    Args:
-        script: the service's steps, the last one repeated.
-        expected: the kind of failure, or the value that the client makes of the answer.
-        requests: HTTP requests that are sent for it.
-        url: asked instead of the script's service; `""`: no service is configured.
-    """
-
-    name: str
-    service: str
-    script: tuple[Step, ...]
-    expected: Any
-    requests: int
-    url: str | None = None
-    timeout: float = 0.2
-
-
-Asked = tuple[Any, CallTrace]
-
-
-async def ask_rag(url: str, case: Case) -> Asked:
-    """((content, reranker_score), …) of the hits in order, or the failure."""
-    client = RagClient(RagSettings.model_validate(PATIENCE | {"url": url, "timeout": case.timeout}), "t")
-    value, trace = await client.retrieve_traced("鱼油咋吃", Context(), rewritten_query="鱼油 用法")
-    await client.aclose()
-    if isinstance(value, ServiceFailure):
-        return value, trace
-    return tuple((hit.content, hit.reranker_score) for hit in value.hits), trace
-
-
-async def ask_baseline(url: str, case: Case) -> Asked:
-    """The rewrite, or the failure."""
-    settings = BaselineSettings.model_validate(PATIENCE | {"url": url or None, "timeout": case.timeout})
-    client = BaselineClient(settings, "t")
-    candidates = Candidates(baseline=RECORDED if case.service == "baseline, recorded" else "")
-    sample = Sample(sample_id="1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"), candidates=candidates)
-    asked = await client.rewrite_traced(sample)
-    await client.aclose()
-    return asked
-
-
+CASES = [*SERVICE_CASES, *JUDGE_CASES]
 ASK: dict[str, Callable[[str, Case], Awaitable[Asked]]] = {
     "rag": ask_rag,
     "baseline": ask_baseline,
-    "baseline, recorded": ask_baseline,
+    "judge": ask_judge,
 }
-
-
-def recall(*hits: Any, **data: Any) -> dict[str, Any]:
-    return {"data": {"recall": list(hits), **data}}
-
-
-def hit_with(score: str) -> Step:
-    return say(http(f'{{"data": {{"recall": [{{"content": "鱼油", "reranker_score": {score}}}]}}}}'))
-
-
-F = FailureKind
-HIT = {"content": "鱼油", "score": 1.5, "reranker_score": 0.9}
-GOOD = json.dumps(recall(HIT), ensure_ascii=False)
-FOUND = (("鱼油", 0.9),)
-REWRITE = {"rewritten_query": "鱼油 用法"}
-CUT_SHORT = http(GOOD)[:-10]
-
-CASES = [
-    # The service is busy or down: tried again.
-    Case("429", "rag", (status("429 Too Many Requests"),), F.RATE_LIMITED, 2),
-    Case("429, then an answer", "rag", (status("429 Too Many Requests"), answer(recall(HIT))), FOUND, 2),
-    Case(
-        "429 with Retry-After, then an answer",
-        "rag",
-        (status("429 Too Many Requests", retry_after="0.1"), answer(recall(HIT))),
-        FOUND,
-        2,
-    ),
-    Case("429, Retry-After unreadable", "rag", (status("429 Too Many", retry_after="soon"),), F.RATE_LIMITED, 2),
-    Case("500", "rag", (status("500 Internal Server Error"),), F.SERVER_ERROR, 2),
-    Case("502 with an HTML page", "rag", (status("502 Bad Gateway", "<html>"),), F.SERVER_ERROR, 2),
-    Case("503", "rag", (status("503 Service Unavailable"),), F.SERVER_ERROR, 2),
-    Case("503, then an answer", "rag", (status("503 Service Unavailable"), answer(recall(HIT))), FOUND, 2),
-    Case("503 as a page of ten megabytes", "rag", (status("503 Busy", "x" * 10_000_000),), F.SERVER_ERROR, 2),
-    # It is slow, or the network fails: tried again.
-    Case("slow first byte", "rag", (answer(recall(HIT), after=5),), F.TIMEOUT, 2),
-    Case("slow body, a byte at a time", "rag", (trickle(http(GOOD), every=0.05),), F.TIMEOUT, 2),
-    Case("slow, then an answer", "rag", (answer(recall(HIT), after=5), answer(recall(HIT))), FOUND, 2),
-    Case("connection reset", "rag", (reset(),), F.CONNECTION, 2),
-    Case("connection reset within the body", "rag", (reset(CUT_SHORT),), F.CONNECTION, 2),
-    Case("half-closed within the body", "rag", (half_close(CUT_SHORT),), F.CONNECTION, 2),
-    Case("closed without an answer", "rag", (hang_up(),), F.CONNECTION, 2),
-    Case("no HTTP", "rag", (hang_up(b"SSH-2.0-OpenSSH_9.6\r\n"),), F.CONNECTION, 2),
-    Case("said to be gzip, is not", "rag", (say(http(GOOD, content_encoding="gzip")),), F.CONNECTION, 2),
-    Case("nobody listens", "rag", (), F.CONNECTION, 2, url=NO_SERVER),
-    Case("DNS failure", "rag", (), F.CONNECTION, 2, url=NO_NAME, timeout=10.0),
-    # The request is refused: told at once.
-    Case("expired key (401)", "rag", (status("401 Unauthorized"),), F.NOT_AUTHORISED, 1),
-    Case("forbidden (403)", "rag", (status("403 Forbidden"),), F.NOT_AUTHORISED, 1),
-    Case("404", "rag", (status("404 Not Found"),), F.REJECTED, 1),
-    Case("422", "rag", (status("422 Unprocessable Entity"),), F.REJECTED, 1),
-    Case("redirect (302)", "rag", (status("302 Found", location="/login"),), F.MALFORMED, 1),
-    # The answer is no answer: told at once.
-    Case("empty body", "rag", (say(http("")),), F.MALFORMED, 1),
-    Case("HTML page", "rag", (say(http("<html><body>登录</body></html>")),), F.MALFORMED, 1),
-    Case("broken JSON", "rag", (say(http(GOOD[:-3])),), F.MALFORMED, 1),
-    Case("two JSON objects", "rag", (say(http(GOOD + GOOD)),), F.MALFORMED, 1),
-    Case("a JSON list", "rag", (answer([HIT]),), F.MALFORMED, 1),
-    Case("duplicate keys", "rag", (say(http('{"data": {"recall": []}, "data": {"recall": []}}')),), F.MALFORMED, 1),
-    Case("nested 100 000 deep", "rag", (say(http("[" * 100_000)),), F.MALFORMED, 1),
-    Case("ten megabytes", "rag", (answer(recall(HIT, note="x" * 10_000_000)),), F.MALFORMED, 1),
-    Case(
-        "ten megabytes, packed",
-        "rag",
-        (say(http(gzip.compress(b"x" * 10_000_000), content_encoding="gzip")),),
-        F.MALFORMED,
-        1,
-    ),
-    Case("GBK instead of UTF-8", "rag", (say(http(GOOD.encode("gbk"))),), F.MALFORMED, 1),
-    Case("half a surrogate pair", "rag", (say(http(r'{"data": {"recall": [], "x": "\ud83d"}}')),), F.MALFORMED, 1),
-    Case("wrong keys", "rag", (answer({"result": {"hits": []}}),), F.MALFORMED, 1),
-    Case("recall is null", "rag", (answer({"data": {"recall": None}}),), F.MALFORMED, 1),
-    Case("an error inside a 200", "rag", (answer({"code": 500, "msg": "busy", "data": None}),), F.MALFORMED, 1),
-    Case("a hit is a string", "rag", (answer(recall("鱼油")),), F.MALFORMED, 1),
-    Case("a hit without content", "rag", (answer(recall({"score": 1.0})),), F.MALFORMED, 1),
-    Case("score NaN", "rag", (hit_with("NaN"),), F.MALFORMED, 1),
-    Case("score Infinity", "rag", (hit_with("Infinity"),), F.MALFORMED, 1),
-    Case("score 1e999", "rag", (hit_with("1e999"),), F.MALFORMED, 1),
-    Case("score a string", "rag", (hit_with('"0.9"'),), F.MALFORMED, 1),
-    Case("score true", "rag", (hit_with("true"),), F.MALFORMED, 1),
-    Case("wrong tenant", "rag", (answer(recall(HIT, tenant_id="other")),), F.MALFORMED, 1),
-    # Unusual, and right.
-    Case("hits without scores", "rag", (answer(recall({"content": "鱼油"})),), (("鱼油", None),), 1),
-    Case(
-        "hits unsorted: the service's order counts",
-        "rag",
-        (answer(recall({"content": "乙", "reranker_score": 0.1}, {"content": "甲", "reranker_score": 0.9})),),
-        (("乙", 0.1), ("甲", 0.9)),
-        1,
-    ),
-    Case("empty recall", "rag", (answer(recall()),), (), 1),
-    Case("fields nobody knows", "rag", (answer(recall(HIT | {"page": 3}, tenant_id="t", took=5)),), FOUND, 1),
-    Case("packed with gzip", "rag", (say(http(gzip.compress(GOOD.encode()), content_encoding="gzip")),), FOUND, 1),
-    Case("byte order mark", "rag", (say(http(b"\xef\xbb\xbf" + GOOD.encode())),), FOUND, 1),
-    # The baseline.
-    Case("service down", "baseline, recorded", (status("500 No"),), RECORDED, 0),
-    Case("no service configured", "baseline", (), F.NOT_CONFIGURED, 0, url=""),
-    Case("500, then a rewrite", "baseline", (status("500 No"), answer(REWRITE)), "鱼油 用法", 2),
-    Case("500", "baseline", (status("500 No"),), F.SERVER_ERROR, 2),
-    Case("slow first byte", "baseline", (answer(REWRITE, after=5),), F.TIMEOUT, 2),
-    Case("connection reset", "baseline", (reset(),), F.CONNECTION, 2),
-    Case("expired key (401)", "baseline", (status("401 Unauthorized"),), F.NOT_AUTHORISED, 1),
-    Case("HTML page", "baseline", (say(http("<html>")),), F.MALFORMED, 1),
-    Case("wrong keys", "baseline", (answer({"rewrite": "鱼油"}),), F.MALFORMED, 1),
-    Case("rewrite is blank", "baseline", (answer({"rewritten_query": "  "}),), F.MALFORMED, 1),
-    Case("rewrite is null", "baseline", (answer({"rewritten_query": None}),), F.MALFORMED, 1),
-    Case("rewrite is a list", "baseline", (answer({"rewritten_query": ["鱼油"]}),), F.MALFORMED, 1),
-    Case("half a surrogate pair", "baseline", (say(http(r'{"rewritten_query": "\ud83d"}')),), F.MALFORMED, 1),
-]
+ABSTAINS = {"rag": AbstainReason.RAG, "baseline": AbstainReason.BASELINE, "judge": AbstainReason.JUDGE}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.service}: {case.name}")
 def test_a_fault_has_one_outcome_and_is_never_a_score(case: Case) -> None:
     async def ask() -> tuple[Any, CallTrace, int]:
-        async with ScriptedService(case.script) as service:
-            value, trace = await ASK[case.service](service.url if case.url is None else case.url, case)
+        async with ScriptedService(case.script) if case.reply is None else WorkingService(case.reply) as service:
+            url = service.url if case.url is None else case.url
+            value, trace = await ASK[case.service.partition(",")[0]](url, case)
             return value, trace, len(service.bodies)
 
     value, trace, arrived = asyncio.run(ask())
@@ -217,25 +51,188 @@ def test_a_fault_has_one_outcome_and_is_never_a_score(case: Case) -> None:
     assert arrived == (case.requests if case.url is None else 0)
 
 
+async def close(engine: RewardEngine) -> None:
+    """What a run leaves to the end of its process."""
+    await engine.aclose()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float | str], int]:
+    """The rollout's fields when nothing fails, and the requests that it takes."""
+
+    async def play() -> tuple[dict[str, float | str], int]:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        async with Deployment(folder) as deployment:
+            engine = deployment.engine()
+            fields = await engine.score(SAMPLE, REWRITE, step=2)
+            await close(engine)
+            return fields, deployment.requests()
+
+    fields, requests = asyncio.run(play())
+    assert fields["abstained"] == 0.0 and 0.0 < float(fields["score"]) < 1.0
+    return fields, requests
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked ledger is waited for 0.1 s instead of 10."""
+    monkeypatch.setattr(reward.ledger_file, "BUSY_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("short_wait")
+@pytest.mark.parametrize("case", ENGINE_CASES, ids=lambda case: f"{case.fails}: {case.name}")
+def test_a_rollout_abstains_and_is_scored_once_the_fault_is_mended(
+    case: EngineCase, tmp_path: Path, undisturbed: tuple[dict[str, float | str], int]
+) -> None:
+    async def play() -> tuple[dict[str, float | str], dict[str, float | str], int]:
+        async with Deployment(tmp_path) as deployment:
+            engine = deployment.engine(**case.changes)
+            with case.breaking(deployment):
+                first = await engine.score(SAMPLE, REWRITE, step=1)
+            if case.resumes:
+                await close(engine)
+                engine = deployment.engine()
+            second = await engine.score(SAMPLE, REWRITE, step=2)
+            await close(engine)
+            return first, second, deployment.requests()
+
+    abstained, mended, requests = asyncio.run(play())
+    expected, needed = undisturbed
+    assert abstained.keys() == expected.keys()
+    assert (abstained["abstained"], abstained["reason"], abstained["failure"]) == (1.0, case.reason, case.failure or "")
+    assert {abstained[part] for part in ("score", "win", "loss", "gated", "retrieval", "judge", "judged")} == {0.0}
+    assert abstained["detail"]
+    outcome = ("score", "abstained", "reason", "win", "retrieval", "judge", "policy_rank", "baseline_rank")
+    assert {name: mended[name] for name in outcome} == {name: expected[name] for name in outcome}
+    assert requests == needed + case.in_vain  # what was answered before the fault is not asked for again
+
+    *unscored, last = [rollout.outcome for rollout in read_rollouts(tmp_path)]
+    assert isinstance(last, Scored) and last.reward == mended["score"]
+    assert len(unscored) == (0 if case.reason is AbstainReason.RECORD else 1)
+    assert all(isinstance(outcome, Abstained) and outcome.reason is case.reason for outcome in unscored)
+
+
+@pytest.mark.usefixtures("short_wait")
+def test_once_its_ledger_has_failed_a_run_asks_for_nothing_more(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Deployment(tmp_path) as deployment:
+            engine = deployment.engine()
+            with locked_ledger(deployment):
+                await engine.score(SAMPLE, REWRITE, step=1)
+            sent = deployment.requests()
+            again = await engine.score(SAMPLE, REWRITE, step=1)
+            await close(engine)
+            assert (again["score"], again["abstained"], again["reason"]) == (0.0, 1.0, AbstainReason.RECORD)
+            assert deployment.requests() == sent
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("name", START_CASES)
+def test_a_run_without_a_record_does_not_start(name: str, tmp_path: Path) -> None:
+    broken = START_CASES[name](tmp_path / "run")
+
+    async def start() -> None:
+        async with Deployment(tmp_path / "run") as deployment:
+            with pytest.raises((BadInput, OSError)) as error:
+                deployment.engine()
+            assert str(broken) in str(error.value) and "\n" not in str(error.value)
+            assert deployment.requests() == 0
+
+    asyncio.run(start())
+
+
+STOPS = "`record_failed`, nothing further is asked for"
+# (shown by, what goes wrong, outcome, scored): faults of files are played where the files are made.
+FILES = [
+    (
+        "ledger::test_a_file_cut_short_is_named_and_left_alone",
+        "ledger cut short, at 12 lengths",
+        "does not start",
+        "no",
+    ),
+    ("ledger::test_a_file_overwritten_in_the_middle", "ledger overwritten in the middle", "does not start", "no"),
+    ("ledger::test_other_files_are_no_ledgers", "another file in the ledger's place", "does not start", "no"),
+    ("ledger::test_a_newer_version_is_left_alone", "ledger of a newer version", "does not start", "no"),
+    (
+        "ledger::test_a_log_without_its_file_is_not_read_into_a_new_one",
+        "ledger gone, -wal left",
+        "does not start",
+        "no",
+    ),
+    ("ledger::test_damage_done_while_it_is_in_use_stops_it", "ledger emptied while in use", STOPS, "no"),
+    ("ledger::test_a_file_locked_for_too_long_stops_the_run", "ledger locked for too long", STOPS, "no"),
+    ("ledger::test_a_full_disk_stops_the_run_and_scores_nothing", "disk full under the ledger", STOPS, "no"),
+    ("ledger::test_a_locked_file_is_waited_for", "ledger locked for a moment", "waits", "yes"),
+    (
+        "ledger::test_killed_at_fifty_moments_no_recorded_row_is_lost",
+        "killed, 50 times",
+        "no recorded call is lost",
+        "—",
+    ),
+    ("ledger::test_killed_while_it_makes_the_file", "killed while the ledger is made", "starts again", "—"),
+    ("rollout_log::test_a_full_disk_leaves_whole_lines", "disk full under the rollout log", "`record_failed`", "no"),
+    ("rollout_log::test_a_killed_process_loses_nothing", "killed, rollout log open", "no logged rollout is lost", "—"),
+]
+
+
+def test_the_tests_that_the_table_names_are_there() -> None:
+    for shown_by, *_ in FILES:
+        file, _, name = shown_by.partition("::")
+        assert f"def {name}(" in TABLE.parent.parent.joinpath(f"tests/test_reward_{file}.py").read_text(
+            encoding="utf-8"
+        )
+
+
 def table() -> str:
     """docs/fault-matrix.md."""
     lines = [
-        "# What a service can do wrong, and what becomes of it",
+        "# What can go wrong, and what becomes of it",
         "",
-        "Each line is a case of `tests/test_reward_fault_matrix.py`, played over real sockets with two tries a call.",
-        "*Outcome* is the failure's kind (`reward.call_records.FailureKind`), or `answer` where nothing is wrong.",
-        "A failure is never a score: the rollout abstains. *Requests* is how many were sent before it was final.",
+        "Rewrite this file with `python tests/test_reward_fault_matrix.py`: it is that test's table.",
         "",
-        "Rewrite this file with `python tests/test_reward_fault_matrix.py`.",
+        "## One call to a service",
         "",
-        "| service | case | outcome | requests |",
-        "|---|---|---|---|",
+        "Played over real sockets with two tries a call. *Outcome* is the failure's kind",
+        "(`reward.call_records.FailureKind`) and the reason with which the rollout abstains, or `answer` where nothing",
+        "is wrong. *Requests* is how many were sent before it was final.",
+        "",
+        "| service | what goes wrong | outcome | requests | scored |",
+        "|---|---|---|---|---|",
     ]
     for case in CASES:
-        outcome = f"`{case.expected}`" if isinstance(case.expected, FailureKind) else "answer"
-        lines.append(f"| {case.service} | {case.name} | {outcome} | {case.requests} |")
+        outcome, scored = "answer", "yes"
+        if isinstance(case.expected, FailureKind):
+            outcome, scored = f"`{case.expected}` → `{ABSTAINS[case.service.partition(',')[0]]}`", "no"
+        elif case.name.startswith("forged"):
+            outcome = f"answer: {case.expected:g}, the grade of its own text"
+        lines.append(f"| {case.service} | {case.name} | {outcome} | {case.requests} | {scored} |")
     failures = sum(isinstance(case.expected, FailureKind) for case in CASES)
-    lines += ["", f"{len(CASES)} cases: {failures} failures, 0 of them scored."]
+    lines += [
+        "",
+        "## A rollout, from end to end",
+        "",
+        "`RewardEngine.score` with retrieval, baseline and judge on real sockets, one try a call. The rollout's",
+        "`score` is 0 with `abstained` 1, no part of it counts. Once the fault is mended the same rollout is scored as",
+        "if nothing had been, and of all requests only those *in vain* are sent again. *Goes on*: by itself.",
+        "",
+        "| what fails | how | outcome | requests in vain | goes on | scored |",
+        "|---|---|---|---|---|---|",
+    ]
+    for played in ENGINE_CASES:
+        outcome = f"`{played.failure}` → `{played.reason}`" if played.failure else f"`{played.reason}`"
+        goes_on = "after a restart" if played.resumes else "yes"
+        lines.append(f"| {played.fails} | {played.name} | {outcome} | {played.in_vain} | {goes_on} | no |")
+    lines += ["", "## The run's files", "", "| what goes wrong | outcome | shown by | scored |", "|---|---|---|---|"]
+    started = [
+        ("fault_matrix::test_a_run_without_a_record_does_not_start", name, "does not start", "no")
+        for name in START_CASES
+    ]
+    for shown_by, name, outcome, scored in started + FILES:
+        lines.append(f"| {name} | {outcome} | `tests/test_reward_{shown_by.replace('::', '.py::')}` | {scored} |")
+    total = len(CASES) + len(ENGINE_CASES) + len(START_CASES) + len(FILES)
+    failed = failures + len(ENGINE_CASES)
+    lines += ["", f"{total} cases. {failed} calls and rollouts failed; 0 of them were scored."]
     return "\n".join(lines) + "\n"
 
 
