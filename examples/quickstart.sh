@@ -80,14 +80,14 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 }
 
 if [ -z "$beir" ]; then
-  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) practice=() texts=()
+  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) practice=() texts=() prompts_per_update=8
   size=(recipe.sft.epochs="${sft_epochs:-14}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir hard_share=0 apart=() practice=(word copy) texts=("$beir/corpus.jsonl")
+  tenant=beir kb=$beir hard_share=0 apart=() practice=(word copy) texts=("$beir/corpus.jsonl") prompts_per_update=16
   word_tasks=${word_tasks:-45000} copy_tasks=${copy_tasks:-24000} words=${words:-6000} hidden=${hidden:-192} layers=${layers:-4}
-  size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=3e-4)
+  size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=1e-4)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
@@ -98,7 +98,7 @@ if [ "$algorithm" = grpo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
   # (sampling from the whole distribution, the two agree to 0.9999).
   economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true
-    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update=8 recipe.rl.micro_batch=64)
+    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update="$prompts_per_update" recipe.rl.micro_batch=64)
 else
   economy=(recipe.rl.prompts_per_step=128 recipe.rl.prompts_per_update=64 recipe.rl.micro_batch=64 actor_rollout_ref.actor.ppo_epochs=2
     trainer.critic_warmup=5)

@@ -23,8 +23,6 @@ PACKAGES = ("verl", "vllm", "torch", "transformers", "ray")
 # may change between a run and its continuation.
 _DECIDING = (
     "algorithm",
-    "recipe.rl",
-    "recipe.sft",
     "rewriter.reward",
     "rewriter.judge",
     "rewriter.tenant.tenant_id",
@@ -47,7 +45,7 @@ LARGEST_HASHED = 2**30  # bytes; of larger weights the size stands for the conte
 def run_record(name: str, config: DictConfig) -> dict[str, Any]:
     """Hashes of the deciding settings, the data and the starting weights; the length asked for; versions."""
     chosen = OmegaConf.create({})
-    for key in _DECIDING:
+    for key in (f"recipe.{config.recipe.trainer}", *_DECIDING):
         value = OmegaConf.select(config, key)
         if value is not None:
             OmegaConf.update(chosen, key, value, force_add=True)

@@ -52,6 +52,11 @@ def test_an_unfinished_run_goes_on_even_with_the_service_elsewhere(run):
     assert not check_output(run.folder, run("rewriter.tenant.rag.url=http://127.0.0.1:9", "recipe.sft.micro_batch=2"))
 
 
+def test_the_other_trainers_settings_do_not_matter(run):
+    finish(run.folder, run("model=tiny"))
+    assert check_output(run.folder, run("model=tiny", "recipe.rl.actor_lr=0.5"))
+
+
 def test_a_start_that_failed_before_its_first_checkpoint_locks_nothing(run):
     start(run.folder, run())
     (run.folder / "latest_checkpointed_iteration.txt").unlink()
