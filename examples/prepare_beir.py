@@ -50,14 +50,18 @@ class KeywordBaseline:
             self._texts += 1
 
     def rewrite(self, query: str, description: str, length: int) -> str:
-        """The query and, as far as `length` characters allow, the heaviest words that only the description holds."""
+        """The query and, as far as `length` characters allow, the heaviest words that only the description holds, in
+        the description's order: retrieval hardly minds it, and a model learns to copy forwards before it learns to sort.
+        """
         rewrite = query.rstrip("？?。！! ")[:length] or query[:length]
         counts = Counter(word for word in words(description) if word not in rewrite)
         weight = {word: n * log((self._texts + 1) / (self._frequency[word] + 0.5)) for word, n in counts.items()}
+        room, chosen = length - len(rewrite), set()
         for word in sorted(counts, key=lambda word: (-weight[word], word)):
-            if len(rewrite) + 1 + len(word) <= length:
-                rewrite += f" {word}"
-        return rewrite
+            if 1 + len(word) <= room:
+                chosen.add(word)
+                room -= 1 + len(word)
+        return " ".join([rewrite, *(word for word in counts if word in chosen)])
 
 
 def is_held_out(query_id: str) -> bool:

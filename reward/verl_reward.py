@@ -7,6 +7,7 @@ The trainer keeps no more than a flat dict of scalars per rollout, with one key 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,44 @@ from reward.engine import RewardEngine
 from reward.records import Sample
 from reward.settings import parse_settings
 
-
-@lru_cache(maxsize=1)
-def _engine(settings: str, output_dir: str) -> RewardEngine:
-    return RewardEngine(parse_settings(json.loads(settings), "rewriter"), Path(output_dir))
+Score = Callable[[dict[str, Any], str, int], Awaitable[dict[str, float | str]]]
+_last: tuple[Any, str, Score] | None = None
 
 
 @lru_cache(maxsize=1)
-def _actor(settings: str, output_dir: str) -> Any:
+def _engine(settings: str, output_dir: str) -> Score:
+    engine = RewardEngine(parse_settings(json.loads(settings), "rewriter"), Path(output_dir))
+
+    async def score(extra_info: dict[str, Any], completion: str, step: int) -> dict[str, float | str]:
+        return await engine.score(Sample.from_extra_info(extra_info), completion, step)
+
+    return score
+
+
+@lru_cache(maxsize=1)
+def _shared_engine(settings: str, output_dir: str) -> Score:
     from reward.engine_actor import shared_engine  # Ray is there only where a run shares its engine
 
-    return shared_engine(settings, output_dir)
+    actor = shared_engine(settings, output_dir)
+
+    async def score(extra_info: dict[str, Any], completion: str, step: int) -> dict[str, float | str]:
+        fields: dict[str, float | str] = await actor.score.remote(extra_info["sample"], completion, step)
+        return fields
+
+    return score
+
+
+def _score_function(settings: DictConfig | dict[str, Any], output_dir: str) -> Score:
+    """The engine for these settings. verl hands in the very same object with every rollout: resolving it each time
+    costs more CPU than scoring."""
+    global _last
+    if _last is not None and _last[0] is settings and _last[1] == output_dir:
+        return _last[2]
+    values: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    text = json.dumps(values, sort_keys=True)
+    score = (_shared_engine if values["ledger"].get("shared") == "ray" else _engine)(text, output_dir)
+    _last = (settings, output_dir, score)
+    return score
 
 
 async def compute_score(
@@ -49,10 +77,6 @@ async def compute_score(
         `score` and the other fields of `flat_fields`. An abstention has score 0 and `abstained` 1: the sampler takes
         it out of the batch before it can train.
     """
-    values: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
-    text = json.dumps(values, sort_keys=True)
     # In synchronous mode the rollout's weights are those of the step before.
     step = int(extra_info.get("min_global_steps") or 0) + 1
-    if values["ledger"].get("shared") == "ray":
-        return await _actor(text, output_dir).score.remote(extra_info["sample"], solution_str, step)
-    return await _engine(text, output_dir).score(Sample.from_extra_info(extra_info), solution_str, step)
+    return await _score_function(settings, output_dir)(extra_info, solution_str, step)
