@@ -51,7 +51,7 @@ class KeywordBaseline:
 
     def rewrite(self, query: str, description: str, length: int) -> str:
         """The query and, as far as `length` characters allow, the heaviest words that only the description holds, in
-        the description's order: retrieval hardly minds it, and a model learns to copy forwards before it learns to sort.
+        the description's order: retrieval hardly minds it, and a model learns to copy forwards sooner than to sort.
         """
         rewrite = query.rstrip("？?。！! ")[:length] or query[:length]
         counts = Counter(word for word in words(description) if word not in rewrite)
