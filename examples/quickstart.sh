@@ -81,7 +81,7 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 
 if [ -z "$beir" ]; then
   tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) practice=() texts=() prompts_per_update=8
-  size=(recipe.sft.epochs="${sft_epochs:-14}")
+  size=(recipe.sft.epochs="${sft_epochs:-8}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
