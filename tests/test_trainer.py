@@ -188,8 +188,10 @@ def test_two_steps_of_sft(setting):
 
 
 def test_two_steps_of_grpo(setting):
-    output, result = setting.train_rl("fivedoctors_grpo", 2)
+    # A limit that any step breaks: the health rules see what the trainer logs.
+    output, result = setting.train_rl("fivedoctors_grpo", 2, "rewriter.health.kl=1e-12", "rewriter.health.window=2")
     assert_trained(output, result, steps=2)
+    assert "warning: step 2: " in result.stdout and "kl" in (output / "health.jsonl").read_text()
     assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
 
 
