@@ -120,7 +120,7 @@ class Scorer:
         settings = self._tenant.baseline
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            rewrite, trace = await self._baseline.rewrite_traced(sample)
+            rewrite, trace = await self._baseline.rewrite_traced(sample, priority=priority)
             return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
 
         tenant, url = self._tenant.tenant_id, settings.url or ""
