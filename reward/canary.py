@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -30,9 +29,7 @@ from reward.judge_protocol import Comparison
 from reward.ledger import Ledger
 from reward.outcomes import Verdict
 from reward.records import BadInput, Context, Metadata, Record, Sample, first_problem, read_jsonl
-from reward.settings import CanarySettings, JudgeSettings, LedgerSettings, load_tenant
-
-JUDGE_CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config" / "judge"
+from reward.settings import CanarySettings, LedgerSettings, load_judge, load_tenant
 
 _R = TypeVar("_R", bound=Record)
 
@@ -168,26 +165,6 @@ def _winner(answer: Answer) -> int:
 
 def _label(difference: float) -> Label:
     return "a" if difference > 0 else "b" if difference < 0 else "tie"
-
-
-def load_judge(name_or_path: str) -> JudgeSettings:
-    """The judge profile of that name (`recipes/config/judge/<name>.yaml`) or of that YAML file.
-
-    Raises:
-        BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
-    """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = JUDGE_CONFIGS / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in JUDGE_CONFIGS.glob("*.yaml") if p.stem != "none"))
-        raise BadInput(f"judge {name_or_path!r}: no file {path} (known profiles: {known})")
-    try:
-        return JudgeSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    except ValidationError as error:
-        raise BadInput(f"{path}: {first_problem(error)}") from None
 
 
 def print_check(check: CanaryCheck, pairs: Sequence[CanaryPair], judged: Sequence[JudgedPair]) -> None:

@@ -7,7 +7,7 @@ trainer prints its whole configuration and sends it to experiment trackers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,11 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from reward.outcomes import GateReason
 from reward.records import BadInput, first_problem
 
-TENANT_CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config" / "tenant"
+CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config"
+TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_S = TypeVar("_S", bound=_Settings)
 
 
 class FilterSettings(_Settings):
@@ -250,10 +254,7 @@ def parse_settings(values: dict[str, Any], source: str) -> RewriterSettings:
     Raises:
         BadInput: a key is unknown, missing or out of range (names `source` and the key).
     """
-    try:
-        return RewriterSettings.model_validate(values)
-    except ValidationError as error:
-        raise BadInput(f"{source}: {first_problem(error)}") from None
+    return _validated(RewriterSettings, values, source)
 
 
 def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
@@ -262,10 +263,7 @@ def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
     Raises:
         BadInput: a key is unknown, missing or out of range (names `source` and the key).
     """
-    try:
-        return TenantSettings.model_validate(values)
-    except ValidationError as error:
-        raise BadInput(f"{source}: {first_problem(error)}") from None
+    return _validated(TenantSettings, values, source)
 
 
 def load_tenant(name_or_path: str) -> TenantSettings:
@@ -274,14 +272,35 @@ def load_tenant(name_or_path: str) -> TenantSettings:
     Raises:
         BadInput: no such tenant, not YAML, or a key is unknown, missing or out of range.
     """
+    known = sorted(path.stem for path in TENANT_CONFIGS.glob("*.yaml"))
+    return _load(TenantSettings, name_or_path, TENANT_CONFIGS, "tenant", f"known tenants: {', '.join(known)}")
+
+
+def load_judge(name_or_path: str) -> JudgeSettings:
+    """The judge profile of that name (`recipes/config/judge/<name>.yaml`) or of that YAML file.
+
+    Raises:
+        BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
+    """
+    known = sorted(path.stem for path in JUDGE_CONFIGS.glob("*.yaml") if path.stem != "none")
+    return _load(JudgeSettings, name_or_path, JUDGE_CONFIGS, "judge", f"known profiles: {', '.join(known)}")
+
+
+def _load(model: type[_S], name_or_path: str, folder: Path, what: str, known: str) -> _S:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        path = TENANT_CONFIGS / f"{name_or_path}.yaml"
+        path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in TENANT_CONFIGS.glob("*.yaml")))
-        raise BadInput(f"tenant {name_or_path!r}: no file {path} (known tenants: {known})")
+        raise BadInput(f"{what} {name_or_path!r}: no file {path} ({known})")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    return parse_tenant(values, str(path))
+    return _validated(model, values, str(path))
+
+
+def _validated(model: type[_S], values: Any, source: str) -> _S:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {first_problem(error)}") from None

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.call_records import CallTrace, FailureKind, ServiceFailure
-from reward.canary import load_judge
 from reward.judge import PROMPTS
 from reward.judge_costs import cost_bound, cost_cny, reported_usage, token_bound
 from reward.judge_protocol import (
@@ -26,7 +25,7 @@ from reward.judge_protocol import (
 )
 from reward.outcomes import Verdict
 from reward.records import Context, Metadata, Sample
-from reward.settings import JudgeSettings, PriceSettings
+from reward.settings import JudgeSettings, PriceSettings, load_judge
 
 GRADES = {"改写质量": 4, "领域适配": 3, "意图保持": 5, "可检索性": 4}
 VERDICT = {"评分理由": "清楚", **GRADES}

@@ -19,13 +19,12 @@ import pytest
 from examples.make_tiny_model import main as make_tiny_model
 from reward.call_records import FailureKind, ServiceFailure
 from reward.calls import Calls
-from reward.canary import load_judge
 from reward.judge import PROMPTS, Judge
 from reward.judge_protocol import DELIMITERS
 from reward.ledger import Ledger
 from reward.outcomes import Judgement
 from reward.records import Context, Metadata, Sample
-from reward.settings import LedgerSettings, load_tenant
+from reward.settings import LedgerSettings, load_judge, load_tenant
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 300
