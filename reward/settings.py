@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from reward.data_settings import (
+    AugmentSettings,
+    DeidentifySettings,
+    FilterSettings,
+    SourceSettings,
+    StrictSettings,
+)
 from reward.outcomes import GateReason
 from reward.records import BadInput, first_problem
 
@@ -19,23 +26,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "config"
 TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_S = TypeVar("_S", bound=StrictSettings)
 
 
-_S = TypeVar("_S", bound=_Settings)
-
-
-class FilterSettings(_Settings):
-    """Which rows of an export are good enough to imitate (spec 1, "Cleaning"). Lengths in characters, inclusive."""
-
-    min_top1_score: float = Field(0.6, ge=0, le=1)
-    query_length: tuple[int, int] = (2, 200)
-    rewrite_length: tuple[int, int] = (2, 500)
-    max_length_ratio: float = Field(5.0, gt=0)
-
-
-class ServiceSettings(_Settings):
+class ServiceSettings(StrictSettings):
     """How patiently and how hard one service is called. Times in seconds.
 
     `timeout` is for a whole attempt, from the first byte sent to the last one read. `hedge_after`: an attempt that has
@@ -73,7 +67,7 @@ class BaselineSettings(ServiceSettings):
     max_concurrency: int = Field(5, ge=1)
 
 
-class TenantSettings(_Settings):
+class TenantSettings(StrictSettings):
     """All that distinguishes one tenant from another: configuration, never code."""
 
     tenant_id: str
@@ -81,12 +75,15 @@ class TenantSettings(_Settings):
     system_prompt: str
     synonyms: dict[str, list[str]] = Field(default_factory=dict)
     protected_terms: list[str] = Field(default_factory=list)
+    sources: SourceSettings = SourceSettings()
     filters: FilterSettings = FilterSettings()
+    deidentify: DeidentifySettings = DeidentifySettings()
+    augment: AugmentSettings = AugmentSettings()
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
 
 
-class LengthSettings(_Settings):
+class LengthSettings(StrictSettings):
     """Rewrite length in characters: above `target` each one costs `penalty`; above `cap` the gate closes."""
 
     target: int = Field(60, ge=1)
@@ -100,14 +97,14 @@ class LengthSettings(_Settings):
         return self
 
 
-class BreakerSettings(_Settings):
+class BreakerSettings(StrictSettings):
     """Stop the run when more than `max_abstained` of the last `window` rollouts could not be scored."""
 
     max_abstained: float = Field(0.05, ge=0, le=1)
     window: int = Field(256, ge=1)
 
 
-class RewardSettings(_Settings):
+class RewardSettings(StrictSettings):
     """How a rewrite is scored. `formula` names a preset of `reward.formulas`."""
 
     formula: Literal["v1", "v2"] = "v2"
@@ -123,7 +120,7 @@ class RewardSettings(_Settings):
     baseline_label: str = "32b"
 
 
-class PriceSettings(_Settings):
+class PriceSettings(StrictSettings):
     """Price of a model per million tokens, in the currency its provider bills in."""
 
     currency: Literal["CNY", "USD"]
@@ -132,7 +129,7 @@ class PriceSettings(_Settings):
     output: float = Field(ge=0)
 
 
-class ListwiseSettings(_Settings):
+class ListwiseSettings(StrictSettings):
     """Candidates of one prompt that arrive within `window` seconds of the first share one call, at most `candidates`
     of them."""
 
@@ -175,7 +172,7 @@ class JudgeSettings(ServiceSettings):
     price: PriceSettings
 
 
-class BudgetLimits(_Settings):
+class BudgetLimits(StrictSettings):
     """What may be spent at most; `None` is no limit. Money in yuan."""
 
     cny: float | None = Field(None, ge=0)
@@ -183,7 +180,7 @@ class BudgetLimits(_Settings):
     tokens: int | None = Field(None, ge=0)
 
 
-class LedgerSettings(_Settings):
+class LedgerSettings(StrictSettings):
     """Where every call to a service is recorded, and what the paid ones may cost.
 
     `path` is a SQLite file, shared by all runs that name the same one; `run_id` is whose budget a call counts against.
@@ -199,7 +196,7 @@ class LedgerSettings(_Settings):
     shared: Literal["process", "ray"] = "process"
 
 
-class HealthSettings(_Settings):
+class HealthSettings(StrictSettings):
     """When the trainer's own figures call for a warning (spec 1, "Monitored every step"), and whether it stops the run.
 
     Falls, rises and drifts compare the last `window` steps with the `window` before (`reward.health` says how).
@@ -216,7 +213,7 @@ class HealthSettings(_Settings):
     stop: bool = False
 
 
-class CanarySettings(_Settings):
+class CanarySettings(StrictSettings):
     """Human-labelled pairs that the judge grades again every `every_steps` steps: is it still the judge it was?
 
     `drift` is the fall of agreement (Cohen's kappa) from the first check that raises the alarm.
@@ -227,7 +224,7 @@ class CanarySettings(_Settings):
     drift: float = Field(0.2, gt=0)
 
 
-class RewriterSettings(_Settings):
+class RewriterSettings(StrictSettings):
     """The `rewriter` node of a recipe: the tenant, its reward, the judge and what is recorded and watched."""
 
     tenant: TenantSettings
