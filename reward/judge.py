@@ -7,7 +7,7 @@ What it is asked and what counts as its answer stands in `reward.judge_protocol`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,26 @@ class Judged:
     answers: tuple[Answer, ...]
 
 
+@dataclass(frozen=True)
+class BaselineVotes:
+    """The answers of all gradings of one baseline rewrite."""
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of the gradings that succeeded."""
+        return [Verdict.model_validate(answer.value) for answer in self.answers if isinstance(answer.value, dict)]
+
+    @property
+    def score(self) -> float | ServiceFailure:
+        """The median of the gradings, 1 to 5, or of those that succeeded if at least half did."""
+        verdicts = self.verdicts
+        if 2 * len(verdicts) < len(self.answers):
+            return _failure_among(self.answers)
+        return median(verdict.overall for verdict in verdicts)
+
+
 class Judge:
     """Judges for one tenant. Use it from a single event loop; close it with `aclose`. `service` is model and version.
 
@@ -69,31 +89,30 @@ class Judge:
     async def judge(self, sample: Sample, policy: str, baseline: str, *, priority: float = 0.0) -> Judged:
         """The policy's rewrite of `sample` against the baseline's.
 
-        Pointwise and listwise: the policy's rewrite is graded once; the baseline's score is the median of
-        `baseline_votes` gradings, or of those that succeeded if at least half did. Pairwise: the preference counts only
-        when it holds in both orders. Rewrites that differ in spacing, case or width alone are the same text: they tie,
-        and cost no grading beyond the baseline's (pairwise: beyond one call for the grade of intent).
+        Pointwise and listwise: the policy's rewrite is graded once, the baseline's as in `grade_baseline`. Pairwise:
+        the preference counts only when it holds in both orders. Rewrites that differ in spacing, case or width alone
+        are the same text: they tie, and cost no grading beyond the baseline's (pairwise: beyond one call for the grade
+        of intent).
         """
         same = normalise(policy) == normalise(baseline)
         if self._settings.mode == "pairwise":
             return await self._judge_pair(sample, baseline if same else policy, baseline, priority)
-        votes = [("vote", number) for number in range(self._settings.baseline_votes)]
-        asked = [self.grade(sample, baseline, vote, priority=priority) for vote in votes]
+        asked = self._votes(sample, baseline, priority)
         if not same:
             asked.append(self.grade(sample, policy, _FIRST_VOTE, priority=priority))
         answers = tuple(await asyncio.gather(*asked))
-        baselines = [Verdict.model_validate(a.value) for a in answers[: len(votes)] if isinstance(a.value, dict)]
+        votes = BaselineVotes(answers[: self._settings.baseline_votes])
         policy_value = None if same else answers[-1].value
-        if isinstance(policy_value, ServiceFailure) or 2 * len(baselines) < len(votes):
+        baseline_score = votes.score
+        if isinstance(policy_value, ServiceFailure) or isinstance(baseline_score, ServiceFailure):
             return Judged(_failure_among(answers), answers)
-        baseline_score = median(verdict.overall for verdict in baselines)
-        verdict = baselines[0] if policy_value is None else Verdict.model_validate(policy_value)
+        verdict = votes.verdicts[0] if policy_value is None else Verdict.model_validate(policy_value)
         judgement = Judgement(
             mode=self._settings.mode,
             policy=verdict,
             policy_score=baseline_score if same else verdict.overall,
             baseline_score=baseline_score,
-            intent=median(verdict.intent for verdict in baselines) if same else verdict.intent,
+            intent=median(verdict.intent for verdict in votes.verdicts) if same else verdict.intent,
         )
         return Judged(judgement, answers)
 
@@ -114,6 +133,15 @@ class Judge:
             intent=fmean((as_a.a.intent, as_b.b.intent)),
         )
         return Judged(judgement, answers)
+
+    async def grade_baseline(self, sample: Sample, baseline: str, *, priority: float = 0.0) -> BaselineVotes:
+        """The baseline's rewrite, graded `baseline_votes` times (pointwise, listwise): once per prompt ever, since all
+        further askers find the answers in the ledger."""
+        return BaselineVotes(tuple(await asyncio.gather(*self._votes(sample, baseline, priority))))
+
+    def _votes(self, sample: Sample, baseline: str, priority: float) -> list[Coroutine[Any, Any, Answer]]:
+        rounds = [("vote", number) for number in range(self._settings.baseline_votes)]
+        return [self.grade(sample, baseline, round_, priority=priority) for round_ in rounds]
 
     async def grade(self, sample: Sample, rewrite: str, round_: Sequence[Any], *, priority: float = 0.0) -> Answer:
         """The `Verdict` of one rewrite as JSON, alone or together with others of the same prompt (mode `listwise`).

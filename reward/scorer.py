@@ -9,23 +9,19 @@ from __future__ import annotations
 import time
 from asyncio import gather
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reward import formulas
-from reward.baseline import BaselineClient
-from reward.call_records import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
+from reward.call_records import Answer, FailureKind, ServiceFailure
 from reward.calls import Calls
 from reward.combination import check_text, combine
 from reward.judge import Judge, Judged
 from reward.ledger import Ledger
 from reward.outcomes import Abstained, AbstainReason, Evidence, Outcome, Rollout, Scored
-from reward.rag_client import RagClient
-from reward.records import Hit, Sample
+from reward.records import Sample
 from reward.settings import RewriterSettings
-
-KEPT_HITS = 3
+from reward.tenant_services import TenantServices
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,10 @@ class Scorer:
     """
 
     def __init__(self, settings: RewriterSettings):
-        self._settings, self._tenant, self._reward = settings, settings.tenant, settings.reward
+        self._tenant, self._reward = settings.tenant, settings.reward
         self._ledger = Ledger(settings.ledger)
         self.calls = Calls(self._ledger)
-        self._rag = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
-        self._baseline = BaselineClient(settings.tenant.baseline, settings.tenant.tenant_id)
+        self._services = TenantServices(settings.tenant, settings.reward.top_k, self.calls)
         self.judge: Judge | None = None
         if settings.judge is not None:
             self.judge = Judge(settings.judge, settings.tenant, settings.ledger.cny_per_usd, self.calls)
@@ -117,15 +112,7 @@ class Scorer:
     async def _baseline_rewrite(self, sample: Sample, priority: float, answers: list[Answer]) -> str | ServiceFailure:
         if sample.candidates.baseline:
             return sample.candidates.baseline
-        settings = self._tenant.baseline
-
-        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            rewrite, trace = await self._baseline.rewrite_traced(sample, priority=priority)
-            return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
-
-        tenant, url = self._tenant.tenant_id, settings.url or ""
-        key = content_key("baseline", url, tenant, sample.original_query, sample.context.model_dump())
-        answer = await self.calls.once(Call(CallKind.BASELINE, key, url, tenant), ask)
+        answer = await self._services.rewrite(sample, priority=priority)
         answers.append(answer)
         return answer.value if isinstance(answer.value, ServiceFailure) else str(answer.value["rewritten_query"])
 
@@ -134,40 +121,15 @@ class Scorer:
     ) -> Evidence | ServiceFailure:
         if not rewrite:
             return Evidence()
-        rag, tenant, top_k = self._tenant.rag, self._tenant.tenant_id, self._reward.top_k
-
-        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            found, trace = await self._rag.retrieve_traced(
-                sample.original_query,
-                sample.context,
-                rewritten_query=rewrite,
-                top_k=top_k,
-                score_threshold=0.0,
-                priority=priority,
-            )
-            if isinstance(found, ServiceFailure):
-                return found, trace
-            return evidence_of(found.hits, sample.relevant_doc_ids).model_dump(exclude_none=True), trace
-
-        # Not the sample's id: exports number their rows from 1 each.
-        service = (rag.url, tenant, rag.kb_name, rag.kb_version, top_k)
-        asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
-        answer = await self.calls.once(Call(CallKind.RAG, content_key("rag", service, asked), rag.url, tenant), ask)
+        answer = await self._services.retrieve(sample, rewrite, priority=priority)
         answers.append(answer)
         return answer.value if isinstance(answer.value, ServiceFailure) else Evidence.model_validate(answer.value)
 
     async def aclose(self) -> None:
-        await self._rag.aclose()
-        await self._baseline.aclose()
+        await self._services.aclose()
         if self.judge is not None:
             await self.judge.aclose()
         self._ledger.close()
-
-
-def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
-    """What is kept of a retrieval's hits, in the service's order."""
-    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
-    return Evidence(top_hits=top, rank=formulas.relevant_rank(hits, relevant))
 
 
 def _found(evidence: Evidence | ServiceFailure) -> Evidence | None:
