@@ -35,7 +35,7 @@ from rich.table import Table
 
 from benchmarks.loopback_services import Services, loopback_services
 from benchmarks.reward_traffic import make_sample
-from data_prep.build_rl import write_dataset
+from data_prep.build_rl import write_split
 from reward.records import BadInput
 from reward.settings import load_tenant
 
@@ -127,7 +127,8 @@ def _prepare(out: Path) -> tuple[Path, Path]:
     data, model = out / "data", out / "tiny"
     tenant = load_tenant(TENANT)
     samples = [make_sample(prompt, prompt) for prompt in range(16 * PROMPTS_PER_STEP)]
-    write_dataset(data, "split", {"train": samples, "val": samples[:8]}, tenant, {}, [], 0.0)
+    write_split(data, "train", lambda: samples, tenant)
+    write_split(data, "val", lambda: samples[:8], tenant)
     make = ["-m", "examples.make_tiny_model", "--tenant", TENANT, "--text", str(data / "rl_train.jsonl")]
     _run([sys.executable, *make, "--out", str(model)], out / "model.log")
     return data, model

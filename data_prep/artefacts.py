@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ import reward.records
 from reward.records import replacing, write_atomically
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_LIBRARIES = ("sales-rag-rewriter", "jieba", "pandas", "pyarrow", "python-calamine", "xlsxwriter")
+_LIBRARIES = ("sales-rag-rewriter", "duckdb", "jieba", "pyarrow", "python-calamine", "xlsxwriter")
+_ROW_GROUP = 10_000
 
 
 def file_sha256(path: Path) -> str:
@@ -49,10 +51,35 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2)])
 
 
-def write_parquet(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-    """Also without rows: the file then holds the schema alone."""
-    with replacing(path) as partial:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), partial)
+@contextmanager
+def writing_lines(path: Path) -> Iterator[Callable[[str], None]]:
+    """Yields what appends a line to `path`, which appears once the block ends well."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
+
+        def append(line: str) -> None:
+            out.write(line + "\n")
+
+        yield append
+
+
+@contextmanager
+def writing_parquet(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what appends a row to `path`, which appears once the block ends well; without rows it holds the schema
+    alone."""
+    waiting: list[dict[str, Any]] = []
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema) as out:
+
+        def flush() -> None:
+            out.write_table(pa.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        def append(row: dict[str, Any]) -> None:
+            waiting.append(row)
+            if len(waiting) == _ROW_GROUP:
+                flush()
+
+        yield append
+        flush()
 
 
 def point_latest(pointer: Path, target: Path) -> None:

@@ -1,12 +1,8 @@
-"""Turns a BVT export into the RL data set: queries to compete on, each with the rewrite of the deployed rewriter.
+"""Turns BVT exports and production logs into the RL data set: queries to compete on, each with the rewrite of the
+deployed rewriter.
 
     python -m data_prep.build_rl --input test_sft.xlsx --tenant fivedoctors --out data/rl/fivedoctors
     python -m data_prep.build_rl --input held_out.xlsx --tenant fivedoctors --out data/rl/fivedoctors --split test
-
-In DIR, for each split built: `rl_<split>.jsonl` (canonical samples, each once), `rl_<split>.parquet` (verl); and
-`rl_dataset_<mode>.json` (header, funnel and manifest), `rl_quarantine_<mode>.jsonl`. `--split auto` makes train and
-val, 90/10 by group: the test split comes from a BVT run of its own, over queries that nobody trained on. A fixed split
-takes every row and leaves the other splits' files alone.
 """
 
 from __future__ import annotations
@@ -14,35 +10,39 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 
-from data_prep.artefacts import (
-    MESSAGES,
-    code_sha256,
-    file_sha256,
-    is_current,
-    settings_sha256,
-    write_manifest,
-    write_parquet,
+from data_prep.artefacts import MESSAGES, file_sha256, is_current, write_manifest, writing_lines, writing_parquet
+from data_prep.clean import competition_steps
+from data_prep.dataset import (
+    Dataset,
+    Purpose,
+    add_arguments,
+    context_of,
+    describe_request,
+    hits_of,
+    metadata_of,
+    selected,
+    write_quarantine,
+    write_reports,
 )
-from data_prep.bvt_row import BvtRow
-from data_prep.clean import Stage, apply_filters, competition_filters, deduplicate, normalise_row
 from data_prep.messages import build_messages
-from data_prep.read_sources import Source, read_rows, write_quarantine
-from data_prep.split import RL_SHARES, Split, assign_split, group_key
-from data_prep.stats import funnel_table, read_stage
-from reward.records import BadInput, Candidates, RetrievalResults, Sample, write_samples
+from data_prep.sources import find_files
+from data_prep.split import RL_SHARES, Split
+from reward.records import BadInput, Candidates, RetrievalResults, Sample
 from reward.settings import TenantSettings, load_tenant
 
-DATASET_NAME = "sales_rag_query_rewrite_rl"
-DATASET_VERSION = "1.0"
+PURPOSE = Purpose(
+    "sales_rag_query_rewrite_rl",
+    "1.0",
+    "Competition: queries with their context, and what the deployed rewriter made of them, to be beaten.",
+)
 REQUIRED = ("original_query", "rewritten_query", "success")
 _SCHEMA = pa.schema(
     [
@@ -53,6 +53,27 @@ _SCHEMA = pa.schema(
         ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string()), ("sample", pa.string())])),
     ]
 )
+
+_QUERY_IDS = "SELECT DISTINCT query_id FROM rows JOIN kept USING (id)"
+
+_MANUAL = """\
+what is kept
+  Rows that succeeded and are of sane length, hard ones and those without a recorded rewrite included; of duplicates
+  and near-duplicates one that has a rewrite. Personal data is masked. rows in = rows kept + rows quarantined, always.
+
+what is written to DIR, for each split built
+  rl_<split>.jsonl               canonical samples, each once
+  rl_<split>.parquet             for verl
+and for the build (<mode> is the --split given)
+  rl_dataset_<mode>.json         header and manifest: hashes of input, settings, code, outputs
+  rl_quarantine_<mode>.jsonl     file, sheet, row, step, reason of every row left out
+  rl_stats_<mode>.json, .html, RL_DATA_CARD_<mode>.md
+  --split auto makes train and val, 90/10 by query: the test split comes from a BVT run of its own, over queries that
+  nobody trained on. A fixed split takes every row and leaves the other splits' files alone.
+
+exit codes
+  0 written, or nothing to do; 2 bad input, in one line
+"""
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
@@ -77,34 +98,19 @@ def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
     return {query_id: tuple(doc_ids) for query_id, doc_ids in relevant.items()}
 
 
-def build_samples(
-    source: Source, tenant: TenantSettings, qrels: Mapping[str, tuple[str, ...]], split: str, seed: int
-) -> tuple[list[Sample], list[Stage]]:
-    """Clean, numbered samples in source order, each with its split, and the funnel that led to them.
-
-    Args:
-        split: "auto" (train/val 90/10 by group), or the one split that takes every row.
-    """
-    rows, stages = apply_filters([normalise_row(row) for row in source.rows], competition_filters(tenant.filters))
-    rows, last = deduplicate(rows, worth=lambda row: bool(row.rewritten_query))
-    samples = [_sample(row, n, tenant, qrels, split, seed) for n, row in enumerate(rows, start=1)]
-    return samples, [read_stage(source), *stages, last]
-
-
-def _sample(
-    row: BvtRow, n: int, tenant: TenantSettings, qrels: Mapping[str, tuple[str, ...]], split: str, seed: int
-) -> Sample:
-    fixed: dict[str, Split] = {"train": "train", "test": "test"}
-    own = fixed.get(split) or assign_split(group_key(row.original_query, row.context), RL_SHARES, seed)
-    return Sample(
-        sample_id=f"{tenant.short_id}_rl_{n:03d}",
-        original_query=row.original_query,
-        context=row.context,
-        metadata=row.metadata(tenant.tenant_id, own),
-        candidates=Candidates(baseline=row.rewritten_query),
-        retrieval_results=RetrievalResults(baseline=row.recall_results),
-        relevant_doc_ids=qrels.get(row.query_id, ()),
-    )
+def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split) -> Iterator[Sample]:
+    """Numbered in source order over all splits."""
+    tenant = dataset.tenant
+    for row in dataset.rows(split):
+        yield Sample(
+            sample_id=f"{tenant.short_id}_rl_{row['n']:03d}",
+            original_query=row["original_query"],
+            context=context_of(row),
+            metadata=metadata_of(row, tenant, split),
+            candidates=Candidates(baseline=row["rewritten_query"]),
+            retrieval_results=RetrievalResults(baseline=hits_of(row, tenant.deidentify)),
+            relevant_doc_ids=qrels.get(row["query_id"], ()),
+        )
 
 
 def is_hard(sample: Sample) -> bool:
@@ -113,17 +119,14 @@ def is_hard(sample: Sample) -> bool:
     return bool(sample.relevant_doc_ids) and not (hits and hits[0].doc_id in sample.relevant_doc_ids)
 
 
-def repeat_hard(samples: Sequence[Sample], share: float) -> list[Sample]:
-    """The samples, then the hard ones again, whole, as often as brings their share of all rows closest to `share`.
+def hard_repeats(hard: int, of_all: int, share: float) -> int:
+    """How often the hard samples stand in the training rows, so that their share of all rows comes closest to `share`.
 
     Prompts that both rewriters get right teach a competition nothing; it learns faster where the deployed one fails.
     """
-    hard = [sample for sample in samples if is_hard(sample)]
     if not hard or not share:
-        return list(samples)
-    easy = len(samples) - len(hard)
-    times = round(share * easy / ((1 - share) * len(hard)))
-    return [*samples, *hard * max(0, times - 1)]
+        return 1
+    return max(1, round(share * (of_all - hard) / ((1 - share) * hard)))
 
 
 def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str, Any]:
@@ -137,99 +140,114 @@ def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str,
     }
 
 
+def write_split(
+    out: Path, split: Split, again: Callable[[], Iterable[Sample]], tenant: TenantSettings, hard_share: float = 0.0
+) -> tuple[list[Path], Counter[str]]:
+    """`rl_<split>.jsonl` with each sample, `rl_<split>.parquet` with the hard ones repeated.
+
+    Args:
+        again: gives the samples, from the first, each time it is called.
+
+    Returns:
+        The files, and how many `samples`, parquet `rows`, `hard` samples, samples with relevant documents (`judged`)
+        and `without_rewrite` there are.
+    """
+    jsonl, parquet = out / f"rl_{split}.jsonl", out / f"rl_{split}.parquet"
+    counts: Counter[str] = Counter()
+    with writing_lines(jsonl) as write_line, writing_parquet(parquet, _SCHEMA) as write_row:
+        for sample in again():
+            write_line(sample.to_json())
+            write_row(parquet_row(sample, counts["samples"], tenant))
+            counts["samples"] += 1
+            counts["hard"] += is_hard(sample)
+            counts["judged"] += bool(sample.relevant_doc_ids)
+            counts["without_rewrite"] += not sample.candidates.baseline
+        counts["rows"] = counts["samples"]
+        for _ in range(hard_repeats(counts["hard"], counts["samples"], hard_share) - 1):
+            for sample in filter(is_hard, again()):
+                write_row(parquet_row(sample, counts["rows"], tenant))
+                counts["rows"] += 1
+    return [jsonl, parquet], counts
+
+
 def write_dataset(
-    out: Path,
-    mode: str,
-    splits: dict[str, list[Sample]],
-    tenant: TenantSettings,
-    request: dict[str, Any],
-    funnel: Sequence[Stage],
-    hard_share: float,
+    args: argparse.Namespace, dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], request: dict[str, Any]
 ) -> None:
-    """Everything in `out`, the manifest last."""
-    outputs = []
-    for split, samples in splits.items():
-        jsonl, parquet = out / f"rl_{split}.jsonl", out / f"rl_{split}.parquet"
-        write_samples(jsonl, samples)
-        rows = repeat_hard(samples, hard_share) if split == "train" else samples
-        write_parquet(parquet, [parquet_row(s, i, tenant) for i, s in enumerate(rows)], _SCHEMA)
-        outputs += [jsonl, parquet]
-    header = {
-        "dataset_name": DATASET_NAME,
-        "version": DATASET_VERSION,
-        "tenant_id": tenant.tenant_id,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "total_samples": sum(map(len, splits.values())),
-        "splits": {split: len(samples) for split, samples in splits.items()},
-        "funnel": [asdict(stage) for stage in funnel],
-    }
+    """Everything in `args.out`, the manifest last."""
+    out, mode, tenant = args.out, args.split, dataset.tenant
+    outputs, counts = [], {}
+    with dataset.timed("write"):
+        for split in dataset.names:
+            share = args.hard_share if split == "train" else 0.0
+            files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
+            outputs += files
+        outputs.append(write_quarantine(out / f"rl_quarantine_{mode}.jsonl", dataset))
+        names = {
+            "card": f"RL_DATA_CARD_{mode}.md",
+            "json": f"rl_stats_{mode}.json",
+            "html": f"rl_stats_{mode}.html",
+            "quarantine": f"rl_quarantine_{mode}.jsonl",
+        }
+        outputs += write_reports(out, names, dataset, PURPOSE, 0, request)
+    splits = {split: counts[split]["samples"] for split in dataset.names}
+    header = PURPOSE.header(tenant, datetime.now(UTC), splits) | {"seconds": dataset.seconds}
     write_manifest(out / f"rl_dataset_{mode}.json", request, outputs, header)
+    total = sum(counts.values(), Counter[str]())
+    shown = ", ".join(f"{split} {n}" for split, n in splits.items())
+    print(f"samples: {shown}; with relevant documents {total['judged']}; without a rewrite {total['without_rewrite']}")
+    if args.hard_share and "train" in counts:
+        train = counts["train"]
+        print(f"hard prompts: {train['hard']} of train, repeated to {train['rows']} training rows")
 
 
 def _run(args: argparse.Namespace) -> None:
     if not 0 <= args.hard_share < 1:
         raise BadInput(f"--hard-share {args.hard_share}: outside [0, 1)")
     tenant = load_tenant(args.tenant)
-    source = read_rows(args.input, REQUIRED if args.qrels is None else (*REQUIRED, "query_id"))
     qrels = {} if args.qrels is None else read_qrels(args.qrels)
-    request = {
-        "input_sha256": file_sha256(args.input),
+    request = describe_request(args, find_files(args.input), tenant) | {
         "qrels_sha256": None if args.qrels is None else file_sha256(args.qrels),
-        "tenant_sha256": settings_sha256(tenant),
-        "code_sha256": code_sha256(),
-        "seed": args.seed,
-        "split": args.split,
         "hard_share": args.hard_share,
     }
-    if is_current(args.out / f"rl_dataset_{args.split}.json", request):
-        print(f"{args.out}: up to date with {args.input}, nothing to do")
+    if not args.dry_run and is_current(args.out / f"rl_dataset_{args.split}.json", request):
+        print(f"{args.out}: up to date, nothing to do")
         return
-    samples, funnel = build_samples(source, tenant, qrels, args.split, args.seed)
-    names = ("train", "val") if args.split == "auto" else (args.split,)
-    splits = {name: [s for s in samples if s.metadata.split == name] for name in names}
-    Console().print(funnel_table(funnel))
-    judged = sum(bool(s.relevant_doc_ids) for s in samples)
-    hard = sum(map(is_hard, splits.get("train", [])))
-    missing = sum(not s.candidates.baseline for s in samples)
-    counts = ", ".join(f"{name} {len(of_split)}" for name, of_split in splits.items())
-    print(f"samples: {counts}; with relevant documents {judged}; without a recorded rewrite {missing}")
-    if args.hard_share:
-        rows = len(repeat_hard(splits.get("train", []), args.hard_share))
-        print(f"hard prompts: {hard} of train, repeated to {rows} training rows")
-    if source.quarantined:
-        first = source.quarantined[0]
-        print(f"quarantined: {len(source.quarantined)} rows; the first is row {first.row}: {first.reason}")
-    if not samples:
-        raise BadInput(f"{args.input}: no row passes the filters of tenant {tenant.tenant_id}")
-    if qrels and not judged:
-        raise BadInput(f"{args.qrels}: holds none of the query_ids of {args.input}")
-    empty = [name for name, of_split in splits.items() if not of_split]
-    if empty:
-        print(f"warning: no sample in {', '.join(empty)}: too few rows for a 90/10 split")
-    write_quarantine(args.out / f"rl_quarantine_{args.split}.jsonl", source.quarantined)
-    write_dataset(args.out, args.split, splits, tenant, request, funnel, args.hard_share)
+    required = REQUIRED if args.qrels is None else (*REQUIRED, "query_id")
+    # One that has a rewrite to beat is worth more than one that has none.
+    with selected(
+        args, tenant, required, competition_steps(tenant.filters), "(rewritten_query <> '')::INT", RL_SHARES
+    ) as dataset:
+        if qrels and not any(query_id in qrels for (query_id,) in dataset.selection.ask(_QUERY_IDS)):
+            raise BadInput(f"{args.qrels}: holds none of the query_ids of {args.input[0]}")
+        if args.dry_run:
+            print("dry run: nothing written")
+            return
+        write_dataset(args, dataset, qrels, request)
     print(f"written: {args.out}")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_rl",
-        description="Build the RL data set from a BVT export: hard rows stay; canonical JSONL and parquet for verl.",
+        description="Build the RL data set from BVT exports and production logs: read, clean, de-identify, split.",
+        epilog=_MANUAL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", type=Path, required=True, help="BVT export: .xlsx, .xls, .csv or .jsonl")
-    parser.add_argument("--tenant", required=True, help="tenant name, or a tenant YAML file")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--qrels", type=Path, help="BEIR qrels.tsv: relevant documents by query_id")
+    add_arguments(parser)
     parser.add_argument(
-        "--split", choices=("auto", "train", "test"), default="auto", help="auto = train/val 90/10; else all rows in it"
+        "--qrels",
+        type=Path,
+        help="BEIR qrels.tsv: relevant documents by query_id; rewards then measure retrieval, not estimate it",
+    )
+    parser.add_argument(
+        "--split", choices=("auto", "train", "test"), default="auto", help="auto = 90/10 train/val by query"
     )
     parser.add_argument(
         "--hard-share",
         type=float,
         default=0.0,
-        help="repeat training prompts whose recorded first hit is irrelevant up to this share of rows (default: never)",
+        help="repeat training prompts whose recorded first hit is irrelevant up to this share of rows, in [0, 1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0); keep it equal to build_sft's")
     try:
         _run(parser.parse_args(argv))
     except (BadInput, OSError) as problem:

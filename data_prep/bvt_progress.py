@@ -5,8 +5,6 @@ Only answers are kept, never failures: those are asked again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.bvt_row import BvtRow
+from reward.call_records import content_key
 from reward.rag_client import RagAnswer
 from reward.records import Hit
 from reward.settings import TenantSettings
@@ -34,8 +33,9 @@ class RecordedAnswer(BaseModel):
 
 def question_key(row: BvtRow, tenant: TenantSettings) -> str:
     """Names a question to a service: rows that agree in it need one call."""
-    question = [tenant.rag.url, tenant.rag.kb_name, tenant.tenant_id, row.original_query, row.context.model_dump()]
-    return hashlib.sha256(json.dumps(question, ensure_ascii=False).encode()).hexdigest()
+    rag = tenant.rag
+    service = [rag.url, rag.kb_name, rag.kb_version, tenant.tenant_id]
+    return content_key("bvt", service, row.original_query, row.context.model_dump())
 
 
 def read_progress(path: Path) -> dict[str, RecordedAnswer]:

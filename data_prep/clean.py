@@ -1,94 +1,94 @@
-"""Normalising, filtering and de-duplicating rows (spec 1, "Cleaning"). Pure; every step counts what it lets through."""
+"""The steps a row must pass (spec 1, "Cleaning"): what SFT imitates, what RL competes on. Lengths in characters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from datetime import date, timedelta
 
-from data_prep.bvt_row import BvtRow
-from data_prep.normalise import normalise_line, normalise_lines
-from reward.settings import FilterSettings
+from data_prep.selection import Step, quoted
+from reward.data_settings import FilterSettings
+from reward.settings import TenantSettings
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the retention funnel."""
-
-    name: str
-    rows_in: int
-    rows_out: int
+_LOG = "source = 'production_log'"
+_OK = f"CASE WHEN success IS NULL AND {_LOG} THEN rewritten_query <> '' ELSE success END"
+_FAILED = """CASE WHEN success IS NULL THEN 'success is not recorded'
+    WHEN error <> '' THEN 'not a success: ' || error ELSE 'not a success' END"""
 
 
-@dataclass(frozen=True)
-class Filter:
-    name: str
-    keeps: Callable[[BvtRow], bool]
-
-
-def normalise_row(row: BvtRow) -> BvtRow:
-    """A copy of `row` with its texts normalised; only the dialogue keeps its lines."""
-    lines = ("original_query", "user_profile", "history_summary", "rewritten_query")
-    changes: dict[str, Any] = {name: normalise_line(getattr(row, name)) for name in lines}
-    return row.model_copy(update={**changes, "history_context": normalise_lines(row.history_context)})
-
-
-def imitation_filters(settings: FilterSettings) -> list[Filter]:
-    """What SFT learns from: answered, well retrieved, really rewritten, of sane length (characters, inclusive)."""
-    return [
-        Filter("success", lambda r: r.success),
-        Filter(
-            f"top1_score ≥ {settings.min_top1_score:g}",
-            lambda r: r.top1_score is not None and r.top1_score >= settings.min_top1_score,
+def intake_steps(tenant: TenantSettings, since: date | None, until: date | None) -> list[Step]:
+    """Readable, of this tenant, and, for a production log, of these days (both inclusive)."""
+    steps = [
+        Step("readable", "refused = ''", "refused"),
+        Step(
+            "of this tenant",
+            f"tenant_id IN ('', {quoted(tenant.tenant_id)})",
+            "'belongs to tenant ' || tenant_id",
         ),
-        Filter("rewrite present", lambda r: bool(r.rewritten_query)),
-        Filter("rewrite differs", lambda r: r.rewritten_query != r.original_query),
+    ]
+    if since is not None and until is not None:
+        day = "left(timestamp, 10)"
+        inside = f"{day} BETWEEN '{since.isoformat()}' AND '{until.isoformat()}'"
+        steps.append(
+            Step(
+                f"logged {since.isoformat()} to {until.isoformat()}",
+                f"NOT ({_LOG}) OR timestamp = '' OR {inside}",
+                f"'logged on ' || {day}",
+            )
+        )
+    return steps
+
+
+def log_window(
+    newest: date | None, days: int, since: date | None, until: date | None
+) -> tuple[date | None, date | None]:
+    """First and last day of production logs to take: what is asked for, else `days` days up to the newest line."""
+    until = until or newest
+    if until is None:
+        return since, until
+    return since or until - timedelta(days=days - 1), until
+
+
+def imitation_steps(settings: FilterSettings) -> list[Step]:
+    """What SFT learns from: answered, well retrieved, really rewritten, of sane length."""
+    score = f"top1_score >= {settings.min_top1_score}"
+    return [
+        Step("success", _OK, _FAILED),
+        Step(
+            f"top1_score ≥ {settings.min_top1_score:g}",
+            f"{score} OR top1_score IS NULL" if settings.keep_unscored else score,
+            f"""CASE WHEN top1_score IS NULL THEN 'top1_score is not recorded'
+            ELSE 'top1_score ' || round(top1_score, 4) || ' < {settings.min_top1_score:g}' END""",
+        ),
+        Step("rewrite present", "rewritten_query <> ''", "'no rewritten_query'"),
+        Step("rewrite differs", "rewritten_query <> original_query", "'rewritten_query equals original_query'"),
         _query_length(settings),
         _rewrite_length(settings),
-        Filter(
+        Step(
             f"rewrite ≤ {settings.max_length_ratio:g} × query",
-            lambda r: len(r.rewritten_query) <= settings.max_length_ratio * len(r.original_query),
+            f"length(rewritten_query) <= {settings.max_length_ratio} * length(original_query)",
+            "'rewritten_query has ' || length(rewritten_query) || ' characters, the query ' || length(original_query)",
         ),
     ]
 
 
-def competition_filters(settings: FilterSettings) -> list[Filter]:
+def competition_steps(settings: FilterSettings) -> list[Step]:
     """What RL competes on: hard rows stay (no score, no ratio), and so does a row without a recorded rewrite."""
-    return [Filter("success", lambda r: r.success), _query_length(settings), _rewrite_length(settings)]
+    answered = f"CASE WHEN {_LOG} THEN coalesce(success, true) ELSE success END"
+    return [Step("success", answered, _FAILED), _query_length(settings), _rewrite_length(settings)]
 
 
-def _query_length(settings: FilterSettings) -> Filter:
+def _query_length(settings: FilterSettings) -> Step:
     low, high = settings.query_length
-    return Filter(f"query {low}–{high} characters", lambda r: low <= len(r.original_query) <= high)
-
-
-def _rewrite_length(settings: FilterSettings) -> Filter:
-    low, high = settings.rewrite_length
-    return Filter(
-        f"rewrite {low}–{high} characters", lambda r: not r.rewritten_query or low <= len(r.rewritten_query) <= high
+    return Step(
+        f"query {low}–{high} characters",
+        f"length(original_query) BETWEEN {low} AND {high}",
+        "'original_query has ' || length(original_query) || ' characters'",
     )
 
 
-def apply_filters(rows: Sequence[BvtRow], filters: Iterable[Filter]) -> tuple[list[BvtRow], list[Stage]]:
-    """The rows that pass every filter, in order, and what each filter let through."""
-    kept, stages = list(rows), []
-    for step in filters:
-        passed = [row for row in kept if step.keeps(row)]
-        stages.append(Stage(step.name, len(kept), len(passed)))
-        kept = passed
-    return kept, stages
-
-
-def deduplicate(rows: Sequence[BvtRow], worth: Callable[[BvtRow], float]) -> tuple[list[BvtRow], Stage]:
-    """One row for each (query, context), letter case aside: the worthiest, the earliest among equals; in source order.
-
-    The same words in another context are another question, so they stay.
-    """
-    groups = groupby(sorted(rows, key=_identity), key=_identity)
-    best = sorted((max(group, key=worth) for _, group in groups), key=lambda row: row.number)
-    return best, Stage("duplicates removed", len(rows), len(best))
-
-
-def _identity(row: BvtRow) -> tuple[str, str, str, str]:
-    return row.original_query.casefold(), row.user_profile, row.history_summary, row.history_context
+def _rewrite_length(settings: FilterSettings) -> Step:
+    low, high = settings.rewrite_length
+    return Step(
+        f"rewrite {low}–{high} characters",
+        f"rewritten_query = '' OR length(rewritten_query) BETWEEN {low} AND {high}",
+        "'rewritten_query has ' || length(rewritten_query) || ' characters'",
+    )

@@ -61,6 +61,7 @@ ALIASES = {
     "对话摘要": "history_summary",
     "rewrite": "rewritten_query",
     "rewrite_query": "rewritten_query",
+    "改写": "rewritten_query",
     "改写查询": "rewritten_query",
     "改写结果": "rewritten_query",
     "改写后查询": "rewritten_query",

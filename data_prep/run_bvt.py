@@ -1,62 +1,80 @@
-"""Asks the live RAG service every BVT query and writes the answers as `test_sft.xlsx` (columns: `data_prep.bvt_row`).
+"""Asks the live RAG service every BVT query and writes the answers as `test_sft.xlsx`, one row a query.
 
     python -m data_prep.run_bvt --queries queries.jsonl --tenant fivedoctors --out test_sft.xlsx
 
 No rewrite is sent, so the service asks the deployed rewriter: the workbook records what that one does today.
-Answers are kept in `<out>.progress.jsonl` as they come: after a kill, or when some calls failed, the same command asks
-only what has no answer yet. Once every call has succeeded the workbook and its `<out>.manifest.json` stand for
-themselves, and the progress file goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-import httpx
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from data_prep.artefacts import file_sha256, is_current, settings_sha256, write_manifest
+from data_prep.artefacts import file_sha256, is_current, settings_sha256, write_manifest, writing_lines
+from data_prep.asking import AskingBar, Stopped, ask_each, probe, with_options
 from data_prep.bvt_progress import RecordedAnswer, appending, question_key, read_progress, record_answer
-from data_prep.bvt_row import BvtRow
-from data_prep.bvt_workbook import write_workbook
-from data_prep.read_sources import read_rows, write_quarantine
+from data_prep.bvt_queries import Queries, read_queries
+from data_prep.bvt_row import NO_HIT, BvtRow
+from data_prep.bvt_workbook import MOST_ROWS, write_workbook
 from reward.call_records import ServiceFailure
 from reward.rag_client import RagClient
-from reward.records import BadInput, first_problem
+from reward.records import BadInput
 from reward.settings import RagSettings, TenantSettings, load_tenant
 
 TOP_K = 5
 SCORE_THRESHOLD = 0.0
-NO_HIT = "no hit came back"
-_PROBE_SECONDS = 5.0
+
+_MANUAL = """\
+what is read
+  Files and folders: .xlsx .xlsm .xls .csv .jsonl .log, also .gz .zst. A column `query` (original_query, 原始查询, …)
+  must be there; query_id, user_profile, history_summary, history_context and slices are taken when they are.
+  Rows in = rows asked + rows quarantined. Rows that agree in query and context need one call.
+
+what is written
+  <out>                     the workbook, a row for every row asked: original_query, user_profile, history_summary,
+                            rewritten_query, recall_results (JSON), recall_count, top1_score, avg_top3_score, success;
+                            query_id, history_context, slices, error. A call that failed, and one that found nothing,
+                            leaves success FALSE and its reason in `error`; a failed one leaves no counts or scores.
+  <out>.manifest.json       counts, and hashes of input, settings and workbook
+  <out>.quarantine.jsonl    file, sheet, row, reason of every row that could not be asked (only if there are any)
+  <out>.progress.jsonl      the answers as they come, until every call has succeeded
+
+stopping and resuming
+  After Ctrl-C, SIGTERM or kill -9, and when calls have failed, the same command asks only what has no answer yet.
+  A finished workbook is left alone: delete it to ask again.
+
+limits and retries (tenant YAML, `rag`)
+  max_concurrency, requests_per_minute, timeout, attempts, backoff. A minute never sees more requests than allowed,
+  retries included.
+
+examples
+  python -m data_prep.run_bvt --queries bvt/ more.csv --tenant fivedoctors --out test_sft.xlsx --dry-run
+  python -m data_prep.run_bvt --queries bvt.xlsx --tenant chengla --out test_sft.xlsx \\
+      --rag-url http://10.0.0.7:8000 --concurrency 4 --requests-per-minute 120
+
+exit codes
+  0 the workbook is written (calls that failed are counted in the last lines), or there was nothing to do
+  2 bad input, service not reachable, or every call failed: one line says which
+  130, 143 stopped by Ctrl-C or SIGTERM
+"""
 
 
 def answered_row(row: BvtRow, answer: RecordedAnswer | ServiceFailure) -> BvtRow:
-    """`row` with what came back. No hit is no success; a failed call says why in `error`.
+    """`row` with what came back. No hit is no success; a failed call says why in `error` and has no figures.
 
     Scores are the hits' `relevance` (`reranker_score`, else `score`): the first one, and the mean of the first three.
     """
-    asked = BvtRow(
-        number=row.number,
-        original_query=row.original_query,
-        user_profile=row.user_profile,
-        history_summary=row.history_summary,
-        query_id=row.query_id,
-        history_context=row.history_context,
-        slices=row.slices,
-    )
     if isinstance(answer, ServiceFailure):
-        return asked.model_copy(update={"recall_count": 0, "error": answer.reason})
+        return row.model_copy(update={"error": answer.reason})
     scores = [hit.relevance for hit in answer.hits]
-    return asked.model_copy(
+    return row.model_copy(
         update={
             "user_profile": answer.user_profile or row.user_profile,
             "history_summary": answer.history_summary or row.history_summary,
@@ -71,143 +89,149 @@ def answered_row(row: BvtRow, answer: RecordedAnswer | ServiceFailure) -> BvtRow
     )
 
 
-def probe(url: str) -> None:
-    """Any HTTP answer will do.
-
-    Raises:
-        BadInput: nothing answers at `url`, or it is no URL.
-    """
-    try:
-        with httpx.Client(timeout=_PROBE_SECONDS, trust_env=False) as http:
-            http.get(url)
-    except httpx.ReadTimeout:
-        return  # somebody listens; how slow an answer may be is for the calls to judge
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise BadInput(f"RAG service {url} is not reachable: {error or type(error).__name__}") from None
-
-
 async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file: Path) -> tuple[list[BvtRow], int]:
     """The answered rows in order, and the HTTP requests sent.
 
     Answers found in `progress_file` are used, new ones appended to it, each as soon as it is there.
-    """
-    questions = {question_key(row, tenant): row for row in rows}
-    answers: dict[str, RecordedAnswer | ServiceFailure] = dict(read_progress(progress_file))
-    waiting = {key: row for key, row in questions.items() if key not in answers}
-    done = len(questions) - len(waiting)
-    if done:
-        print(f"{done} of {len(questions)} questions are answered already")
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    client = RagClient(tenant.rag, tenant.tenant_id)
-    failed = 0
-    with (
-        appending(progress_file) as record,
-        Progress(*columns, TextColumn("{task.fields[failed]} failed"), console=Console(stderr=True)) as bar,
-    ):
-        task = bar.add_task("", total=len(questions), completed=done, failed=0)
-        queue = iter(waiting.items())
 
-        async def work() -> None:
-            nonlocal failed
-            for key, row in queue:
+    Raises:
+        Stopped: a signal came.
+        OSError: an answer could not be kept.
+    """
+    keys = [question_key(row, tenant) for row in rows]
+    questions = dict(zip(keys, rows, strict=True))
+    answers: dict[str, RecordedAnswer | ServiceFailure] = dict(read_progress(progress_file))
+    waiting = [question for question in questions.items() if question[0] not in answers]
+    done = len(questions) - len(waiting)
+    client = RagClient(tenant.rag, tenant.tenant_id)
+    try:
+        with appending(progress_file) as record, AskingBar(len(questions), done) as bar:
+
+            async def ask(question: tuple[str, BvtRow]) -> None:
+                key, row = question
                 answer = await client.retrieve(
                     row.original_query, row.context, top_k=TOP_K, score_threshold=SCORE_THRESHOLD
                 )
-                if isinstance(answer, ServiceFailure):
-                    failed += 1
-                    answers[key] = answer
-                else:
-                    answers[key] = record_answer(record, key, answer)
-                bar.update(task, advance=1, failed=failed)
+                failed = isinstance(answer, ServiceFailure)
+                answers[key] = answer if isinstance(answer, ServiceFailure) else record_answer(record, key, answer)
+                bar.advance(failed=failed)
 
-        try:
-            await asyncio.gather(*(work() for _ in range(tenant.rag.max_concurrency)))
-        finally:
-            await client.aclose()
-    return [answered_row(row, answers[question_key(row, tenant)]) for row in rows], client.calls
-
-
-def _with_options(tenant: TenantSettings, url: str | None, concurrency: int | None) -> TenantSettings:
-    options = {"url": url, "max_concurrency": concurrency}
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        rag = RagSettings.model_validate({**tenant.rag.model_dump(), **given})
-    except ValidationError as error:
-        raise BadInput(f"command line: {first_problem(error)}") from None
-    return tenant.model_copy(update={"rag": rag})
+            await ask_each(waiting, ask, lambda _: None, at_once=tenant.rag.max_concurrency)
+    finally:
+        await client.aclose()
+    return [answered_row(row, answers[key]) for key, row in zip(keys, rows, strict=True)], client.calls
 
 
 def _run(args: argparse.Namespace) -> None:
-    tenant = _with_options(load_tenant(args.tenant), args.rag_url, args.concurrency)
+    given = load_tenant(args.tenant)
+    pace = {"max_concurrency": args.concurrency, "requests_per_minute": args.requests_per_minute}
+    tenant = given.model_copy(update={"rag": with_options(given.rag, {"url": args.rag_url, **pace})})
     out: Path = args.out
     if out.suffix != ".xlsx":
         raise BadInput(f"{out}: --out must end in .xlsx")
     progress_file = out.with_name(out.name + ".progress.jsonl")
     manifest = out.with_name(out.name + ".manifest.json")
-    source = read_rows(args.queries, ("original_query",))
-    if not source.rows:
-        bad = source.quarantined[0]
-        raise BadInput(f"{args.queries}: no query can be asked; row {bad.row}: {bad.reason}")
+    queries = read_queries(args.queries, tenant.sources)
+    if len(queries.rows) > MOST_ROWS:
+        raise BadInput(f"{len(queries.rows)} queries: a workbook holds {MOST_ROWS}; ask fewer files at a time")
+    _print_reading(queries)
     # How fast and how often we ask does not change what we ask.
-    asked = tenant.rag.model_dump(include={"url", "kb_name"})
-    request = {"input_sha256": file_sha256(args.queries), "tenant_id": tenant.tenant_id, **asked}
-    if not progress_file.exists() and is_current(manifest, request):
-        print(f"{out}: finished for {args.queries}, nothing to do (delete it to ask again)")
+    service = tenant.rag.model_dump(include={"url", "kb_name", "kb_version"})
+    hashes = [file_sha256(file) for file in queries.files]
+    request = {"queries_sha256": hashes, "tenant_id": tenant.tenant_id, **service}
+    finished = not progress_file.exists() and is_current(manifest, request)
+    questions = {question_key(row, tenant) for row in queries.rows}
+    answered = len(questions) if finished else len(questions & read_progress(progress_file).keys())
+    to_ask = len(questions) - answered
+    print(f"different questions {len(questions)}: answered already {answered}, to ask {to_ask}")
+    if args.dry_run:
+        print(f"dry run: nothing asked, nothing written (service {tenant.rag.url}, {_pace(tenant.rag)})")
         return
-    probe(tenant.rag.url)
+    if finished:
+        print(f"{out}: finished, nothing to do (delete it to ask again)")
+        return
+    if to_ask:
+        probe("RAG service", tenant.rag.url)
     start = time.monotonic()
-    rows, calls = asyncio.run(ask_all(source.rows, tenant, progress_file))
-    seconds = time.monotonic() - start
-    failed = [row for row in rows if row.error not in ("", NO_HIT)]
-    scores = [row.top1_score for row in rows if row.top1_score is not None]
-    facts = {
-        "rows": len(rows),
-        "success": sum(row.success for row in rows),
-        "without_hit": sum(row.error == NO_HIT for row in rows),
-        "failed_calls": len(failed),
-        "mean_top1_score": round(fmean(scores), 4) if scores else None,
-    }
+    rows, calls = asyncio.run(ask_all(queries.rows, tenant, progress_file))
+    print(f"{calls} requests in {time.monotonic() - start:.1f} s")
+    facts = _facts(rows)
     write_workbook(out, rows)
-    if source.quarantined:
-        write_quarantine(out.with_name(out.name + ".quarantine.jsonl"), source.quarantined)
-    write_manifest(manifest, request, [out], {**facts, "tenant_sha256": settings_sha256(tenant)})
+    _write_quarantine(out.with_name(out.name + ".quarantine.jsonl"), queries)
+    unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
+    write_manifest(
+        manifest, request, [out], {**queries.accounts, **facts, **unreadable, "tenant_sha256": settings_sha256(tenant)}
+    )
+    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    print(f"written: {out}")
+    failed = [row for row in rows if row.recall_results is None]
     if not failed:
         progress_file.unlink()
-    print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    print(f"written: {out} ({calls} requests in {seconds:.1f} s)")
-    if source.quarantined:
-        first = source.quarantined[0]
-        print(f"quarantined: {len(source.quarantined)} rows; the first is row {first.row}: {first.reason}")
-    if failed and len(failed) == len(rows):
+    elif len(failed) == len(rows):
         raise BadInput(f"RAG service {tenant.rag.url}: every call failed; the first: {failed[0].error}")
-    if failed:
+    else:
         print("run the same command again: it asks the failed ones only")
+
+
+def _facts(rows: Sequence[BvtRow]) -> dict[str, int | float | None]:
+    scores = [row.top1_score for row in rows if row.top1_score is not None]
+    return {
+        "success": sum(row.success for row in rows),
+        "without_hit": sum(row.error == NO_HIT for row in rows),
+        "failed_calls": sum(row.recall_results is None for row in rows),
+        "mean_top1_score": round(fmean(scores), 4) if scores else None,
+    }
+
+
+def _pace(settings: RagSettings) -> str:
+    rate = settings.requests_per_minute
+    return f"at most {settings.max_concurrency} at a time" + (f", {rate} a minute" if rate else "")
+
+
+def _print_reading(queries: Queries) -> None:
+    accounts = queries.accounts
+    print("rows in {rows_in} = asked {asked} + quarantined {quarantined}".format_map(accounts))
+    for file in queries.unreadable:
+        print(f"unreadable: {file.file}: {file.reason}")
+    if queries.quarantined:
+        first = queries.quarantined[0]
+        print(f"quarantined: the first is row {first['row']} of {first['file']}: {first['reason']}")
+
+
+def _write_quarantine(path: Path, queries: Queries) -> None:
+    """Files that could not be read come first, without a row. No file when there is nothing to tell."""
+    path.unlink(missing_ok=True)
+    if queries.quarantined or queries.unreadable:
+        with writing_lines(path) as write:
+            for line in (*map(asdict, queries.unreadable), *queries.quarantined):
+                write(json.dumps(line, ensure_ascii=False))
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.run_bvt",
-        description="Ask the live RAG service every query of FILE and write the answers as an xlsx; resumable.",
+        description=__doc__,
+        epilog=_MANUAL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--queries",
-        type=Path,
-        required=True,
-        help=".jsonl, .csv or .xlsx with query (or original_query) and, when known, query_id, user_profile, "
-        "history_summary, history_context, slices",
-    )
+    parser.add_argument("--queries", type=Path, required=True, nargs="+", metavar="PATH", help="files and folders")
     parser.add_argument("--tenant", required=True, help="tenant name, or a tenant YAML file")
-    parser.add_argument("--out", type=Path, required=True, help="the workbook to write (.xlsx)")
-    parser.add_argument("--rag-url", help="instead of the tenant's rag.url")
-    parser.add_argument("--concurrency", type=int, help="calls in flight, instead of the tenant's rag.max_concurrency")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the workbook to write (.xlsx)")
+    parser.add_argument("--rag-url", metavar="URL", help="instead of the tenant's rag.url")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="calls in flight, instead of rag.max_concurrency")
+    parser.add_argument(
+        "--requests-per-minute", type=int, metavar="N", help="instead of rag.requests_per_minute (default: no limit)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be asked; ask and write nothing")
+    args = parser.parse_args(argv)
     try:
-        _run(parser.parse_args(argv))
+        _run(args)
     except (BadInput, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stop:
         print("stopped: the answers so far are kept; run the same command to go on", file=sys.stderr)
-        return 130
+        return stop.exit_code if isinstance(stop, Stopped) else 130
     return 0
 
 

@@ -14,10 +14,9 @@ from data_prep import build_rl, build_sft
 from data_prep.augment import augment
 from data_prep.bvt_row import BvtRow
 from data_prep.bvt_workbook import write_workbook
-from data_prep.clean import normalise_row
 from data_prep.messages import INSTRUCTION, build_messages
-from data_prep.normalise import normalise_lines
-from data_prep.split import RL_SHARES, SFT_SHARES, assign_split, group_key
+from data_prep.normalise import normalise_line, normalise_lines
+from data_prep.split import bare
 from reward.records import Candidates, Context, Metadata, Sample, read_samples
 from reward.settings import load_tenant
 
@@ -33,7 +32,7 @@ def row(number: int, **fields: Any) -> BvtRow:
         "success": True,
         "query_id": f"q{number}",
     }
-    return BvtRow(number=number, **(given | fields))
+    return BvtRow(**(given | fields))
 
 
 def export(path: Path, rows: Sequence[BvtRow]) -> Path:
@@ -55,6 +54,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name.split("_20")[0]: p.read_bytes() for p in found}
 
 
+def quarantine(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_funnel_tells_the_truth(tmp_path: Path) -> None:
     bad = [
         row(101, success=False),
@@ -73,6 +76,7 @@ def test_funnel_tells_the_truth(tmp_path: Path) -> None:
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert [(s["rows_in"], s["rows_out"]) for s in stats["funnel"]] == [
         (50, 50),  # readable
+        (50, 50),  # of this tenant
         (50, 49),  # success
         (49, 47),  # top1_score
         (47, 46),  # rewrite present
@@ -81,11 +85,27 @@ def test_funnel_tells_the_truth(tmp_path: Path) -> None:
         (43, 42),  # rewrite length
         (42, 41),  # length ratio
         (41, 40),  # duplicates
+        (40, 40),  # near-duplicates
+        (40, 40),  # leaks
     ]
     assert stats["retention"] == 0.8
     assert stats["splits"]["all"]["samples"] == 40
     page = (tmp_path / "out" / "stats.html").read_text()
-    assert "<td>duplicates removed</td><td>41</td><td>40</td>" in page and "http" not in page
+    assert "<td>duplicates</td><td>41</td><td>40</td>" in page and "http" not in page
+    left_out = quarantine(tmp_path / "out" / "quarantine.jsonl")
+    assert [(q["row"], q["step"], q["reason"]) for q in left_out] == [
+        (2, "success", "not a success"),
+        (3, "top1_score ≥ 0.6", "top1_score 0.59 < 0.6"),
+        (4, "top1_score ≥ 0.6", "top1_score is not recorded"),
+        (5, "rewrite present", "no rewritten_query"),
+        (6, "rewrite differs", "rewritten_query equals original_query"),
+        (7, "query 2–200 characters", "original_query has 1 characters"),
+        (8, "query 2–200 characters", "original_query has 201 characters"),
+        (9, "rewrite 2–500 characters", "rewritten_query has 501 characters"),
+        (10, "rewrite ≤ 5 × query", "rewritten_query has 11 characters, the query 2"),
+        (11, "duplicates", f"duplicate of row 12 of {source}"),
+    ]
+    assert {(q["file"], q["sheet"]) for q in left_out} == {(str(source), "bvt")}
 
 
 def test_a_quarantined_row_is_counted_and_the_rest_is_built(tmp_path: Path) -> None:
@@ -97,8 +117,15 @@ def test_a_quarantined_row_is_counted_and_the_rest_is_built(tmp_path: Path) -> N
     assert sft(source, tmp_path / "out", "--no-augment") == 0
     stats = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert stats["funnel"][0] == {"name": "readable", "rows_in": 30, "rows_out": 29}
-    bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
-    assert bad == {"file": str(source), "row": 5, "reason": "success: neither true nor false: '也许'"}
+    assert (stats["rows_in"], stats["rows_kept"], stats["rows_quarantined"]) == (30, 29, 1)
+    [bad] = quarantine(tmp_path / "out" / "quarantine.jsonl")
+    assert bad == {
+        "file": str(source),
+        "sheet": "",
+        "row": 5,
+        "step": "readable",
+        "reason": "success: neither true nor false: '也许'",
+    }
 
 
 def test_sft_files(tmp_path: Path) -> None:
@@ -154,7 +181,7 @@ def test_same_input_same_bytes_and_a_finished_build_is_left_alone(
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = export(tmp_path / "in.xlsx", [row(n) for n in range(1, 41)])
     assert sft(source, tmp_path / "out", "--dry-run") == 0
-    assert not (tmp_path / "out").exists() and "duplicates removed" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists() and "near-duplicates" in capsys.readouterr().out
 
 
 def test_rl_parquet_gives_back_the_sample(tmp_path: Path) -> None:
@@ -201,18 +228,6 @@ def test_a_fixed_split_takes_every_row_and_leaves_the_others_alone(tmp_path: Pat
     assert (out / "rl_train.parquet").read_bytes() == train
 
 
-def test_splits_are_stable_and_rl_never_validates_on_what_sft_learnt() -> None:
-    keys = [group_key(f"问题{n}", Context()) for n in range(3000)]
-    sft_splits = [assign_split(k, SFT_SHARES, 0) for k in keys]
-    rl_splits = [assign_split(k, RL_SHARES, 0) for k in keys]
-    assert sft_splits != [assign_split(k, SFT_SHARES, 1) for k in keys]
-    assert 0.77 < sft_splits.count("train") / 3000 < 0.83 and 0.08 < sft_splits.count("val") / 3000 < 0.12
-    assert 0.08 < rl_splits.count("val") / 3000 < 0.12
-    assert {s for s, r in zip(sft_splits, rl_splits, strict=True) if r == "val"} == {"test"}
-    assert group_key("鱼油,怎么 吃？", Context()) == group_key("鱼油怎么吃", Context())
-    assert group_key("鱼油怎么吃", Context(user_profile="老人")) != group_key("鱼油怎么吃", Context())
-
-
 def test_adding_rows_moves_no_sample(tmp_path: Path) -> None:
     few, many = [row(n) for n in range(1, 41)], [row(n) for n in range(200, 260)] + [row(n) for n in range(1, 41)]
     where = []
@@ -253,12 +268,12 @@ def test_augmentation_swaps_words_alike_and_leaves_its_source_alone() -> None:
         sample(n, f"第{n}款鱼油怎么吃，饭后吃效果好", f"第{n}款鱼油饭后吃的效果，吃饭前能吃吗") for n in range(300)
     ]
     before = [s.to_json() for s in samples]
-    made = augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=0)
+    made = list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=0))
     assert [s.to_json() for s in samples] == before
-    assert made == augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=0)
-    assert made != augment(samples, TENANT.synonyms, TENANT.protected_terms, seed=1)
-    sources = {s.sample_id: s for s in samples[:100]}
-    assert 30 < len(made) < 100 and all(s.metadata.augmented for s in made)
+    assert made == list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=0))
+    assert made != list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=1))
+    sources = {s.sample_id: s for s in samples}
+    assert 100 < len(made) < 300 and all(s.metadata.augmented for s in made)
     for copy in made:
         assert copy.sample_id.removesuffix("_aug") in sources
         assert "吃饭" in copy.rewritten_query, "a word inside a word is no word"
@@ -270,16 +285,21 @@ def test_augmentation_swaps_words_alike_and_leaves_its_source_alone() -> None:
 
 def test_a_protected_term_is_never_swapped() -> None:
     samples = [sample(n, f"孕妇能吃{n}吗", f"孕妇吃{n}") for n in range(300)]
-    made = augment(samples, {"孕妇": ["女士"], "吃": ["服用"]}, ["孕妇"], seed=0)
+    made = list(augment(samples, {"孕妇": ["女士"], "吃": ["服用"]}, ["孕妇"], 0.3, seed=0))
     assert made and all("孕妇" in s.original_query and "服用" in s.original_query for s in made)
 
 
-def test_an_augmented_copy_never_asks_a_held_out_question() -> None:
-    train = [sample(n, f"第{n}款怎么吃", f"第{n}款鱼油怎么吃好") for n in range(90)]
-    made = augment(train, TENANT.synonyms, TENANT.protected_terms, seed=0)
-    held_out = made[0].model_copy(update={"metadata": Metadata(tenant_id="fivedoctors", split="test")})
-    kept = build_sft.augment_train([*train, held_out], TENANT, seed=0)
-    assert [s.sample_id for s in kept] == [s.sample_id for s in made[1:]]
+def test_an_augmented_copy_never_asks_what_another_sample_asks(tmp_path: Path) -> None:
+    asked = [row(n, original_query=f"第{n}款怎么吃", rewritten_query=f"第{n}款鱼油怎么吃好") for n in range(1, 61)]
+    assert sft(export(tmp_path / "a.xlsx", asked), tmp_path / "a") == 0
+    made = [s for s in read_samples(tmp_path / "a" / "train_latest.jsonl") if s.metadata.augmented]
+    assert len(made) > 5
+    # What the copies ask is asked by customers too now, at the end, so that the sources stay the first.
+    also = [row(n, original_query=s.original_query, rewritten_query="改写了") for n, s in enumerate(made, start=100)]
+    assert sft(export(tmp_path / "b.xlsx", [*asked, *also]), tmp_path / "b") == 0
+    splits = [read_samples(tmp_path / "b" / f"{name}_latest.jsonl") for name in ("train", "val", "test")]
+    queries = [bare(s.original_query) for samples in splits for s in samples]
+    assert len(queries) == len(set(queries))
 
 
 def test_messages_hold_the_parts_that_are_there() -> None:
@@ -302,7 +322,7 @@ def test_normalising_twice_changes_nothing() -> None:
     text = "\ufeff Ａ１\u3000鱼油？\r\n\r\n e\u200b\u0301 \x00x\t y "
     assert normalise_lines(text) == "A1 鱼油？\né x y"
     assert normalise_lines(normalise_lines(text)) == normalise_lines(text)
-    assert normalise_row(row(1, original_query=" 鱼\n油 ")).original_query == "鱼 油"
+    assert normalise_line(" 鱼\n油 ") == "鱼 油"
 
 
 @pytest.mark.parametrize("build", [sft, rl])

@@ -1,0 +1,266 @@
+"""Fills in, ahead of training, what rows lack of the deployed rewriter: its rewrite, what that retrieves, its grade.
+
+    python -m data_prep.fill_baseline --input logs/ --tenant fivedoctors --out filled.jsonl --judge deepseek_v3
+
+Training asks the same questions about the baseline and finds the answers in the ledger: its first steps are not slow,
+and nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.artefacts import (
+    code_sha256,
+    file_sha256,
+    is_current,
+    read_manifest,
+    settings_sha256,
+    write_manifest,
+    writing_lines,
+)
+from data_prep.asking import Stopped, probe, with_options
+from data_prep.build_rl import read_qrels
+from data_prep.filling import Plan, Spool, Tally, Task, fill_rows, look_up
+from data_prep.intake import take_in
+from data_prep.sources import Sources
+from reward.call_records import CallKind
+from reward.ledger import Ledger
+from reward.records import BadInput
+from reward.settings import BudgetLimits, LedgerSettings, RewardSettings, load_judge, load_tenant
+
+_NAMES = {CallKind.BASELINE: "rewrites", CallKind.RAG: "hits", CallKind.JUDGE: "judgements"}
+
+_MANUAL = """\
+what is asked, for each row
+  that has no rewritten_query   the baseline (tenant YAML, `baseline.url`) for its rewrite
+  that has no hits either       retrieval with that rewrite; its scores go to the row
+  that has no quality_score     with --judge: the grade of the rewrite, the median of the profile's `baseline_votes`
+  Queries and contexts are cleaned and de-identified first, as the builders do it: no personal data is sent, and
+  training, whose samples come from the builders, asks the very same. The same question is asked once.
+
+what is written
+  <out>                    a JSON line for every usable row, in order: what was recorded and what was found. Give it to
+                           build_sft and build_rl as --input. Of hits it holds what training keeps, scores and ids of
+                           the first three. What failed stays empty, with the reason in `error`: never a made-up score.
+  <out>.manifest.json      counts, and hashes of input, settings and output
+  <out>.quarantine.jsonl   file, sheet, row, reason of every other row (only if there are any).
+                           Rows in = rows written + rows quarantined.
+  the ledger               every call, its answer and its cost
+
+for training to find the answers
+  Name the ledger of the run to come (`rewriter.ledger.path` of the recipe; the default is that of the recipes here),
+  and the same settings: rag.url, kb_name, kb_version, baseline.url, --top-k (`reward.top_k`), the judge profile, and
+  --qrels when the data set is built with them. --all-rows also asks about rows that have everything recorded: training
+  asks about those too, and its own answers are live ones.
+
+stopping and resuming
+  After Ctrl-C, SIGTERM or kill -9, and when calls have failed or a budget was spent, the same command asks only what
+  the ledger has no answer to.
+
+examples
+  python -m data_prep.fill_baseline --input logs/ --tenant chengla --out filled.jsonl --dry-run
+  python -m data_prep.fill_baseline --input test_sft.xlsx --tenant fivedoctors --out filled.jsonl --all-rows \\
+      --judge gpt5 --max-cny 200 --requests-per-minute 300
+
+exit codes
+  0 written (failed calls are counted in the table), or there was nothing to do
+  2 bad input, service not reachable, or every row that was asked about failed: one line says which
+  130, 143 stopped by Ctrl-C or SIGTERM
+"""
+
+
+def _task(args: argparse.Namespace) -> Task:
+    tenant = load_tenant(args.tenant)
+    pace = {"requests_per_minute": args.requests_per_minute}
+    rag = with_options(tenant.rag, {"url": args.rag_url, **pace})
+    baseline = with_options(tenant.baseline, {"url": args.baseline_url, **pace})
+    judge = load_judge(args.judge) if args.judge else None
+    if judge and judge.mode == "pairwise":
+        raise BadInput(f"--judge {args.judge}: mode pairwise grades no single rewrite (pointwise or listwise does)")
+    if args.top_k < 1:
+        raise BadInput(f"--top-k {args.top_k}: must be 1 or more")
+    for name, limit in (("--max-cny", args.max_cny), ("--max-cny-per-day", args.max_cny_per_day)):
+        if limit is not None and not limit >= 0:
+            raise BadInput(f"{name} {limit}: must be 0 or more")
+    return Task(
+        tenant.model_copy(update={"rag": rag, "baseline": baseline}),
+        judge,
+        read_qrels(args.qrels) if args.qrels else {},
+        args.top_k,
+        args.all_rows,
+        LedgerSettings(
+            path=args.ledger or Path("outputs", "rl", tenant.tenant_id, "ledger.sqlite"),
+            run_id="fill_baseline",
+            run=BudgetLimits(cny=args.max_cny),
+            day=BudgetLimits(cny=args.max_cny_per_day),
+        ),
+    )
+
+
+def _request(task: Task, args: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "input_sha256": [file_sha256(file) for file in files],
+        "qrels_sha256": file_sha256(args.qrels) if args.qrels else None,
+        "tenant_sha256": settings_sha256(task.tenant),
+        "judge_sha256": settings_sha256(task.judge) if task.judge else None,
+        "code_sha256": code_sha256(),
+        "top_k": task.top_k,
+        "all_rows": task.all_rows,
+        "ledger": str(task.ledger.path),
+    }
+
+
+def _is_finished(manifest: Path, request: dict[str, Any], ledger: Path) -> bool:
+    facts = read_manifest(manifest) or {}
+    return ledger.exists() and is_current(manifest, request) and not facts.get("incomplete")
+
+
+def _run(args: argparse.Namespace) -> None:
+    task, out = _task(args), args.out
+    if out.suffix != ".jsonl":
+        raise BadInput(f"{out}: --out must end in .jsonl")
+    manifest = out.with_name(out.name + ".manifest.json")
+    sources = Sources(args.input, task.tenant.sources, ("original_query",))
+    request = _request(task, args, sources.files)
+    if not args.dry_run and _is_finished(manifest, request, task.ledger.path):
+        print(f"{out}: finished, nothing to do (delete it to fill again)")
+        return
+    with tempfile.TemporaryDirectory(prefix="fill_baseline_") as scratch:
+        spool = Spool(Path(scratch, "rows.parquet"), task.tenant.tenant_id)
+        rows_in = take_in(sources, task.tenant.deidentify, spool.path).rows_in
+        settings = task.ledger
+        if args.dry_run and not settings.path.exists():
+            settings = settings.model_copy(update={"path": Path(scratch, "ledger.sqlite")})
+        with closing(Ledger(settings)) as ledger:
+            plan = asyncio.run(look_up(task, spool.usable(), ledger))
+            _print_plan(task, sources, rows_in, plan)
+            if not plan.known.rows:
+                first = next(("row {row} of {file}: {reason}".format_map(row) for row in spool.quarantined()), "no row")
+                raise BadInput(f"{', '.join(map(str, args.input))}: no row can be used; {first}")
+            if args.dry_run:
+                print("dry run: nothing asked, nothing written")
+                return
+            _probe(task, plan)
+            tally = asyncio.run(fill_rows(task, spool.usable(), plan.rows_to_ask, ledger, out))
+        _write_quarantine(out.with_name(out.name + ".quarantine.jsonl"), sources, spool, rows_in - tally.rows)
+    facts = {
+        "rows_in": rows_in,
+        "written": tally.rows,
+        "quarantined": rows_in - tally.rows,
+        "complete": tally.complete,
+        "incomplete": tally.incomplete,
+        "filled": {_NAMES[kind]: tally.filled[kind] for kind in _NAMES},
+        "failed": {_NAMES[kind]: tally.failed[kind] for kind in _NAMES},
+        "unreadable": [asdict(file) for file in sources.unreadable],
+    }
+    write_manifest(manifest, request, [out], facts)
+    _print_tally(tally)
+    print(f"written: {out}")
+    if tally.incomplete == plan.rows_to_ask > 0:
+        raise BadInput(f"every row that was asked about failed; the first: {tally.first_failure}")
+    if tally.incomplete:
+        print(f"{tally.incomplete} rows are incomplete; the first: {tally.first_failure}")
+        print("run the same command again: it asks the failed ones only")
+
+
+def _probe(task: Task, plan: Plan) -> None:
+    """Raises BadInput: a service that is needed does not answer."""
+    if plan.to_ask[CallKind.RAG]:
+        probe("RAG service", task.tenant.rag.url)
+    if plan.to_ask[CallKind.BASELINE] and task.tenant.baseline.url:
+        probe("baseline", task.tenant.baseline.url)
+
+
+def _print_plan(task: Task, sources: Sources, rows_in: int, plan: Plan) -> None:
+    rows, rag = plan.known.rows, task.tenant.rag
+    print(f"rows in {rows_in} = usable {rows} + quarantined {rows_in - rows}")
+    for file in sources.unreadable:
+        print(f"unreadable: {file.file}: {file.reason}")
+    table = Table("", "rows that lack it", "in the ledger", "calls to make")
+    for kind, name in _NAMES.items():
+        lacking, known = plan.lacking[kind], plan.known.filled[kind]
+        table.add_row(name, f"{lacking:,}", f"{known:,}", f"{plan.to_ask[kind]:,}")
+    Console().print(table)
+    print(f"complete already: {plan.known.complete} rows")
+    print(f"rewrites: {task.tenant.baseline.url or 'no baseline.url, so rows without one stay so'}")
+    print(f"hits: {rag.url}, knowledge base {rag.kb_name}, top_k {task.top_k}")
+    if task.judge:
+        print(f"judgements: {task.judge.model}, {task.judge.baseline_votes} votes each")
+    print(f"ledger: {task.ledger.path}")
+
+
+def _print_tally(tally: Tally) -> None:
+    table = Table("", "rows filled", "rows failed", "requests")
+    for kind, name in _NAMES.items():
+        table.add_row(name, f"{tally.filled[kind]:,}", f"{tally.failed[kind]:,}", f"{tally.requests[kind]:,}")
+    Console().print(table)
+    print(f"rows written {tally.rows}, complete already {tally.complete}, incomplete {tally.incomplete}")
+    if tally.tokens:
+        print(f"judge: {tally.tokens:,.0f} tokens, ¥{tally.cny:,.2f}")
+
+
+def _write_quarantine(path: Path, sources: Sources, spool: Spool, rows: int) -> None:
+    """Files that could not be read come first, without a row. No file when there is nothing to tell."""
+    path.unlink(missing_ok=True)
+    if rows or sources.unreadable:
+        with writing_lines(path) as write:
+            for file in sources.unreadable:
+                write(json.dumps(asdict(file), ensure_ascii=False))
+            for row in spool.quarantined():
+                write(json.dumps(row, ensure_ascii=False))
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.fill_baseline",
+        description=__doc__,
+        epilog=_MANUAL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, nargs="+", metavar="PATH", help="files and folders: BVT exports and logs")
+    add("--tenant", required=True, help="tenant name, or a tenant YAML file")
+    add("--out", type=Path, required=True, metavar="FILE", help="the filled rows (.jsonl)")
+    add("--judge", metavar="PROFILE", help="a name in recipes/config/judge, or a YAML file (default: no grades)")
+    add("--ledger", type=Path, metavar="FILE", help="ledger of the training (default outputs/rl/TENANT/ledger.sqlite)")
+    add("--qrels", type=Path, metavar="FILE", help="relevant documents by query_id, as given to build_rl")
+    top_k = RewardSettings().top_k
+    add("--top-k", type=int, default=top_k, metavar="K", help=f"hits that training asks for (default {top_k})")
+    add("--all-rows", action="store_true", help="ask also about what is recorded, so that the ledger has it all")
+    add("--rag-url", metavar="URL", help="instead of the tenant's rag.url")
+    add("--baseline-url", metavar="URL", help="instead of the tenant's baseline.url")
+    add("--requests-per-minute", type=int, metavar="N", help="to retrieval and to the baseline, each (default: YAML's)")
+    add("--max-cny", type=float, metavar="YUAN", help="what this command may spend on the judge, earlier runs included")
+    add("--max-cny-per-day", type=float, metavar="YUAN", help="what all users of the ledger may spend in a (UTC) day")
+    add("--dry-run", action="store_true", help="show what would be asked; ask and write nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parse(argv)
+    try:
+        _run(args)
+    except (BadInput, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, Stopped) as stop:
+        print("stopped: the answers so far are in the ledger; run the same command to go on", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""From the customer's files to a spool: every row in, normalised and de-identified, in one Parquet file on disk.
+
+What follows reads the spool column by column; so neither long dialogues nor recorded hits ever lie in memory together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from data_prep.columns import ROWS
+from data_prep.deidentify import deidentify_column
+from data_prep.normalise import normalise_column
+from data_prep.sources import Sources
+from reward.data_settings import DeidentifySettings
+
+# The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
+FREE_TEXTS = ("original_query", "user_profile", "history_summary", "history_context", "thought_unit", "rewritten_query")
+_MANY_LINES = ("history_context", "thought_unit")
+SPOOL = ROWS.append(pa.field("id", pa.int64()))
+
+
+@dataclass(frozen=True)
+class Intake:
+    """`masked`: personal data masked, by kind."""
+
+    rows_in: int
+    masked: Counter[str]
+
+
+def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Intake:
+    """Write every row of `sources` to `spool`, `id` counting from 0.
+
+    Raises:
+        BadInput: no file could be read.
+    """
+    rows, masked, console = 0, Counter[str](), Console(stderr=True)
+    columns = (TextColumn("reading"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with (
+        pq.ParquetWriter(spool, SPOOL, compression="zstd") as out,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("", total=None)
+        for batch in sources.batches():
+            cleaned, found = clean_batch(batch, settings)
+            masked += found
+            ids = pa.array(range(rows, rows + batch.num_rows), pa.int64())
+            out.write_batch(cleaned.append_column("id", ids))
+            rows += batch.num_rows
+            bar.update(task, completed=rows)
+    return Intake(rows, masked)
+
+
+def clean_batch(batch: pa.RecordBatch, settings: DeidentifySettings) -> tuple[pa.RecordBatch, Counter[str]]:
+    """`batch` with its free texts normalised and de-identified, and what was masked, by kind."""
+    masked = Counter[str]()
+    for name in FREE_TEXTS:
+        place = batch.schema.get_field_index(name)
+        texts = normalise_column(batch.column(place), keep_lines=name in _MANY_LINES)
+        texts, found = deidentify_column(texts, settings)
+        masked += found
+        batch = batch.set_column(place, batch.schema.field(place), texts)
+    return batch, masked

@@ -1,0 +1,152 @@
+"""The lines of a log file as Arrow batches: unpacked, in UTF-8, numbered; split where they lie, never one by one."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from reward.records import BadInput
+
+SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
+LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request
+_CHUNK = 2 << 20
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class LogLines:
+    """Iterate once, or `close`. Blank lines are in; a line longer than `LONGEST_LINE` is an empty one named in
+    `too_long`.
+
+    The texts are as the file has them and may be no valid UTF-8: whoever parses them finds out, so that nobody has to
+    look at every byte twice.
+
+    Args:
+        path: plain, gzip or zstd by its first bytes, whatever its name says.
+
+    Raises:
+        BadInput: no line can be read (missing, empty, damaged from the start).
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.damage = ""  # why the file ends before its end, once all else has been read
+        self.too_long: set[int] = set()
+        self.last_row = 0  # number of the last complete line handed out
+        self._packing = self._find_packing()
+        chunks = self._chunks()
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= _CHUNK:
+                break
+        if not head:
+            raise BadInput(f"{path}: {self.damage or 'the file is empty'}")
+        self._texts = _as_utf8(head, chunks)
+        self.head: bytes = next(self._texts)  # about 2 MiB, or all there is
+        self._head_is_all = len(head) < _CHUNK
+
+    def close(self) -> None:
+        self._texts.close()
+
+    def head_lines(self) -> list[bytes]:
+        """The first lines of the file, complete ones only: none where the first is a very long one."""
+        lines = self.head.split(b"\n")
+        return lines if self._head_is_all else lines[:-1]
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        rest, skipping = self.head, False
+        for text in self._all_texts():
+            if skipping:
+                end = text.find(b"\n")
+                if end < 0:
+                    continue
+                text, skipping = text[end:], False
+            data = rest + text
+            rest = data[data.rfind(b"\n") + 1 :]
+            if len(rest) < len(data):
+                yield self._batch(data)
+            if len(rest) > LONGEST_LINE:
+                self.too_long.add(self.last_row + 1)
+                rest, skipping = b"", True
+        if skipping:
+            yield self._batch(b"\n")
+        elif rest and not self.damage:  # a line cut off by the damage is part of it
+            yield self._batch(rest + b"\n")
+
+    def _all_texts(self) -> Iterator[bytes]:
+        yield b""
+        yield from self._texts
+
+    def _batch(self, data: bytes) -> pa.RecordBatch:
+        """The lines of `data` that end in it. Buffers are shared: nothing but line lengths is copied."""
+        lengths = np.fromiter(map(len, io.BytesIO(data)), np.int32)
+        count = len(lengths) - (not data.endswith(b"\n"))
+        offsets = np.zeros(count + 1, np.int32)
+        np.cumsum(lengths[:count], out=offsets[1:])
+        lines = pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+        rows = np.arange(self.last_row + 1, self.last_row + 1 + count)
+        self.last_row += count
+        return pa.RecordBatch.from_arrays([lines, pa.array(rows)], schema=SCHEMA)
+
+    def _find_packing(self) -> str | None:
+        try:
+            with self._path.open("rb") as file:
+                start = file.read(4)
+        except OSError as error:
+            raise BadInput(f"{self._path}: cannot be read: {error.strerror or error}") from None
+        return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
+
+    def _chunks(self) -> Iterator[bytes]:
+        """A read that meets damage gives nothing, so the last ones before it are repeated in ever smaller pieces."""
+        done = 0
+        for size in (_CHUNK, 4096, 1):
+            try:
+                with pa.OSFile(str(self._path)) as file:
+                    stream = pa.CompressedInputStream(file, self._packing) if self._packing else file
+                    for start in range(0, done, _CHUNK):
+                        stream.read(min(_CHUNK, done - start))
+                    while chunk := stream.read(size):
+                        done += len(chunk)
+                        yield chunk
+                self.damage = ""
+                return
+            except OSError as error:
+                self.damage = f"the file is damaged or cut off ({error})"
+
+
+def _as_utf8(head: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """`head` and `chunks` in UTF-8 without a mark; bytes that mean nothing stay as they are."""
+    encoding = _encoding(head)
+    if encoding == "utf-8":
+        yield head.removeprefix(codecs.BOM_UTF8)
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
+    yield decoder.decode(head).encode(errors="surrogateescape")
+    for chunk in chunks:
+        yield decoder.decode(chunk).encode(errors="surrogateescape")
+    yield decoder.decode(b"", final=True).encode(errors="surrogateescape")
+
+
+def _encoding(head: bytes) -> str:
+    """By its mark, else by what most lines with Chinese in them are: one torn character makes no other encoding."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    lines = [line for line in head.split(b"\n")[:1000] if not line.isascii()]
+    broken = [line for line in lines[: len(lines) - (len(lines) > 1)] if not _is(line, "utf-8")]
+    if len(broken) * 2 > len(lines) and sum(_is(line, "gb18030") for line in broken) * 2 > len(broken):
+        return "gb18030"
+    return "utf-8"
+
+
+def _is(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,220 @@
+"""Which rows of a spool are kept, and why each of the others is not: every row in ends in exactly one of the two.
+
+The rows lie in a Parquet file that DuckDB reads column by column, so that a million of them need no million objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from data_prep.near_duplicates import near_duplicate_groups
+from data_prep.split import Split, assign_splits, leaks
+
+_MEMORY = "400MB"
+_BATCH = 10_000
+
+# What tells two questions of the same words apart.
+_CONTEXT = "md5(concat_ws(chr(31), user_profile, history_summary, history_context, thought_unit))"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the retention funnel.
+
+    Args:
+        name: as the funnel shows it.
+        keeps: SQL condition on a row; unknown counts as no.
+        reason: SQL text that says of a row which does not pass why it is left out.
+    """
+
+    name: str
+    keeps: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one step let through."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+
+
+class Selection:
+    """Rows are named by `id`, their place in the spool.
+
+    Args:
+        spool: Parquet file of `columns.ROWS` and `id`.
+        scratch: folder for what does not fit into memory.
+    """
+
+    def __init__(self, spool: Path, scratch: Path):
+        self._db = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)})
+        self._db.execute("CREATE TABLE dropped (id BIGINT, step VARCHAR, reason VARCHAR)")
+        self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({quoted(str(spool))})")
+        self.rows_in: int = self._count("rows")
+        self.funnel: list[Stage] = []
+
+    def close(self) -> None:
+        self._db.close()
+
+    @property
+    def kept(self) -> int:
+        return self.funnel[-1].rows_out if self.funnel else self.rows_in
+
+    def apply(self, steps: Sequence[Step], worth: str) -> None:
+        """Drop what does not pass every step; a row is told the first that it fails.
+
+        Args:
+            worth: SQL number, by which `drop_duplicates` and `drop_near_duplicates` choose whom to keep.
+        """
+        first = " ".join(f"WHEN NOT coalesce({step.keeps}, false) THEN {n}" for n, step in enumerate(steps))
+        names = " ".join(f"WHEN {n} THEN {quoted(step.name)}" for n, step in enumerate(steps))
+        reasons = " ".join(f"WHEN {n} THEN {step.reason}" for n, step in enumerate(steps))
+        self._db.execute(
+            f"""INSERT INTO dropped SELECT id, CASE failed {names} END, CASE failed {reasons} END
+            FROM (SELECT *, CASE {first} END AS failed FROM rows) WHERE failed IS NOT NULL"""
+        )
+        self._db.execute(
+            f"""CREATE TABLE kept AS SELECT id, original_query AS query, {_CONTEXT} AS context,
+            coalesce({worth}, 0)::DOUBLE AS worth FROM rows ANTI JOIN dropped USING (id) ORDER BY id"""
+        )
+        counts = dict(self._db.execute("SELECT step, count(*) FROM dropped GROUP BY step").fetchall())
+        rows = self.rows_in
+        for step in steps:
+            self.funnel.append(Stage(step.name, rows, rows - counts.get(step.name, 0)))
+            rows = self.funnel[-1].rows_out
+
+    def drop_duplicates(self) -> None:
+        """One row for each (query, context), letter case aside: the worthiest, the earliest among equals. The same
+        words in another context are another question, so they stay."""
+        self._db.execute(
+            """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER
+            (PARTITION BY lower(query), context ORDER BY worth DESC, id) AS better FROM kept"""
+        )
+        self._drop("duplicates", "same", "duplicate of")
+
+    def drop_near_duplicates(self, threshold: float) -> np.ndarray:
+        """As `drop_duplicates`, for queries alike (`data_prep.near_duplicates`) in the same context.
+
+        Returns:
+            The near-duplicate group of each row that is kept, in order.
+        """
+        ids = self._ids()
+        groups = near_duplicate_groups(self.queries(), threshold)
+        self._db.register("grouped", pa.table({"id": ids, "cluster": groups}))
+        self._db.execute(
+            """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER
+            (PARTITION BY cluster, context ORDER BY worth DESC, id) AS better FROM kept JOIN grouped USING (id)"""
+        )
+        self._db.unregister("grouped")
+        self._drop("near-duplicates", "same", "near-duplicate of")
+        stay = np.isin(ids, self._ids(), assume_unique=True)
+        return groups[stay]
+
+    def split(self, shares: tuple[tuple[Split, float], ...], seed: int, groups: np.ndarray | None) -> None:
+        """Give every kept row its split, then drop those that are like a row further held out.
+
+        Args:
+            groups: of `drop_near_duplicates`; without it only equal queries are alike, and those share a split.
+        """
+        ids = self._ids()
+        splits = np.asarray(assign_splits(self.queries(), shares, seed))
+        if groups is None:
+            leaking, better = np.zeros(len(ids), dtype=bool), ids
+        else:
+            leaking = leaks(splits, groups)
+            better = _held_out_of_group(ids, groups, leaking)
+        self._set_splits(ids, splits)
+        self._db.register("leaking", pa.table({"id": ids, "better": better}))
+        self._db.execute("CREATE TEMP TABLE same AS FROM leaking")
+        self._db.unregister("leaking")
+        self._drop("leaks", "same", "like the held-out query of")
+
+    def fix_split(self, split: Split) -> None:
+        """Every kept row belongs to `split`."""
+        ids = self._ids()
+        self._set_splits(ids, np.full(len(ids), split))
+
+    def _set_splits(self, ids: np.ndarray, splits: np.ndarray) -> None:
+        self._db.register("assigned", pa.table({"id": ids, "split": pa.array(splits.tolist(), pa.string())}))
+        self._db.execute("CREATE TABLE splits AS FROM assigned")
+        self._db.unregister("assigned")
+
+    def _drop(self, name: str, table: str, words: str) -> None:
+        rows = self.kept
+        self._db.execute(
+            f"""INSERT INTO dropped SELECT t.id, {quoted(name)}, {quoted(words)} || ' row ' || r.row || ' of ' || r.file
+            FROM {table} t JOIN rows r ON r.id = t.better WHERE t.id <> t.better"""
+        )
+        self._db.execute(f"DELETE FROM kept USING {table} t WHERE kept.id = t.id AND t.id <> t.better")
+        self._db.execute(f"DROP TABLE {table}")
+        self.funnel.append(Stage(name, rows, self._count("kept")))
+
+    def newest_log_day(self) -> date | None:
+        """Of the readable production logs; None without one."""
+        day = self.ask("SELECT max(left(timestamp, 10)) FROM rows WHERE source = 'production_log' AND refused = ''")[0][
+            0
+        ]
+        return date.fromisoformat(str(day)) if day else None
+
+    def queries(self, split: Split | None = None) -> pa.Array:
+        """Queries of the kept rows (of one split), in order."""
+        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {quoted(split)}"
+        return _column(self._db, f"SELECT query FROM kept {where} ORDER BY kept.id", pa.string())
+
+    def batches(self, split: Split) -> Iterator[pa.RecordBatch]:
+        """The kept rows of `split` in order, each with `n`, its number among all that are kept, from 1."""
+        yield from self._stream(
+            f"""SELECT rows.*, n FROM rows
+            JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM kept) USING (id) JOIN splits USING (id)
+            WHERE split = {quoted(split)} ORDER BY id"""
+        )
+
+    def left_out(self) -> Iterator[pa.RecordBatch]:
+        """file, sheet, row, step and reason of every row that is not kept, in order."""
+        yield from self._stream("SELECT file, sheet, row, step, reason FROM dropped JOIN rows USING (id) ORDER BY id")
+
+    def ask(self, sql: str) -> list[tuple[object, ...]]:
+        """Rows of a query over `rows`, `kept` (id, query, context, worth), `splits` and `dropped`: for reports."""
+        return self._db.execute(sql).fetchall()
+
+    def _stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+        # A cursor of its own: other questions may be asked while this answer is being read.
+        reader: pa.RecordBatchReader = self._db.cursor().sql(sql).to_arrow_reader(_BATCH)
+        yield from reader
+
+    def _count(self, table: str) -> int:
+        found = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def _ids(self) -> np.ndarray:
+        return np.asarray(self._db.execute("SELECT id FROM kept ORDER BY id").fetchnumpy()["id"])
+
+
+def _held_out_of_group(ids: np.ndarray, groups: np.ndarray, leaking: np.ndarray) -> np.ndarray:
+    """For a leaking row a row of its group that stays; for others their own id."""
+    better = ids.copy()
+    stays = dict(zip(groups[~leaking][::-1].tolist(), ids[~leaking][::-1].tolist(), strict=True))
+    for place in np.flatnonzero(leaking):
+        better[place] = stays[int(groups[place])]
+    return better
+
+
+def _column(db: duckdb.DuckDBPyConnection, sql: str, kind: pa.DataType) -> pa.Array:
+    table: pa.Table = db.cursor().sql(sql).to_arrow_table()
+    return pa.concat_arrays([chunk.cast(kind) for chunk in table.column(0).chunks] or [pa.array([], kind)])
+
+
+def quoted(text: str) -> str:
+    """`text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
