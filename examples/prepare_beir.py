@@ -1,6 +1,6 @@
 """Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and copying practice.
 
-`python -m examples.prepare_beir --beir DIR --out DIR [--rewrite-length 30] [--word-tasks N] [--copy-tasks N]`
+`python -m examples.prepare_beir --beir DIR --out DIR [--word-tasks N] [--copy-tasks N] [--pair-tasks N]`
 
 DIR holds `corpus.jsonl` (`_id`, `text`), `queries.jsonl` (`_id`, `text`, optional `descriptions`) and `qrels.tsv`. The
 query is `text`; the first description, when there is one, becomes its history (`用户: …`). The recorded baseline is an
@@ -127,6 +127,20 @@ def copy_tasks(
         yield _exported(f"copy_{index}", query, history, baseline.rewrite(query, history, length))
 
 
+def pair_tasks(
+    rows: Sequence[dict[str, Any]], baseline: KeywordBaseline, length: int, number: int, rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """Practice in the task in the customers' own words: a training query with the description of another one.
+
+    What to keep of a description hardly depends on the query, so a few thousand of each make millions of tasks.
+    """
+    queries = [row["query"] for row in rows]
+    descriptions = [text for text in map(_description, rows) if text]
+    for index in range(number if descriptions else 0):
+        query, history = rng.choice(queries), rng.choice(descriptions)
+        yield _exported(f"pair_{index}", query, history, baseline.rewrite(query, history, length))
+
+
 def _exported(query_id: str, query: str, history: str, rewrite: str) -> dict[str, Any]:
     """The fields of a BVT export row."""
     return {
@@ -157,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rewrite-length", type=int, default=30, help="longest rewrite in characters (default 30)")
     parser.add_argument("--word-tasks", type=int, default=0, help="practice in copying random words (default none)")
     parser.add_argument("--copy-tasks", type=int, default=0, help="practice in rewriting passages (default none)")
+    parser.add_argument("--pair-tasks", type=int, default=0, help="practice on re-paired queries (default none)")
     parser.add_argument("--limit", type=int, help="use only the first N queries")
     parser.add_argument("--seed", type=int, default=0, help="of the copy tasks")
     args = parser.parse_args(argv)
@@ -176,6 +191,9 @@ def main(argv: list[str] | None = None) -> int:
         practice = {
             "word_tasks": list(word_tasks(passages, args.word_tasks, rng)) if args.word_tasks else [],
             "copy_tasks": list(copy_tasks(passages, baseline, args.rewrite_length, args.copy_tasks, rng)),
+            "pair_tasks": list(
+                pair_tasks(train, baseline, args.rewrite_length, args.pair_tasks, random.Random(args.seed + 1))
+            ),
         }
     except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

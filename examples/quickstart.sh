@@ -14,6 +14,7 @@
 #   --words N           words that get a token of their own beside the characters
 #   --word-tasks N      with --beir: practice before distillation, first in copying random words of the passages
 #   --copy-tasks N      with --beir: then in rewriting pieces of passages as the baseline would
+#   --pair-tasks N      with --beir: then in rewriting training queries with descriptions of others
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -21,12 +22,12 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
 
-out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" word_tasks="" copy_tasks=""
+out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" word_tasks="" copy_tasks="" pair_tasks=""
 rag_port=8000 baseline_port=7861 seed=0
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --word-tasks | --copy-tasks | --rag-port | --baseline-port | --seed)
+    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --word-tasks | --copy-tasks | --pair-tasks | --rag-port | --baseline-port | --seed)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       name=${1#--}; declare "${name//-/_}=$2"; shift 2 ;;
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
@@ -85,13 +86,16 @@ if [ -z "$beir" ]; then
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir hard_share=0 apart=() practice=(word copy) texts=("$beir/corpus.jsonl") prompts_per_update=16
-  word_tasks=${word_tasks:-45000} copy_tasks=${copy_tasks:-24000} words=${words:-6000} hidden=${hidden:-192} layers=${layers:-4}
-  size=(recipe.sft.epochs="${sft_epochs:-6}" recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=1e-4)
+  tenant=beir kb=$beir hard_share=0 apart=() practice=(word copy pair) texts=("$beir/corpus.jsonl") prompts_per_update=16
+  word_tasks=${word_tasks:-30000} copy_tasks=${copy_tasks:-40000} pair_tasks=${pair_tasks:-30000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  # Practice has taught the task: a higher rate would unteach it.
+  size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.lr=2e-4 recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=1e-4)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
-  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --word-tasks "$word_tasks" --copy-tasks "$copy_tasks" --seed "$seed")
+  declare -A rate=([word]=2e-3 [copy]=2e-3 [pair]=1e-3)
+  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --word-tasks "$word_tasks" --copy-tasks "$copy_tasks"
+    --pair-tasks "$pair_tasks" --seed "$seed")
 fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" = grpo ]; then
@@ -129,7 +133,8 @@ for name in "${practice[@]}"; do
     --tenant "$tenant" --out "$out/practice/$name" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/$name.log")
   stage "$name" "    pre-training on them" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/practice/$name" \
-    "recipe.output_dir=$out/practice/$name/model" trainer.save_freq=200 trainer.test_freq=200 recipe.sft.epochs=1
+    "recipe.output_dir=$out/practice/$name/model" trainer.save_freq=200 trainer.test_freq=200 recipe.sft.epochs=1 \
+    "recipe.sft.lr=${rate[$name]}"
   log=()
   recipe+=("recipe.pretrained=$out/practice/$name/model/final")
 done
