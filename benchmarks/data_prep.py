@@ -10,8 +10,9 @@ data (`benchmarks.data_prep_inputs`). Then, each in a process of its own:
   `data_prep.read_logs` beside a loop of `json.loads` (`benchmarks.data_prep_readers`). All must find the same rows;
 - the whole build, `python -m data_prep.build_sft` on both files at once, by the seconds of its stages.
 
-Memory is resident, of a process and its children together, looked at every 20 ms. Seconds of reading leave out the
-imports, those of the build do not. The last line is JSON; `…_speedup` are the peers' seconds over this project's.
+Memory is that of a process and its children together, pages that they share counted once, looked at every 50 ms.
+Seconds of reading leave out the imports, those of the build do not. The last line is JSON; `…_speedup` are the peers'
+seconds over this project's.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Build:
-    """The whole build: wall seconds, those of its stages, rows in and kept, and the most memory it held."""
+    """The whole build: wall seconds, those of its stages, rows in and kept, the most memory it held and when."""
 
     seconds: float
     stages: dict[str, float]
     rows_in: int
     rows_kept: int
     peak_mb: float
+    peak_at: float
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,7 +126,7 @@ def _build(progress: Progress, files: list[Path], out: Path) -> Build:
     progress.update(task, completed=1)
     stats = json.loads((out / "stats.json").read_text(encoding="utf-8"))
     header = json.loads((out / "dataset_latest.json").read_text(encoding="utf-8"))
-    return Build(run.seconds, header["seconds"], stats["rows_in"], stats["rows_kept"], run.peak_mb)
+    return Build(run.seconds, header["seconds"], stats["rows_in"], stats["rows_kept"], run.peak_mb, run.peak_at)
 
 
 def _check_same(ours: Measured, peer: Measured) -> None:
@@ -159,7 +161,7 @@ def _reading_table(name: str, measured: list[Measured]) -> Table:
 
 def _build_table(build: Build) -> Table:
     table = Table(title=f"build: {build.rows_in:,} rows in", title_justify="left")
-    table.caption = f"{build.rows_kept:,} rows kept, peak {build.peak_mb:,.0f} MB"
+    table.caption = f"{build.rows_kept:,} rows kept, peak {build.peak_mb:,.0f} MB after {build.peak_at:.0f} s"
     table.add_column("stage")
     for heading in ("seconds", "rows/s"):
         table.add_column(heading, justify="right")

@@ -11,20 +11,22 @@ from tempfile import TemporaryFile
 
 import psutil
 
-_EVERY = 0.02  # seconds between two looks at the memory
+_EVERY = 0.05  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
 class CommandRun:
-    """`peak_mb`: resident megabytes of the process and its children together, at the worst moment seen."""
+    """`peak_mb`: megabytes of the process and its children together (pages that they share count once: PSS), at the
+    worst moment seen, `peak_at` seconds after the start."""
 
     last_line: str
     seconds: float
     peak_mb: float
+    peak_at: float
 
 
 def run_measured(arguments: Sequence[str]) -> CommandRun:
-    """`python -m …` with these arguments, looked at every 20 ms.
+    """`python -m …` with these arguments, looked at every 50 ms.
 
     Raises:
         RuntimeError: it did not exit with 0 (with what it wrote).
@@ -32,24 +34,26 @@ def run_measured(arguments: Sequence[str]) -> CommandRun:
     with TemporaryFile("w+", encoding="utf-8") as written:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=written, stderr=subprocess.STDOUT)
-        peak = 0
+        peak = peak_at = 0.0
         while process.poll() is None:
-            peak = max(peak, _resident(process.pid))
+            held = _held(process.pid)
+            if held > peak:
+                peak, peak_at = held, time.perf_counter() - start
             time.sleep(_EVERY)
         seconds = time.perf_counter() - start
         written.seek(0)
         out = written.read()
     if process.returncode:
         raise RuntimeError(f"{' '.join(arguments)} exited with {process.returncode}: {out}")
-    return CommandRun((out.splitlines() or [""])[-1], seconds, peak / 2**20)
+    return CommandRun((out.splitlines() or [""])[-1], seconds, peak / 2**20, peak_at)
 
 
-def _resident(pid: int) -> int:
+def _held(pid: int) -> int:
     total = 0
     try:
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    except psutil.NoSuchProcess:
+            total += one.memory_full_info().pss
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         pass  # it ended while we looked
     return total

@@ -103,7 +103,8 @@ def augmented(dataset: Dataset, seed: int) -> list[str]:
         [selection.queries(name) for name in dataset.names if name != "train"] or [pa.array([], pa.string())]
     )
     leaking = drop_leaking(pa.array(queries, pa.string()), held_out, tenant.filters.near_duplicate)
-    taken = {bare(query) for query in selection.queries().to_pylist()}
+    wanted = {bare(query) for query in queries}
+    taken = {asked for query in selection.queries() if (asked := bare(query.as_py())) in wanted}
     return [
         line
         for line, query, leaks in zip(lines, queries, leaking, strict=True)

@@ -171,6 +171,8 @@ def _inputs(paths: Sequence[Path]) -> str:
 def _report(dataset: Dataset) -> None:
     selection, console = dataset.selection, Console()
     console.print(funnel_table(selection.rows_in, selection.funnel))
+    for note in dataset.sources.notes:
+        print(f"note: {note}")
     for unreadable in dataset.sources.unreadable:
         print(f"unreadable: {unreadable.file}: {unreadable.reason}")
     if dataset.masked:

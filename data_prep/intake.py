@@ -23,6 +23,7 @@ from reward.data_settings import DeidentifySettings
 # The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
 FREE_TEXTS = ("original_query", "user_profile", "history_summary", "history_context", "thought_unit", "rewritten_query")
 _MANY_LINES = ("history_context", "thought_unit")
+_BATCH = 20_000
 SPOOL = ROWS.append(pa.field("id", pa.int64()))
 
 
@@ -40,20 +41,26 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
     Raises:
         BadInput: no file could be read.
     """
-    rows, masked, console = 0, Counter[str](), Console(stderr=True)
-    columns = (TextColumn("reading"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
-    with (
-        pq.ParquetWriter(spool, SPOOL, compression="zstd") as out,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task("", total=None)
-        for batch in sources.batches():
-            cleaned, found = clean_batch(batch, settings)
-            masked += found
-            ids = pa.array(range(rows, rows + batch.num_rows), pa.int64())
-            out.write_batch(cleaned.append_column("id", ids))
-            rows += batch.num_rows
-            bar.update(task, completed=rows)
+    raw = spool.with_name("raw.parquet")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        # All is read before anything is cleaned: workbooks and the dictionaries that know names are large, each alone.
+        with pq.ParquetWriter(raw, ROWS, compression="zstd") as out:
+            task = bar.add_task("reading", total=None)
+            for batch in sources.batches():
+                out.write_batch(batch)
+                bar.advance(task, batch.num_rows)
+        task = bar.add_task("cleaning", total=None)
+        rows, masked = 0, Counter[str]()
+        with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
+            for batch in read.iter_batches(_BATCH):
+                cleaned, found = clean_batch(batch, settings)
+                masked += found
+                out.write_batch(cleaned.append_column("id", pa.array(range(rows, rows + batch.num_rows), pa.int64())))
+                rows += batch.num_rows
+                bar.update(task, completed=rows)
+    raw.unlink()
     return Intake(rows, masked)
 
 

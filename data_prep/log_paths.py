@@ -65,8 +65,8 @@ def parse_path(text: str) -> LogPath | None:
         dot = rest.startswith(".", place)
         match = _STEP.match(rest, place + dot)
         index = match is not None and match[2] is not None
-        # Keys follow a dot, places in a list do not; the first key stands alone.
-        if match is None or dot != (bool(steps) and not index):
+        # Keys follow a dot, places in a list do not; the first step is a key and stands alone.
+        if match is None or dot != (bool(steps) and not index) or (index and not steps):
             return None
         steps.append(int(match[2]) if index else match[1] or match[3])
         place = match.end()

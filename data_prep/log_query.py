@@ -81,10 +81,13 @@ found AS (
         CASE WHEN s.source IN ('production_log', 'test_set') THEN s.source
             WHEN {of_log} THEN 'production_log' ELSE 'test_set' END AS source
     FROM widened),
+told AS (
+    SELECT *, CASE WHEN left(history_context, 1) IN ('[', '{{') THEN {_parsed("history_context", _TURNS)} END AS turns
+    FROM found),
 typed AS (
     SELECT row, line, broken, source, hits, {known},
         timestamp AS written, {_time("timestamp")} AS timestamp,
-        {_dialogue("history_context")} AS history_context,
+        {_dialogue()} AS history_context,
         coalesce(to_json(hits)::VARCHAR, '') AS recall_results,
         {", ".join(_number(name) for name in SCORES)},
         CASE WHEN recall_count = '' THEN len(hits)
@@ -92,7 +95,7 @@ typed AS (
         recall_count <> '' AS counted,
         CASE WHEN success IN ('true', '1') THEN true WHEN success IN ('false', '0') THEN false END AS success,
         (success <> '' AND success NOT IN ('true', 'false', '1', '0')) OR slices NOT IN ('', '[]') AS other
-    FROM found)
+    FROM told)
 SELECT row, CASE WHEN {self._doubts()} THEN line END AS line,
     CASE WHEN timestamp IS NULL THEN written END AS written, source, {", ".join(TEXTS)},
     coalesce(top1_score, {_relevance(1)}) AS top1_score,
@@ -174,16 +177,16 @@ def _time(name: str) -> str:
         THEN replace(replace({name}, ' ', 'T'), 'Z', '+00:00') END"""
 
 
-def _dialogue(name: str) -> str:
+def _dialogue() -> str:
     """A list of {role, content} as lines; NULL for another list."""
     speaker = " ".join(f"WHEN {_literal(role)} THEN {_literal(label + ': ')}" for role, label in SPEAKERS.items())
-    said = r"trim(regexp_replace(turn.content, '\s+', ' ', 'g'))"
+    spaced = r"trim(regexp_replace(turn.content, '\s+', ' ', 'g'))"
+    said = f"CASE WHEN regexp_matches(turn.content, '\\s') THEN {spaced} ELSE turn.content END"
     line = f"CASE lower(turn.role) {speaker} END || {said}"
-    turns = _parsed(name, _TURNS)
-    odd = f"len(list_filter({turns}, lambda turn: turn.role IS NULL OR turn.content IS NULL)) > 0"
-    return f"""CASE WHEN {name} = '[]' THEN '' WHEN left({name}, 1) NOT IN ('[', '{{') THEN {name}
-        WHEN {odd} THEN NULL
-        ELSE array_to_string(list_transform({turns}, lambda turn: {line}), chr(10)) END"""
+    return f"""CASE WHEN history_context = '[]' THEN ''
+        WHEN left(history_context, 1) NOT IN ('[', '{{') THEN history_context
+        WHEN len(list_filter(turns, lambda turn: turn.role IS NULL OR turn.content IS NULL)) > 0 THEN NULL
+        ELSE array_to_string(list_transform(turns, lambda turn: {line}), chr(10)) END"""
 
 
 def _identifier(name: str) -> str:

@@ -59,7 +59,7 @@ def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> 
                 batch = _rows(found, str(path), paths, lines.too_long)
                 if batch.num_rows:
                     yield batch
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:  # the latter while the stream runs
             raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     if lines.damage:
         rest, problem = [lines.last_row + 1], [lines.damage]

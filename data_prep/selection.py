@@ -13,11 +13,12 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_prep.near_duplicates import near_duplicate_groups
 from data_prep.split import Split, assign_splits, leaks
 
-_MEMORY = "400MB"
+_MEMORY = "250MB"
 _BATCH = 10_000
 
 # What tells two questions of the same words apart.
@@ -60,6 +61,7 @@ class Selection:
         self._db = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)})
         self._db.execute("CREATE TABLE dropped (id BIGINT, step VARCHAR, reason VARCHAR)")
         self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({quoted(str(spool))})")
+        self._spool = spool
         self.rows_in: int = self._count("rows")
         self.funnel: list[Stage] = []
 
@@ -173,32 +175,47 @@ class Selection:
 
     def batches(self, split: Split) -> Iterator[pa.RecordBatch]:
         """The kept rows of `split` in order, each with `n`, its number among all that are kept, from 1."""
-        yield from self._stream(
-            f"""SELECT rows.*, n FROM rows
-            JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM kept) USING (id) JOIN splits USING (id)
-            WHERE split = {quoted(split)} ORDER BY id"""
-        )
+        number = np.zeros(self.rows_in, dtype=np.int64)
+        ids = self._ids()
+        number[ids] = np.arange(1, len(ids) + 1)
+        chosen = np.zeros(self.rows_in, dtype=bool)
+        chosen[self._ids(split)] = True
+        for batch in self._spooled(None):
+            here = batch.column("id").to_numpy()
+            numbered = batch.append_column("n", pa.array(number[here]))
+            yield numbered.filter(pa.array(chosen[here]))
 
     def left_out(self) -> Iterator[pa.RecordBatch]:
         """file, sheet, row, step and reason of every row that is not kept, in order."""
-        yield from self._stream("SELECT file, sheet, row, step, reason FROM dropped JOIN rows USING (id) ORDER BY id")
+        table: pa.Table = self._db.cursor().sql("SELECT id, step, reason FROM dropped ORDER BY id").to_arrow_table()
+        dropped = np.zeros(self.rows_in, dtype=bool)
+        dropped[table["id"].to_numpy()] = True
+        done = 0
+        for batch in self._spooled(["file", "sheet", "row", "id"]):
+            places = batch.filter(pa.array(dropped[batch.column("id").to_numpy()]))
+            why = table.slice(done, places.num_rows).select(["step", "reason"]).combine_chunks()
+            done += places.num_rows
+            for name in why.column_names if places.num_rows else ():
+                places = places.append_column(name, why[name].chunk(0))
+            yield places.drop_columns(["id"])
+
+    def _spooled(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        # Not by SQL: to put whole rows in order it would first have to hold them.
+        with pq.ParquetFile(self._spool) as spool:
+            yield from spool.iter_batches(_BATCH, columns=columns)
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
         """Rows of a query over `rows`, `kept` (id, query, context, worth), `splits` and `dropped`: for reports."""
         return self._db.execute(sql).fetchall()
-
-    def _stream(self, sql: str) -> Iterator[pa.RecordBatch]:
-        # A cursor of its own: other questions may be asked while this answer is being read.
-        reader: pa.RecordBatchReader = self._db.cursor().sql(sql).to_arrow_reader(_BATCH)
-        yield from reader
 
     def _count(self, table: str) -> int:
         found = self._db.execute(f"SELECT count(*) FROM {table}").fetchone()
         assert found is not None
         return int(found[0])
 
-    def _ids(self) -> np.ndarray:
-        return np.asarray(self._db.execute("SELECT id FROM kept ORDER BY id").fetchnumpy()["id"])
+    def _ids(self, split: Split | None = None) -> np.ndarray:
+        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {quoted(split)}"
+        return np.asarray(self._db.execute(f"SELECT kept.id FROM kept {where} ORDER BY kept.id").fetchnumpy()["id"])
 
 
 def _held_out_of_group(ids: np.ndarray, groups: np.ndarray, leaking: np.ndarray) -> np.ndarray:

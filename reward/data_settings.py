@@ -44,7 +44,7 @@ class FilterSettings(StrictSettings):
     query_length: tuple[int, int] = (2, 200)
     rewrite_length: tuple[int, int] = (2, 500)
     max_length_ratio: float = Field(5.0, gt=0)
-    near_duplicate: float | None = Field(0.8, gt=0, le=1)
+    near_duplicate: float | None = Field(0.8, ge=0.6, le=1)
 
     @field_validator("query_length", "rewrite_length")
     @classmethod

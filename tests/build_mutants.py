@@ -24,7 +24,7 @@ LONGEST = 60.0  # seconds
 @dataclass(frozen=True)
 class Built:
     """`error`: all that was written to stderr. Rows and samples of what was written, -1 where nothing was. `peak_mb`:
-    resident megabytes of this process and its children together, at the worst moment seen."""
+    megabytes of this process and its children together, shared pages once, at the worst moment seen."""
 
     file: str
     code: int
@@ -53,7 +53,7 @@ def build(file: Path, out: Path) -> Built:
 
 
 class Memory:
-    """Looks every 20 ms, while it is entered."""
+    """Looks every 50 ms, while it is entered."""
 
     def __enter__(self) -> Memory:
         self.peak_mb, self._done = 0.0, Event()
@@ -67,12 +67,12 @@ class Memory:
 
     def _watch(self) -> None:
         own = psutil.Process()
-        while not self._done.wait(0.02):
-            resident = own.memory_info().rss
+        while not self._done.wait(0.05):
+            held = own.memory_full_info().pss
             for child in own.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):  # it ended while we looked
-                    resident += child.memory_info().rss
-            self.peak_mb = max(self.peak_mb, resident / 2**20)
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while we looked
+                    held += child.memory_full_info().pss
+            self.peak_mb = max(self.peak_mb, held / 2**20)
 
 
 if __name__ == "__main__":

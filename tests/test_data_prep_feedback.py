@@ -342,6 +342,7 @@ def test_an_unreadable_file_is_named_and_the_others_count(tmp_path: Path, capsys
     [
         ("none.jsonl", None, (), "no such file"),
         ("empty.csv", b"", (), "empty"),
+        ("blank.jsonl", b"\n \n", (), "blank.jsonl"),
         ("lacks.csv", b"query,clicked_at\na,1\n", (), "no column clicked"),
         ("bytes.csv", b"\xff\xff\xff", (), ""),
         ("text.xlsx", b"hello", (), "not a readable workbook"),

@@ -186,6 +186,7 @@ def test_a_path_through_a_list_or_one_that_crosses_another(log: Path) -> None:
         ("a.", None),
         ("a[*]", None),
         ("a[-1]", None),
+        ("[0].a", None),
         ("a.[0]", None),
         ("$..a", None),
         ("a*", None),

@@ -129,6 +129,24 @@ def test_groups_are_those_of_all_pairs_among_templates(threshold: float) -> None
     assert grouped(queries, threshold) == partition(groups_of_all_pairs(queries, threshold))
 
 
+def test_groups_are_those_of_all_pairs_where_every_bucket_is_large() -> None:
+    """One long template around two characters; the fillings that share one of them are near-duplicates, just so."""
+    draw = random.Random(5)
+    stem = "".join(HANZI[:20])
+    queries = [stem[:11] + "".join(draw.choices(HANZI[100:], k=2)) + stem[11 : 20 - n % 3] for n in range(600)]
+    expected = partition(groups_of_all_pairs(queries, 0.8))
+    assert 100 < len(set(expected)) < 550
+    assert grouped(queries, 0.8) == expected
+
+
+def test_a_query_finds_all_that_add_words_of_their_own() -> None:
+    """What it shares with each of them is what they all share: nothing rare leads from one to the other."""
+    stem = "".join(HANZI[:20])
+    queries = [stem + "".join(HANZI[100 + 4 * n : 104 + 4 * n]) for n in range(400)]
+    assert grouped(queries) == list(range(400))
+    assert grouped([*queries, stem]) == [0] * 401
+
+
 @given(queries=queries_that_collide, data=st.data())
 @settings(deadline=None)
 def test_order_does_not_matter(queries: list[str], data: st.DataObject) -> None:
