@@ -10,9 +10,8 @@ data (`benchmarks.data_prep_inputs`). Then, each in a process of its own:
   `data_prep.read_logs` beside a loop of `json.loads` (`benchmarks.data_prep_readers`). All must find the same rows;
 - the whole build, `python -m data_prep.build_sft` on both files at once, by the seconds of its stages.
 
-Memory is that of a process and its children together, pages that they share counted once, looked at every 50 ms.
-Seconds of reading leave out the imports, those of the build do not. The last line is JSON; `…_speedup` are the peers'
-seconds over this project's.
+Memory is resident, of a process and its children together, looked at every 20 ms. Seconds of reading leave out the
+imports, those of the build do not. The last line is JSON; `…_speedup` are the peers' seconds over this project's.
 """
 
 from __future__ import annotations

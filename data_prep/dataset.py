@@ -14,6 +14,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from data_prep.artefacts import code_sha256, file_sha256, settings_sha256, write_json, writing_lines
@@ -76,6 +77,7 @@ class Dataset:
     def timed(self, stage: str) -> Iterator[None]:
         start = time.monotonic()
         yield
+        pa.default_memory_pool().release_unused()  # what Arrow has freed it else keeps for itself
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
 
 
@@ -136,6 +138,7 @@ def selected(
         start = time.monotonic()
         intake = take_in(sources, tenant.deidentify, scratch / "rows.parquet")
         seconds["read"] = round(time.monotonic() - start, 3)
+        pa.default_memory_pool().release_unused()
         selection = Selection(scratch / "rows.parquet", scratch)
         stack.callback(selection.close)
         names = tuple(name for name, _ in reversed(shares))

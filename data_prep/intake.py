@@ -51,6 +51,8 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
             for batch in sources.batches():
                 out.write_batch(batch)
                 bar.advance(task, batch.num_rows)
+                del batch
+                pa.default_memory_pool().release_unused()
         task = bar.add_task("cleaning", total=None)
         rows, masked = 0, Counter[str]()
         with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:

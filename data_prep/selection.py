@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from data_prep.near_duplicates import near_duplicate_groups
 from data_prep.split import Split, assign_splits, leaks
 
-_MEMORY = "250MB"
+_MEMORY = "160MB"
 _BATCH = 10_000
 
 # What tells two questions of the same words apart.
