@@ -10,13 +10,14 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import COLUMNS, ROWS, SCORES, TEXTS
+from data_prep.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
 from data_prep.recall_cells import read_recall
 from data_prep.timestamps import read_timestamp, read_timestamps
 
@@ -30,6 +31,16 @@ _COUNT_LIMIT = 2.0**53
 
 Cells: TypeAlias = Sequence[object] | pa.Array
 Problems = dict[int, str]  # index in the batch → what is wrong with the cell
+
+
+@dataclass(frozen=True)
+class Table:
+    """What kind of table a reader looks for: its headings (`aliases` and the names of `columns`), and what makes typed
+    rows of its cells (with the arguments of `parse_columns`)."""
+
+    aliases: Mapping[str, str]
+    columns: Sequence[str]
+    parse: Callable[..., pa.RecordBatch]
 
 
 def parse_columns(
@@ -257,3 +268,6 @@ _READERS: dict[str, Callable[[Cells, Problems], pa.Array]] = {
     "success": _truths,
     "slices": _slices,
 }
+
+
+EXPORT = Table(ALIASES, COLUMNS, parse_columns)

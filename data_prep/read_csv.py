@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from data_prep.cells import parse_columns
-from data_prep.columns import ALIASES, COLUMNS
-from data_prep.headings import TOP_ROWS, NoHeadings, SameMeaning, find_headings, known_names
+from data_prep.cells import EXPORT, Table
+from data_prep.headings import TOP_ROWS, Name, NoHeadings, SameMeaning, find_headings, known_names
 from data_prep.text_file import LOST, TextFile
 from reward.data_settings import SourceSettings
 from reward.records import BadInput
@@ -38,7 +37,7 @@ class _Layout:
 
 
 def read_csv(
-    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None
+    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None, table: Table = EXPORT
 ) -> Iterator[pa.RecordBatch]:
     """The rows below the headings; `row` counts as a spreadsheet does: a record with line breaks in it is one row.
 
@@ -48,6 +47,7 @@ def read_csv(
     Args:
         required: columns without which nothing can be done; the first is `original_query`.
         notes: takes a line for what looks wrong with the file as a whole.
+        table: what is looked for, and what rows are made of it.
 
     Raises:
         BadInput: the file is missing, empty or no text; no row names what is required, or one names it twice; nothing
@@ -55,7 +55,7 @@ def read_csv(
     """
     file = TextFile(path)
     try:
-        layout = _find_layout(file, settings, required)
+        layout = _find_layout(file, known_names(settings.headings, table.aliases, table.columns), required)
     except (NoHeadings, SameMeaning) as problem:
         raise BadInput(f"{path}: {problem}") from None
     except csv.Error as problem:
@@ -67,7 +67,7 @@ def read_csv(
     with file.open() as stream:
         stream.read(layout.offset)
         for block in _blocks(path, stream, layout, numbering):
-            batch = _rows(path, block, layout, numbering, required[0], file.damaged)
+            batch = _rows(path, table, block, layout, numbering, required[0], file.damaged)
             rows += batch.num_rows
             if batch.num_rows:
                 yield batch
@@ -75,10 +75,9 @@ def read_csv(
         raise BadInput(f"{path}: no row below the headings")
 
 
-def _find_layout(file: TextFile, settings: SourceSettings, required: Sequence[str]) -> _Layout:
+def _find_layout(file: TextFile, names: Mapping[str, Name], required: Sequence[str]) -> _Layout:
     """Raises NoHeadings with what the delimiter that gives the most columns has to say, SameMeaning, csv.Error."""
     csv.field_size_limit(2**31 - 1)  # notes above the headings, recorded hits beside them: as long as they like
-    names = known_names(settings.headings, ALIASES, COLUMNS)
     problems: list[tuple[int, NoHeadings]] = []
     for delimiter in _DELIMITERS:
         records = _top(file, delimiter)
@@ -163,7 +162,7 @@ def _blocks(path: Path, stream: BinaryIO, layout: _Layout, numbering: _Numbering
 
 
 def _rows(
-    path: Path, block: pa.RecordBatch, layout: _Layout, numbering: _Numbering, key: str, damaged: bool
+    path: Path, table: Table, block: pa.RecordBatch, layout: _Layout, numbering: _Numbering, key: str, damaged: bool
 ) -> pa.RecordBatch:
     numbers, ragged = numbering.take(block.num_rows)
     present = _not_blank(block, layout.places[key])
@@ -177,7 +176,7 @@ def _rows(
         cells = {name: pa.concat_arrays([column, none]).take(order) for name, column in cells.items()}
         reasons = refused + [why for _, why in ragged]
         refused = [reasons[place] for place in order.to_pylist()]
-    return parse_columns(cells, file=str(path), sheet="", rows=rows, source="test_set", refused=refused)
+    return table.parse(cells, file=str(path), sheet="", rows=rows, source="test_set", refused=refused)
 
 
 def _not_blank(block: pa.RecordBatch, key: int) -> pa.Array:

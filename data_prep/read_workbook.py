@@ -13,14 +13,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data_prep.cells import Cells, parse_columns
-from data_prep.columns import ALIASES, COLUMNS
+from data_prep.cells import EXPORT, Cells, Table
 from data_prep.headings import NoHeadings, known_names
 from data_prep.sheet_process import LENGTH_BYTES, PackedCells, Request
 from reward.data_settings import SourceSettings
@@ -32,6 +30,7 @@ _LARGEST, _LARGEST_RATIO, _RATIO_COUNTS_FROM = 4096 * _MIB, 100, 64 * _MIB
 # Bytes of memory for each byte unpacked: calamine holds the shared texts once for themselves and once in their cells.
 # The rest is for texts that stand in many cells: stored once in the file, but as often as they are seen in memory.
 _MEMORY, _MEMORY_SHARED, _MEMORY_SHEETS = 448 * _MIB, 2.2, 1.1
+_DAMAGED = "damaged: its reader came to grief over it"
 _TOO_LARGE = "needs more memory than a workbook of its size does: damaged, or made to"
 _ENDS = {
     -signal.SIGABRT: _TOO_LARGE,
@@ -44,7 +43,7 @@ _SECONDS, _BYTES_A_SECOND = 30, 5_000_000  # of processor time: many times what 
 
 
 def read_workbook(
-    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None
+    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None, table: Table = EXPORT
 ) -> Iterator[pa.RecordBatch]:
     """The rows of every sheet that names what is required; `row` is the sheet's own row number.
 
@@ -55,6 +54,7 @@ def read_workbook(
     Args:
         required: columns without which nothing can be done; the first is `original_query`.
         notes: takes a line for each sheet with text that was not read: which and why.
+        table: what is looked for, and what rows are made of it.
 
     Raises:
         BadInput: there is no such file, it is no workbook, has a password, is damaged or unpacks to absurd sizes; no
@@ -63,7 +63,7 @@ def read_workbook(
     """
     shared, others = _unpacked_sizes(path)
     try:
-        names = known_names(settings.headings, ALIASES, COLUMNS)
+        names = known_names(settings.headings, table.aliases, table.columns)
     except NoHeadings as problem:
         raise BadInput(str(problem)) from None
     request = Request(
@@ -81,7 +81,7 @@ def read_workbook(
         if message[0] == "done":
             _, passed, failure = message
             continue
-        batch = _parse(path, *message[1:])
+        batch = _parse(path, table, *message[1:])
         del message  # what waits for its reader is the batch alone
         rows += batch.num_rows
         yield batch
@@ -92,13 +92,18 @@ def read_workbook(
 
 
 def _parse(
-    path: Path, sheet: str, numbers: list[int], columns: dict[str, PackedCells], problems: list[tuple[int, str]]
+    path: Path,
+    table: Table,
+    sheet: str,
+    numbers: list[int],
+    columns: dict[str, PackedCells],
+    problems: list[tuple[int, str]],
 ) -> pa.RecordBatch:
     refused = [""] * len(numbers)
     for index, reason in problems:
         refused[index] = reason
     cells = {name: _unpacked(packed, len(numbers)) for name, packed in columns.items()}
-    return parse_columns(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
+    return table.parse(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
 
 
 def _unpacked(packed: PackedCells, count: int) -> Cells:
@@ -155,15 +160,14 @@ def _messages(path: Path, request: Request) -> Iterator[tuple[Any, ...]]:
     )
     assert process.stdin and process.stdout
     try:
-        with suppress(BrokenPipeError), process.stdin as asked:  # one that could not even start says so by its end
+        with process.stdin as asked:
             marshal.dump(dict(request), asked)
         message: tuple[Any, ...] = ("",)
         while message[0] != "done":
             length = int.from_bytes(process.stdout.read(LENGTH_BYTES), "little")
             data = process.stdout.read(length)
             if not length or len(data) < length:
-                end = process.wait()
-                raise BadInput(f"{path}: {_ENDS.get(end, f'damaged: the process that reads it ended with {end}')}")
+                raise BadInput(f"{path}: {_ENDS.get(process.wait(), _DAMAGED)}")
             message = marshal.loads(data)
             del data
             yield message
