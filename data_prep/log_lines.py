@@ -14,7 +14,7 @@ from reward.records import BadInput
 
 SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
 LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request
-_CHUNK = 2 << 20
+_CHUNK = 1 << 20  # bytes; larger ones are fresh pages from the system each time, smaller ones short vectors
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -47,7 +47,7 @@ class LogLines:
         if not head:
             raise BadInput(f"{path}: {self.damage or 'the file is empty'}")
         self._texts = _as_utf8(head, chunks)
-        self.head: bytes = next(self._texts)  # about 2 MiB, or all there is
+        self.head: bytes = next(self._texts)  # about 1 MiB, or all there is
         self._head_is_all = len(head) < _CHUNK
 
     def close(self) -> None:
