@@ -14,13 +14,12 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from data_prep.artefacts import code_sha256, file_sha256, settings_sha256, write_json, writing_lines
 from data_prep.clean import intake_steps, log_window
 from data_prep.deidentify import deidentify_text
-from data_prep.intake import take_in
+from data_prep.intake import give_back, take_in
 from data_prep.leakage import Leakage, check_leakage
 from data_prep.selection import Selection, Step
 from data_prep.sources import Sources
@@ -77,7 +76,7 @@ class Dataset:
     def timed(self, stage: str) -> Iterator[None]:
         start = time.monotonic()
         yield
-        pa.default_memory_pool().release_unused()  # what Arrow has freed it else keeps for itself
+        give_back()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
 
 
@@ -138,7 +137,7 @@ def selected(
         start = time.monotonic()
         intake = take_in(sources, tenant.deidentify, scratch / "rows.parquet")
         seconds["read"] = round(time.monotonic() - start, 3)
-        pa.default_memory_pool().release_unused()
+        give_back()
         selection = Selection(scratch / "rows.parquet", scratch)
         stack.callback(selection.close)
         names = tuple(name for name, _ in reversed(shares))

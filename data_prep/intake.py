@@ -5,6 +5,8 @@ What follows reads the spool column by column; so neither long dialogues nor rec
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from reward.data_settings import DeidentifySettings
 FREE_TEXTS = ("original_query", "user_profile", "history_summary", "history_context", "thought_unit", "rewritten_query")
 _MANY_LINES = ("history_context", "thought_unit")
 _BATCH = 20_000
+_LIBC = ctypes.CDLL("libc.so.6") if platform.libc_ver()[0] == "glibc" else None
 SPOOL = ROWS.append(pa.field("id", pa.int64()))
 
 
@@ -52,7 +55,7 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
                 out.write_batch(batch)
                 bar.advance(task, batch.num_rows)
                 del batch
-                pa.default_memory_pool().release_unused()
+                give_back()
         task = bar.add_task("cleaning", total=None)
         rows, masked = 0, Counter[str]()
         with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
@@ -64,6 +67,14 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
                 bar.update(task, completed=rows)
     raw.unlink()
     return Intake(rows, masked)
+
+
+def give_back() -> None:
+    """Return to the machine what has been freed: Arrow and glibc keep it for themselves, and the next stage may use
+    another allocator."""
+    pa.default_memory_pool().release_unused()
+    if _LIBC is not None:
+        _LIBC.malloc_trim(0)
 
 
 def clean_batch(batch: pa.RecordBatch, settings: DeidentifySettings) -> tuple[pa.RecordBatch, Counter[str]]:
