@@ -129,11 +129,11 @@ class Selection:
             groups: of `drop_near_duplicates`; without it only equal queries are alike, and those share a split.
         """
         ids = self._ids()
-        splits = np.asarray(assign_splits(self.queries(), shares, seed))
+        splits = assign_splits(self.queries(), shares, seed)
         if groups is None:
             leaking, better = np.zeros(len(ids), dtype=bool), ids
         else:
-            leaking = leaks(splits, groups)
+            leaking = leaks(_names(splits), groups)
             better = _held_out_of_group(ids, groups, leaking)
         self._set_splits(ids, splits)
         self._db.register("leaking", pa.table({"id": ids, "better": better}))
@@ -144,10 +144,10 @@ class Selection:
     def fix_split(self, split: Split) -> None:
         """Every kept row belongs to `split`."""
         ids = self._ids()
-        self._set_splits(ids, np.full(len(ids), split))
+        self._set_splits(ids, pa.repeat(split, len(ids)))
 
-    def _set_splits(self, ids: np.ndarray, splits: np.ndarray) -> None:
-        self._db.register("assigned", pa.table({"id": ids, "split": pa.array(splits.tolist(), pa.string())}))
+    def _set_splits(self, ids: np.ndarray, splits: pa.Array) -> None:
+        self._db.register("assigned", pa.table({"id": ids, "split": splits}))
         self._db.execute("CREATE TABLE splits AS FROM assigned")
         self._db.unregister("assigned")
 
@@ -218,12 +218,16 @@ class Selection:
         return np.asarray(self._db.execute(f"SELECT kept.id FROM kept {where} ORDER BY kept.id").fetchnumpy()["id"])
 
 
+def _names(splits: pa.Array) -> np.ndarray:
+    coded = splits.dictionary_encode()
+    return np.array(coded.dictionary.to_pylist(), dtype=str)[coded.indices.to_numpy()]
+
+
 def _held_out_of_group(ids: np.ndarray, groups: np.ndarray, leaking: np.ndarray) -> np.ndarray:
     """For a leaking row a row of its group that stays; for others their own id."""
+    staying, first = np.unique(groups[~leaking], return_index=True)
     better = ids.copy()
-    stays = dict(zip(groups[~leaking][::-1].tolist(), ids[~leaking][::-1].tolist(), strict=True))
-    for place in np.flatnonzero(leaking):
-        better[place] = stays[int(groups[place])]
+    better[leaking] = ids[~leaking][first[np.searchsorted(staying, groups[leaking])]]
     return better
 
 
