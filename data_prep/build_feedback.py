@@ -33,7 +33,7 @@ from data_prep.clean import competition_steps, intake_steps
 from data_prep.click_evidence import KINDS, Confidence, Evidence
 from data_prep.click_intake import Feedback, read_corpus
 from data_prep.click_samples import prompt_samples, reranker_records
-from data_prep.sources import find_files
+from data_prep.sources import find_files, write_quarantine
 from data_prep.split import Split
 from reward.records import BadInput, Sample
 from reward.settings import TenantSettings, load_tenant
@@ -88,9 +88,7 @@ def _write(
         for record in reranker_records(evidence, tenant):
             write(json.dumps(record, ensure_ascii=False))
             records += 1
-    with writing_lines(quarantine) as write:
-        for left_out in (*map(asdict, feedback.unreadable), *evidence.left_out()):
-            write(json.dumps(left_out, ensure_ascii=False))
+    write_quarantine(quarantine, feedback.unreadable, evidence.left_out())
     outputs = [reranker, pairs, quarantine]
     for split in SPLITS:
         of_split = [sample for sample in samples if sample.metadata.split == split]

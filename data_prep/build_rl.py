@@ -27,13 +27,13 @@ from data_prep.dataset import (
     context_of,
     describe_request,
     hits_of,
+    left_out,
     metadata_of,
     selected,
-    write_quarantine,
     write_reports,
 )
 from data_prep.messages import build_messages
-from data_prep.sources import find_files
+from data_prep.sources import find_files, write_quarantine
 from data_prep.split import RL_SHARES, Split
 from reward.records import BadInput, Candidates, RetrievalResults, Sample
 from reward.settings import TenantSettings, load_tenant
@@ -181,7 +181,9 @@ def write_dataset(
             share = args.hard_share if split == "train" else 0.0
             files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
             outputs += files
-        outputs.append(write_quarantine(out / f"rl_quarantine_{mode}.jsonl", dataset))
+        outputs.append(
+            write_quarantine(out / f"rl_quarantine_{mode}.jsonl", dataset.sources.unreadable, left_out(dataset))
+        )
         names = {
             "card": f"RL_DATA_CARD_{mode}.md",
             "json": f"rl_stats_{mode}.json",

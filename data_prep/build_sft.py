@@ -34,14 +34,14 @@ from data_prep.dataset import (
     add_arguments,
     context_of,
     describe_request,
+    left_out,
     metadata_of,
     selected,
-    write_quarantine,
     write_reports,
 )
 from data_prep.leakage import drop_leaking
 from data_prep.messages import build_sft_messages
-from data_prep.sources import find_files
+from data_prep.sources import find_files, write_quarantine
 from data_prep.split import SFT_SHARES, Split, bare
 from reward.records import BadInput, Sample
 from reward.settings import TenantSettings, load_tenant
@@ -122,7 +122,7 @@ def write_dataset(out: Path, dataset: Dataset, copies: list[str], request: dict[
             canonical = out / f"{split}_{stamp}.jsonl"
             outputs += _write_split(out, canonical, split, dataset, copies if split == "train" else [])
             point_latest(out / f"{split}_latest.jsonl", canonical)
-        outputs.append(write_quarantine(out / "quarantine.jsonl", dataset))
+        outputs.append(write_quarantine(out / "quarantine.jsonl", dataset.sources.unreadable, left_out(dataset)))
         names = {"card": "DATA_CARD.md", "json": "stats.json", "html": "stats.html", "quarantine": "quarantine.jsonl"}
         outputs += write_reports(out, names, dataset, PURPOSE, len(copies), request)
     splits = {split: dataset.count(split) + (len(copies) if split == "train" else 0) for split in dataset.names}

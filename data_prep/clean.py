@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from data_prep.selection import Step, quoted
+from data_prep.selection import Step
+from data_prep.sql import literal
 from reward.data_settings import FilterSettings
 from reward.settings import TenantSettings
 
@@ -20,7 +21,7 @@ def intake_steps(tenant: TenantSettings, since: date | None, until: date | None)
         Step("readable", "refused = ''", "refused"),
         Step(
             "of this tenant",
-            f"tenant_id IN ('', {quoted(tenant.tenant_id)})",
+            f"tenant_id IN ('', {literal(tenant.tenant_id)})",
             "'belongs to tenant ' || tenant_id",
         ),
     ]

@@ -25,7 +25,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from data_prep.selection import Step, quoted
+from data_prep.selection import Step, failures
+from data_prep.sql import literal
 from reward.records import BadInput
 
 _MEMORY = "400MB"
@@ -90,7 +91,7 @@ class Evidence:
     ):
         self._db = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)})
         self._confidence = confidence
-        self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({quoted(str(spool))})")
+        self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({literal(str(spool))})")
         self._drop(steps)
         self._name_passages(corpus)
         self._count_pairs()
@@ -162,13 +163,7 @@ class Evidence:
         return self._read("SELECT file, sheet, row, step, reason FROM dropped JOIN rows USING (id) ORDER BY id")
 
     def _drop(self, steps: Sequence[Step]) -> None:
-        first = " ".join(f"WHEN NOT coalesce({step.keeps}, false) THEN {n}" for n, step in enumerate(steps))
-        names = " ".join(f"WHEN {n} THEN {quoted(step.name)}" for n, step in enumerate(steps))
-        reasons = " ".join(f"WHEN {n} THEN {step.reason}" for n, step in enumerate(steps))
-        self._db.execute(
-            f"""CREATE TABLE dropped AS SELECT id, CASE failed {names} END AS step, CASE failed {reasons} END AS reason
-            FROM (SELECT *, CASE {first} END AS failed FROM rows) WHERE failed IS NOT NULL"""
-        )
+        self._db.execute(f"CREATE TABLE dropped AS {failures(steps)}")
 
     def _name_passages(self, corpus: Mapping[str, str]) -> None:
         """`clicks`: usable rows with their passage's id (`doc`). `passages`: its text, and whether the id was given

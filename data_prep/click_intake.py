@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from data_prep.deidentify import deidentify_column, deidentify_text
-from data_prep.normalise import normalise_column, normalise_lines
+from data_prep.deidentify import deidentify_text
+from data_prep.intake import clean_batch
+from data_prep.normalise import normalise_lines
 from data_prep.read_feedback import CLICKS, read_clicks
 from data_prep.sources import Unreadable, find_files
 from reward.data_settings import DeidentifySettings
@@ -81,14 +82,10 @@ class Feedback:
         ):
             task = bar.add_task("", total=None)
             for batch in self.batches():
-                for name, keep_lines in _FREE_TEXTS.items():
-                    place = CLICKS.get_field_index(name)
-                    texts = normalise_column(batch.column(place), keep_lines=keep_lines)
-                    texts, found = deidentify_column(texts, self._tenant.deidentify)
-                    masked += found
-                    batch = batch.set_column(place, CLICKS.field(place), texts)
+                cleaned, found = clean_batch(batch, _FREE_TEXTS, self._tenant.deidentify)
+                masked += found
                 ids = pa.array(range(rows, rows + batch.num_rows), pa.int64())
-                out.write_batch(batch.append_column("id", ids))
+                out.write_batch(cleaned.append_column("id", ids))
                 rows += batch.num_rows
                 bar.update(task, completed=rows)
         return masked

@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from data_prep.artefacts import code_sha256, file_sha256, settings_sha256, write_json, writing_lines
+from data_prep.artefacts import code_sha256, file_sha256, settings_sha256, write_json
 from data_prep.clean import intake_steps, log_window
 from data_prep.deidentify import deidentify_text
 from data_prep.intake import give_back, take_in
@@ -214,16 +214,10 @@ def write_reports(
     return [out / names[kind] for kind in ("json", "html", "card")]
 
 
-def write_quarantine(path: Path, dataset: Dataset) -> Path:
-    """One JSON object a line for every row that is not in the data set: file, sheet, row, step, reason. Files that
-    could not be read at all come first, without a row."""
-    with writing_lines(path) as write:
-        for unreadable in dataset.sources.unreadable:
-            write(json.dumps(asdict(unreadable), ensure_ascii=False))
-        for batch in dataset.selection.left_out():
-            for line in batch.to_pylist():
-                write(json.dumps(line, ensure_ascii=False))
-    return path
+def left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """file, sheet, row, step and reason of every row that is not in the data set, in order."""
+    for batch in dataset.selection.left_out():
+        yield from batch.to_pylist()
 
 
 def context_of(row: Mapping[str, Any]) -> Context:

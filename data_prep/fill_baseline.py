@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,13 +28,12 @@ from data_prep.artefacts import (
     read_manifest,
     settings_sha256,
     write_manifest,
-    writing_lines,
 )
 from data_prep.asking import Stopped, probe, with_options
 from data_prep.build_rl import read_qrels
 from data_prep.filling import Plan, Spool, Tally, Task, fill_rows, look_up
 from data_prep.intake import take_in
-from data_prep.sources import Sources
+from data_prep.sources import Sources, write_quarantine
 from reward.call_records import CallKind
 from reward.ledger import Ledger
 from reward.records import BadInput
@@ -155,7 +153,10 @@ def _run(args: argparse.Namespace) -> None:
                 return
             _probe(task, plan)
             tally = asyncio.run(fill_rows(task, spool.usable(), plan.rows_to_ask, ledger, out))
-        _write_quarantine(out.with_name(out.name + ".quarantine.jsonl"), sources, spool, rows_in - tally.rows)
+        quarantine = out.with_name(out.name + ".quarantine.jsonl")
+        quarantine.unlink(missing_ok=True)
+        if rows_in > tally.rows or sources.unreadable:
+            write_quarantine(quarantine, sources.unreadable, spool.quarantined())
     facts = {
         "rows_in": rows_in,
         "written": tally.rows,
@@ -210,17 +211,6 @@ def _print_tally(tally: Tally) -> None:
     print(f"rows written {tally.rows}, complete already {tally.complete}, incomplete {tally.incomplete}")
     if tally.tokens:
         print(f"judge: {tally.tokens:,.0f} tokens, ¥{tally.cny:,.2f}")
-
-
-def _write_quarantine(path: Path, sources: Sources, spool: Spool, rows: int) -> None:
-    """Files that could not be read come first, without a row. No file when there is nothing to tell."""
-    path.unlink(missing_ok=True)
-    if rows or sources.unreadable:
-        with writing_lines(path) as write:
-            for file in sources.unreadable:
-                write(json.dumps(asdict(file), ensure_ascii=False))
-            for row in spool.quarantined():
-                write(json.dumps(row, ensure_ascii=False))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,14 @@ from data_prep.sources import Sources
 from reward.data_settings import DeidentifySettings
 
 # The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
-FREE_TEXTS = ("original_query", "user_profile", "history_summary", "history_context", "thought_unit", "rewritten_query")
-_MANY_LINES = ("history_context", "thought_unit")
+FREE_TEXTS = {  # → whether line breaks stay
+    "original_query": False,
+    "user_profile": False,
+    "history_summary": False,
+    "history_context": True,
+    "thought_unit": True,
+    "rewritten_query": False,
+}
 _BATCH = 20_000
 _LIBC = ctypes.CDLL("libc.so.6") if platform.libc_ver()[0] == "glibc" else None
 SPOOL = ROWS.append(pa.field("id", pa.int64()))
@@ -60,7 +67,7 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
         rows, masked = 0, Counter[str]()
         with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
             for batch in read.iter_batches(_BATCH):
-                cleaned, found = clean_batch(batch, settings)
+                cleaned, found = clean_batch(batch, FREE_TEXTS, settings)
                 masked += found
                 out.write_batch(cleaned.append_column("id", pa.array(range(rows, rows + batch.num_rows), pa.int64())))
                 rows += batch.num_rows
@@ -77,12 +84,18 @@ def give_back() -> None:
         _LIBC.malloc_trim(0)
 
 
-def clean_batch(batch: pa.RecordBatch, settings: DeidentifySettings) -> tuple[pa.RecordBatch, Counter[str]]:
-    """`batch` with its free texts normalised and de-identified, and what was masked, by kind."""
+def clean_batch(
+    batch: pa.RecordBatch, free_texts: Mapping[str, bool], settings: DeidentifySettings
+) -> tuple[pa.RecordBatch, Counter[str]]:
+    """`batch` with its free texts normalised and de-identified, and what was masked, by kind.
+
+    Args:
+        free_texts: column → whether its line breaks stay.
+    """
     masked = Counter[str]()
-    for name in FREE_TEXTS:
+    for name, keep_lines in free_texts.items():
         place = batch.schema.get_field_index(name)
-        texts = normalise_column(batch.column(place), keep_lines=name in _MANY_LINES)
+        texts = normalise_column(batch.column(place), keep_lines=keep_lines)
         texts, found = deidentify_column(texts, settings)
         masked += found
         batch = batch.set_column(place, batch.schema.field(place), texts)

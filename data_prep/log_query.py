@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from data_prep.columns import SCORES, TEXTS
 from data_prep.log_paths import LogPath, LogPaths, json_path, placed
+from data_prep.sql import literal
 
 _TEXT = "VARCHAR"
 _HITS = [{"content": _TEXT, "score": "DOUBLE", "reranker_score": "DOUBLE", "doc_id": _TEXT}]
@@ -61,7 +62,7 @@ class LogQuery:
     def _sql(self) -> str:
         apart = "NULL::VARCHAR[]"
         if self._apart:
-            wanted = ", ".join(_literal(json_path(path)) for path in self._apart)
+            wanted = ", ".join(literal(json_path(path)) for path in self._apart)
             apart = f"CASE WHEN s IS NOT NULL THEN json_extract_string(line, [{wanted}]) END"
         nested = " OR ".join(f"s.{_identifier(root)} IS NOT NULL" for root in self._paths.roots if root in self._tree)
         texts = ", ".join(f"{self._first(name)} AS {name}" for name in self._places if name != "recall_results")
@@ -128,7 +129,7 @@ FROM typed"""
     def _doubts(self) -> str:
         """What makes a line one to look at: it may be refused for it, or turn out well."""
         return f"""CASE WHEN broken THEN true
-        WHEN NOT regexp_matches(original_query, {_literal(_VISIBLE)}) THEN true
+        WHEN NOT regexp_matches(original_query, {literal(_VISIBLE)}) THEN true
         WHEN left(original_query, 1) IN ('{{', '[') OR left(rewritten_query, 1) IN ('{{', '[') THEN true
         WHEN history_context IS NULL OR other THEN true
         WHEN counted AND recall_count IS NULL THEN true
@@ -136,13 +137,13 @@ FROM typed"""
         WHEN rewritten_query = '' AND {self._mentions("rewritten_query")} THEN true
         WHEN hits IS NULL THEN {self._mentions("recall_results")}
         WHEN {_any_hit(_BAD_HIT)} THEN true
-        WHEN {_any_hit(_UNSCORED_HIT)} THEN regexp_matches(line, {_literal(_NO_SCORE)})
+        WHEN {_any_hit(_UNSCORED_HIT)} THEN regexp_matches(line, {literal(_NO_SCORE)})
         ELSE false
         END"""
 
     def _mentions(self, column: str) -> str:
         keys = "|".join(re.escape(key) for key in self._paths.keys(column))
-        return f"regexp_matches(line, {_literal(f'(?:{keys}){_SOMETHING}')})"
+        return f"regexp_matches(line, {literal(f'(?:{keys}){_SOMETHING}')})"
 
 
 _UNSCORED_HIT = "hit.score IS NULL OR hit.reranker_score IS NULL"
@@ -153,7 +154,7 @@ def _parsed(text: str, tree: object) -> str:
     """NULL for what is no JSON. (`try` goes through thousands one by one for a single bad one; CASE around all of it
     copies all of it.)"""
     proper = f"CASE WHEN json_valid({text}) THEN {text} END"
-    return f"from_json({proper}, {_literal(json.dumps(tree, ensure_ascii=False))})"
+    return f"from_json({proper}, {literal(json.dumps(tree, ensure_ascii=False))})"
 
 
 def _any_hit(condition: str) -> str:
@@ -179,7 +180,7 @@ def _time(name: str) -> str:
 
 def _dialogue() -> str:
     """A list of {role, content} as lines; NULL for another list."""
-    speaker = " ".join(f"WHEN {_literal(role)} THEN {_literal(label + ': ')}" for role, label in SPEAKERS.items())
+    speaker = " ".join(f"WHEN {literal(role)} THEN {literal(label + ': ')}" for role, label in SPEAKERS.items())
     spaced = r"trim(regexp_replace(turn.content, '\s+', ' ', 'g'))"
     said = f"CASE WHEN regexp_matches(turn.content, '\\s') THEN {spaced} ELSE turn.content END"
     line = f"CASE lower(turn.role) {speaker} END || {said}"
@@ -191,7 +192,3 @@ def _dialogue() -> str:
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

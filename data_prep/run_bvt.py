@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,12 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from data_prep.artefacts import file_sha256, is_current, settings_sha256, write_manifest, writing_lines
+from data_prep.artefacts import file_sha256, is_current, settings_sha256, write_manifest
 from data_prep.asking import AskingBar, Stopped, ask_each, probe, with_options
 from data_prep.bvt_progress import RecordedAnswer, appending, question_key, read_progress, record_answer
 from data_prep.bvt_queries import Queries, read_queries
 from data_prep.bvt_row import NO_HIT, BvtRow
 from data_prep.bvt_workbook import MOST_ROWS, write_workbook
+from data_prep.sources import write_quarantine
 from reward.call_records import ServiceFailure
 from reward.rag_client import RagClient
 from reward.records import BadInput
@@ -157,7 +157,10 @@ def _run(args: argparse.Namespace) -> None:
     print(f"{calls} requests in {time.monotonic() - start:.1f} s")
     facts = _facts(rows)
     write_workbook(out, rows)
-    _write_quarantine(out.with_name(out.name + ".quarantine.jsonl"), queries)
+    quarantine = out.with_name(out.name + ".quarantine.jsonl")
+    quarantine.unlink(missing_ok=True)
+    if queries.quarantined or queries.unreadable:
+        write_quarantine(quarantine, queries.unreadable, queries.quarantined)
     unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
     write_manifest(
         manifest, request, [out], {**queries.accounts, **facts, **unreadable, "tenant_sha256": settings_sha256(tenant)}
@@ -196,15 +199,6 @@ def _print_reading(queries: Queries) -> None:
     if queries.quarantined:
         first = queries.quarantined[0]
         print(f"quarantined: the first is row {first['row']} of {first['file']}: {first['reason']}")
-
-
-def _write_quarantine(path: Path, queries: Queries) -> None:
-    """Files that could not be read come first, without a row. No file when there is nothing to tell."""
-    path.unlink(missing_ok=True)
-    if queries.quarantined or queries.unreadable:
-        with writing_lines(path) as write:
-            for line in (*map(asdict, queries.unreadable), *queries.quarantined):
-                write(json.dumps(line, ensure_ascii=False))
 
 
 def main(argv: list[str] | None = None) -> int:

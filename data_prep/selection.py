@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from data_prep.near_duplicates import near_duplicate_groups
 from data_prep.split import Split, assign_splits, leaks
+from data_prep.sql import literal
 
 _MEMORY = "160MB"
 _BATCH = 10_000
@@ -49,6 +50,15 @@ class Stage:
     rows_out: int
 
 
+def failures(steps: Sequence[Step]) -> str:
+    """SQL for id, step and reason of each of `rows` that does not pass every step; a row is told the first it fails."""
+    first = " ".join(f"WHEN NOT coalesce({step.keeps}, false) THEN {n}" for n, step in enumerate(steps))
+    names = " ".join(f"WHEN {n} THEN {literal(step.name)}" for n, step in enumerate(steps))
+    reasons = " ".join(f"WHEN {n} THEN {step.reason}" for n, step in enumerate(steps))
+    return f"""SELECT id, CASE failed {names} END AS step, CASE failed {reasons} END AS reason
+        FROM (SELECT *, CASE {first} END AS failed FROM rows) WHERE failed IS NOT NULL"""
+
+
 class Selection:
     """Rows are named by `id`, their place in the spool.
 
@@ -60,7 +70,7 @@ class Selection:
     def __init__(self, spool: Path, scratch: Path):
         self._db = duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)})
         self._db.execute("CREATE TABLE dropped (id BIGINT, step VARCHAR, reason VARCHAR)")
-        self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({quoted(str(spool))})")
+        self._db.execute(f"CREATE VIEW rows AS FROM read_parquet({literal(str(spool))})")
         self._spool = spool
         self.rows_in: int = self._count("rows")
         self.funnel: list[Stage] = []
@@ -73,18 +83,12 @@ class Selection:
         return self.funnel[-1].rows_out if self.funnel else self.rows_in
 
     def apply(self, steps: Sequence[Step], worth: str) -> None:
-        """Drop what does not pass every step; a row is told the first that it fails.
+        """Drop what does not pass every step.
 
         Args:
             worth: SQL number, by which `drop_duplicates` and `drop_near_duplicates` choose whom to keep.
         """
-        first = " ".join(f"WHEN NOT coalesce({step.keeps}, false) THEN {n}" for n, step in enumerate(steps))
-        names = " ".join(f"WHEN {n} THEN {quoted(step.name)}" for n, step in enumerate(steps))
-        reasons = " ".join(f"WHEN {n} THEN {step.reason}" for n, step in enumerate(steps))
-        self._db.execute(
-            f"""INSERT INTO dropped SELECT id, CASE failed {names} END, CASE failed {reasons} END
-            FROM (SELECT *, CASE {first} END AS failed FROM rows) WHERE failed IS NOT NULL"""
-        )
+        self._db.execute(f"INSERT INTO dropped {failures(steps)}")
         self._db.execute(
             f"""CREATE TABLE kept AS SELECT id, original_query AS query, {_CONTEXT} AS context,
             coalesce({worth}, 0)::DOUBLE AS worth FROM rows ANTI JOIN dropped USING (id) ORDER BY id"""
@@ -102,7 +106,7 @@ class Selection:
             """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER
             (PARTITION BY lower(query), context ORDER BY worth DESC, id) AS better FROM kept"""
         )
-        self._drop("duplicates", "same", "duplicate of")
+        self._drop("duplicates", "duplicate of")
 
     def drop_near_duplicates(self, threshold: float) -> np.ndarray:
         """As `drop_duplicates`, for queries alike (`data_prep.near_duplicates`) in the same context.
@@ -118,7 +122,7 @@ class Selection:
             (PARTITION BY cluster, context ORDER BY worth DESC, id) AS better FROM kept JOIN grouped USING (id)"""
         )
         self._db.unregister("grouped")
-        self._drop("near-duplicates", "same", "near-duplicate of")
+        self._drop("near-duplicates", "near-duplicate of")
         stay = np.isin(ids, self._ids(), assume_unique=True)
         return groups[stay]
 
@@ -139,7 +143,7 @@ class Selection:
         self._db.register("leaking", pa.table({"id": ids, "better": better}))
         self._db.execute("CREATE TEMP TABLE same AS FROM leaking")
         self._db.unregister("leaking")
-        self._drop("leaks", "same", "like the held-out query of")
+        self._drop("leaks", "like the held-out query of")
 
     def fix_split(self, split: Split) -> None:
         """Every kept row belongs to `split`."""
@@ -151,26 +155,26 @@ class Selection:
         self._db.execute("CREATE TABLE splits AS FROM assigned")
         self._db.unregister("assigned")
 
-    def _drop(self, name: str, table: str, words: str) -> None:
+    def _drop(self, name: str, words: str) -> None:
+        """Drop what the table `same` names a better row for, and the table with it."""
         rows = self.kept
         self._db.execute(
-            f"""INSERT INTO dropped SELECT t.id, {quoted(name)}, {quoted(words)} || ' row ' || r.row || ' of ' || r.file
-            FROM {table} t JOIN rows r ON r.id = t.better WHERE t.id <> t.better"""
+            f"""INSERT INTO dropped SELECT t.id, {literal(name)}, {literal(words)} || ' row ' || r.row || ' of ' || r.file
+            FROM same t JOIN rows r ON r.id = t.better WHERE t.id <> t.better"""
         )
-        self._db.execute(f"DELETE FROM kept USING {table} t WHERE kept.id = t.id AND t.id <> t.better")
-        self._db.execute(f"DROP TABLE {table}")
+        self._db.execute("DELETE FROM kept USING same t WHERE kept.id = t.id AND t.id <> t.better")
+        self._db.execute("DROP TABLE same")
         self.funnel.append(Stage(name, rows, self._count("kept")))
 
     def newest_log_day(self) -> date | None:
         """Of the readable production logs; None without one."""
-        day = self.ask("SELECT max(left(timestamp, 10)) FROM rows WHERE source = 'production_log' AND refused = ''")[0][
-            0
-        ]
+        logged = "source = 'production_log' AND refused = ''"
+        [(day,)] = self.ask(f"SELECT max(left(timestamp, 10)) FROM rows WHERE {logged}")
         return date.fromisoformat(str(day)) if day else None
 
     def queries(self, split: Split | None = None) -> pa.Array:
         """Queries of the kept rows (of one split), in order."""
-        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {quoted(split)}"
+        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"
         return _column(self._db, f"SELECT query FROM kept {where} ORDER BY kept.id", pa.string())
 
     def batches(self, split: Split) -> Iterator[pa.RecordBatch]:
@@ -214,7 +218,7 @@ class Selection:
         return int(found[0])
 
     def _ids(self, split: Split | None = None) -> np.ndarray:
-        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {quoted(split)}"
+        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"
         return np.asarray(self._db.execute(f"SELECT kept.id FROM kept {where} ORDER BY kept.id").fetchnumpy()["id"])
 
 
@@ -234,8 +238,3 @@ def _held_out_of_group(ids: np.ndarray, groups: np.ndarray, leaking: np.ndarray)
 def _column(db: duckdb.DuckDBPyConnection, sql: str, kind: pa.DataType) -> pa.Array:
     table: pa.Table = db.cursor().sql(sql).to_arrow_table()
     return pa.concat_arrays([chunk.cast(kind) for chunk in table.column(0).chunks] or [pa.array([], kind)])
-
-
-def quoted(text: str) -> str:
-    """`text` as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

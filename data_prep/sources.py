@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from data_prep.artefacts import writing_lines
 from data_prep.read_csv import read_csv
 from data_prep.read_logs import read_logs
 from data_prep.read_workbook import read_workbook
@@ -50,6 +54,14 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """One JSON object a line: first the files that could not be read, without a row, then the rows that were left out."""
+    with writing_lines(path) as write:
+        for line in chain(map(asdict, unreadable), rows):
+            write(json.dumps(line, ensure_ascii=False))
+    return path
 
 
 class Sources:
