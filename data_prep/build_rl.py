@@ -181,9 +181,8 @@ def write_dataset(
             share = args.hard_share if split == "train" else 0.0
             files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
             outputs += files
-        outputs.append(
-            write_quarantine(out / f"rl_quarantine_{mode}.jsonl", dataset.sources.unreadable, left_out(dataset))
-        )
+        quarantine = out / f"rl_quarantine_{mode}.jsonl"
+        outputs.append(write_quarantine(quarantine, dataset.sources.unreadable, left_out(dataset)))
         names = {
             "card": f"RL_DATA_CARD_{mode}.md",
             "json": f"rl_stats_{mode}.json",

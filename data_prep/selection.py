@@ -159,7 +159,8 @@ class Selection:
         """Drop what the table `same` names a better row for, and the table with it."""
         rows = self.kept
         self._db.execute(
-            f"""INSERT INTO dropped SELECT t.id, {literal(name)}, {literal(words)} || ' row ' || r.row || ' of ' || r.file
+            f"""INSERT INTO dropped
+            SELECT t.id, {literal(name)}, {literal(words)} || ' row ' || r.row || ' of ' || r.file
             FROM same t JOIN rows r ON r.id = t.better WHERE t.id <> t.better"""
         )
         self._db.execute("DELETE FROM kept USING same t WHERE kept.id = t.id AND t.id <> t.better")

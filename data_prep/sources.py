@@ -57,7 +57,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """One JSON object a line: first the files that could not be read, without a row, then the rows that were left out."""
+    """One JSON object a line: first the files that could not be read, without a row, then the rows left out."""
     with writing_lines(path) as write:
         for line in chain(map(asdict, unreadable), rows):
             write(json.dumps(line, ensure_ascii=False))
