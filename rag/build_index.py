@@ -1,124 +1,140 @@
-"""Build the search index of one tenant's knowledge base.
+"""Index one tenant's knowledge base, from a folder of documents or from what was stored before.
 
-    python -m rag.build_index --kb_dir knowledge/fivedoctors --out indexes/fivedoctors --tenant fivedoctors
+    python -m rag.build_index --kb_dir knowledge/fivedoctors --out data --tenant fivedoctors
 
-`--kb_dir` holds a BEIR corpus.jsonl (one passage a document) or .txt files (a passage a paragraph or line, cut at
-sentence ends to 300 characters). The index is built beside `--out` and renamed into place once it is complete; a
-service that has the earlier one open keeps answering from it until it restarts. Nothing is done when `--out` already
-holds the same passages indexed by the same code.
+`--kb_dir` holds a BEIR corpus.jsonl (one passage a document), or .txt, .md, .pdf, .xlsx and .jsonl files, cut at
+sentence ends to 300 characters. The knowledge base is made to hold these documents and no others. Nothing is done
+when it does already and its index was made by the same code. A file that cannot be read is named and passed over;
+what the knowledge base holds of it already stays. Without `--kb_dir` the index is built anew from what the
+knowledge base holds. `--out` may hold any number of tenants, and may be served meanwhile: the service goes on with
+the earlier index until the new one is complete. With QDRANT_URL set, the vectors go to that server.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from rag.embedder import HashingEmbedder
-from rag.ingest import IngestError, Passage, content_hash, read_passages
-from rag.manifest import EMBEDDER, MANIFEST, SHARD, Manifest, read_manifest
-from rag.store import STORE_ID, write_shard
-from rag.tokenizer import TOKENIZER_ID, load_dictionary
+from rag.catalogue.catalogue import Catalogue, KnowledgeBaseExists
+from rag.catalogue.database import FILE
+from rag.catalogue.records import KnowledgeBase
+from rag.documents.read_documents import find_documents, read_documents
+from rag.documents.records import Document, IngestError
+from rag.documents.tokenizer import TOKENIZER_ID
+from rag.index.engine import EngineUnavailable, Space
+from rag.index.indexer import Indexer, open_engine
+from rag.models.embedder import embedder_maker
+from rag.models.failure import ModelFailure
 
 
-def build_index(kb_dir: Path, out: Path, tenant_id: str, kb_name: str = "default") -> tuple[Manifest, bool]:
-    """Build the index of `kb_dir` at `out` unless it is there already; returns its manifest and whether it was built.
+def build_index(
+    kb_dir: Path | None, out: Path, tenant_id: str, kb_name: str = "default", retriever: str = "hashing"
+) -> tuple[KnowledgeBase, bool, list[str]]:
+    """Make the knowledge base hold the documents of `kb_dir` and index it, unless that is so already; returns it,
+    whether an index was built, and a line for each file that cannot be read.
 
     Raises:
-        IngestError: nothing to index, or `out` exists and is no index.
+        IngestError: nothing to index, a damaged .jsonl file, or `out` exists and is no data folder.
+        ModelFailure, EngineUnavailable: of a model behind an endpoint, of a Qdrant server.
     """
-    passages = read_passages(kb_dir)
-    wanted = Manifest(
-        tenant_id=tenant_id,
-        kb_name=kb_name,
-        passages=len(passages),
-        content_hash=content_hash(passages),
-        embedder_id=HashingEmbedder.id,
-        embedder_dimension=HashingEmbedder.dimension,
-        tokenizer_id=TOKENIZER_ID,
-        store_id=STORE_ID,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("qdrant-edge-py", "jieba", "scikit-learn", "numpy")},
-        },
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    if _is_current(out, wanted):
-        return wanted, False
-    # An index, or an empty folder, may be replaced; anything else is somebody's data.
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise IngestError(f"{out}: exists and is no index: choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    if not (out / FILE).is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise IngestError(f"{out}: exists and is no data folder: choose another --out")
+    if kb_dir is None and not (out / FILE).is_file():
+        raise IngestError(f"{out}: no data folder: --kb_dir says what to put there")
+    models = embedder_maker(retriever)
+    documents, refused = ([], {}) if kb_dir is None else _read(kb_dir)
+    catalogue = Catalogue(out)
     try:
-        _write_index(partial, passages, wanted)
-        _swap(partial, out)
+        indexer = Indexer(catalogue, open_engine(out), models)
+        try:
+            found = catalogue.find_knowledge_base(tenant_id, kb_name)
+            if kb_dir is not None:
+                found = found or _create(catalogue, tenant_id, kb_name)
+                catalogue.put_documents(found.id, documents, prune=True, keep=refused)
+                found = catalogue.find_knowledge_base(tenant_id, kb_name)
+            if found is None:
+                raise IngestError(f"{out}: no knowledge base {tenant_id}/{kb_name}")
+            if kb_dir is not None and _is_current(catalogue, indexer, found, models.id):
+                return found, False, list(refused.values())
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                task = progress.add_task("indexing", total=1.0)
+                indexer.rebuild(found, lambda share: progress.update(task, completed=share))
+            indexer.drop_retired()
+            return catalogue.find_knowledge_base(tenant_id, kb_name) or found, True, list(refused.values())
+        finally:
+            indexer.close()
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return wanted, True
+        catalogue.close()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rag.build_index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kb_dir", type=Path, required=True, help="folder with corpus.jsonl or .txt files")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the index, created or replaced")
+    parser.add_argument("--kb_dir", type=Path, help="folder of documents; without it, what is stored is indexed anew")
+    parser.add_argument("--out", type=Path, required=True, help="data folder, created or added to")
     parser.add_argument("--tenant", required=True, help="tenant_id that requests will name")
     parser.add_argument("--kb_name", default="default", help="knowledge base name (default: %(default)s)")
+    parser.add_argument(
+        "--retriever",
+        default="hashing",
+        help="embedder: hashing, a sentence-transformers folder, or http(s)://…/v1#model (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     try:
-        manifest, built = build_index(args.kb_dir, args.out, args.tenant, args.kb_name)
-    except (IngestError, OSError) as error:
+        kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever)
+    except (IngestError, ModelFailure, EngineUnavailable, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for line in refused:
+        print(f"passed over: {line}", file=sys.stderr)
     state = "built" if built else "up to date"
-    print(f"{args.out}: {manifest.tenant_id}/{manifest.kb_name}, {manifest.passages} passages, {state}")
+    print(f"{args.out}: {kb.tenant_id}/{kb.name}, {kb.passages} passages, {state}")
     return 0
 
 
-def _is_current(out: Path, wanted: Manifest) -> bool:
+def _read(folder: Path) -> tuple[list[Document], dict[str, str]]:
+    """The documents, and why those of a name cannot be read.
+
+    Raises:
+        IngestError: no file can be, or a .jsonl file is damaged: which documents it held is not known then.
+    """
+    documents: list[Document] = []
+    refused: dict[str, str] = {}
+    for path, name in find_documents(folder):
+        try:
+            documents += read_documents(path, name)
+        except IngestError as error:  # it begins with the name, which is relative to the folder
+            refused[name] = f"{folder}/{error}"
+            if path.suffix.lower() == ".jsonl":
+                raise IngestError(refused[name]) from None
+    if not documents:
+        raise IngestError(next(iter(refused.values())))
+    return documents, refused
+
+
+def _create(catalogue: Catalogue, tenant_id: str, kb_name: str) -> KnowledgeBase:
     try:
-        return read_manifest(out).made_like(wanted) and (out / SHARD).is_dir() and (out / EMBEDDER).is_file()
-    except IngestError:
+        return catalogue.create_knowledge_base(tenant_id, kb_name)
+    except KnowledgeBaseExists as error:
+        raise IngestError(f"{error}: another process is creating it") from None
+
+
+def _is_current(catalogue: Catalogue, indexer: Indexer, kb: KnowledgeBase, embedder_id: str) -> bool:
+    """Whether the live version was built from what the knowledge base holds now, by the same code, and is there."""
+    if kb.live_version is None:
         return False
-
-
-def _write_index(folder: Path, passages: Sequence[Passage], manifest: Manifest) -> None:
-    load_dictionary()
-    texts = [passage.content for passage in passages]
-    embedder = HashingEmbedder.fit(texts)
-    embedder.save(folder / EMBEDDER)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("indexing", total=1.0)
-        for share in write_shard(folder / SHARD, passages, embedder, manifest.tenant_id, manifest.kb_name):
-            progress.update(task, completed=share)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp makes it private
-
-
-def _swap(partial: Path, out: Path) -> None:
-    """Put `partial` in the place of `out`; on failure the earlier index is put back."""
-    earlier = partial.with_name(partial.name + ".earlier")
-    if out.exists():
-        os.rename(out, earlier)
-    try:
-        os.rename(partial, out)
-    except OSError:
-        if earlier.exists():
-            os.rename(earlier, out)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+    version = catalogue.version(kb.live_version)
+    made = version.recipe
+    return (
+        version.built_revision == kb.revision
+        and (made.embedder_id, made.tokenizer_id, made.engine_id) == (embedder_id, TOKENIZER_ID, indexer.engine.id)
+        and indexer.engine.exists(Space(version.id, made.dimension))
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash requirements/create_environment.sh
+bash requirements/install_chromium.sh # for the tests of the service's page
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -1,0 +1,249 @@
+"""Knowledge bases, their documents and passages: the truth that every index is derived from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rag.catalogue.database import Database, now
+from rag.catalogue.document_writer import DocumentWriter
+from rag.catalogue.records import (
+    Change,
+    DocumentRow,
+    IndexKey,
+    KnowledgeBase,
+    Question,
+    RowKey,
+    StoredPassage,
+    TokenCounts,
+)
+from rag.catalogue.token_statistics import TokenStatistics, count_tokens
+from rag.catalogue.versions import Versions
+from rag.documents.records import Document
+from rag.documents.tokenizer import TOKENIZER_ID
+
+_KNOWLEDGE_BASE = (
+    "SELECT id, tenant_id, name, revision, live_version, documents, passages, questions, created_at "
+    "FROM knowledge_bases"
+)
+_PASSAGE = (
+    "SELECT p.id, p.key, d.name, p.content, p.token_ids FROM passages p JOIN documents d ON d.id = p.document_id "
+    # The plus keeps the knowledge base's index out of it: ids and keys lead to their few rows at once.
+    "WHERE +p.kb_id = ? AND "
+)
+_BY_IDS = "p.id IN (SELECT value FROM json_each(?))"
+_LIVE_KEYS = (
+    "SELECT id, 0, content, revision, token_ids, token_counts FROM passages WHERE kb_id = :kb AND revision > :after "
+    "UNION ALL "
+    "SELECT id, 1, text, revision, NULL, NULL FROM questions WHERE kb_id = :kb AND revision > :after AND kept "
+    "ORDER BY 2, 1"
+)
+
+
+class KnowledgeBaseExists(Exception):
+    pass
+
+
+class Catalogue(Versions):
+    """The SQLite truth of one data folder. Every write is one transaction: when a method returns, it is durable."""
+
+    def __init__(self, folder: Path):
+        """
+        Raises:
+            IngestError: the folder's catalogue is damaged or of another layout.
+        """
+        super().__init__(Database(folder))
+        self.folder = folder
+
+    def create_knowledge_base(self, tenant_id: str, name: str) -> KnowledgeBase:
+        """
+        Raises:
+            KnowledgeBaseExists: the tenant has one of that name.
+        """
+        try:
+            with self.database.writing() as connection:
+                connection.execute(
+                    "INSERT INTO knowledge_bases (tenant_id, name, tokenizer_id, created_at) VALUES (?, ?, ?, ?)",
+                    (tenant_id, name, TOKENIZER_ID, now()),
+                )
+        except sqlite3.IntegrityError:
+            raise KnowledgeBaseExists(f"{tenant_id}/{name}: exists already") from None
+        found = self.find_knowledge_base(tenant_id, name)
+        assert found is not None
+        return found
+
+    def find_knowledge_base(self, tenant_id: str, name: str) -> KnowledgeBase | None:
+        row = self.database.connection.execute(f"{_KNOWLEDGE_BASE} WHERE tenant_id = ? AND name = ?", (tenant_id, name))
+        found = row.fetchone()
+        return KnowledgeBase(*found) if found else None
+
+    def knowledge_bases(self, tenant_id: str | None = None) -> list[KnowledgeBase]:
+        """All, or one tenant's, by tenant and name."""
+        rows = self.database.connection.execute(
+            f"{_KNOWLEDGE_BASE} WHERE ?1 IS NULL OR tenant_id = ?1 ORDER BY tenant_id, name", (tenant_id,)
+        )
+        return [KnowledgeBase(*row) for row in rows]
+
+    def drop_knowledge_base(self, kb_id: int) -> None:
+        """Forgets it and everything in it; its versions are retired."""
+        with self.database.writing() as connection:
+            connection.execute("UPDATE versions SET state = 'retired' WHERE kb_id = ?", (kb_id,))
+            connection.execute("DELETE FROM knowledge_bases WHERE id = ?", (kb_id,))
+
+    def put_documents(
+        self, kb_id: int, documents: Iterable[Document], *, prune: bool = False, keep: Collection[str] = ()
+    ) -> Change:
+        """Adds documents, or replaces those of the same name; the unchanged are left as they are. Passages that a
+        replaced document still holds keep their row, their vector and their questions. `prune`: documents neither
+        given nor named in `keep` are deleted.
+
+        Raises:
+            IngestError: a document or a passage key is given twice, or a key belongs to another document.
+        """
+        documents = list(documents)  # read to the end before the catalogue is held for writing
+        with self.database.writing() as connection:
+            return DocumentWriter(connection, kb_id).put(documents, prune, keep)
+
+    def delete_document(self, kb_id: int, name: str) -> Change:
+        """`deleted` is 0 when there is no such document."""
+        with self.database.writing() as connection:
+            return DocumentWriter(connection, kb_id).delete(name)
+
+    def documents(self, kb_id: int, after: str = "", limit: int = 100) -> list[DocumentRow]:
+        """By name; a page begins after the name `after`."""
+        rows = self.database.connection.execute(
+            "SELECT d.name, (SELECT count(*) FROM passages p WHERE p.document_id = d.id), d.content_hash, d.updated_at "
+            "FROM documents d WHERE d.kb_id = ? AND d.name > ? ORDER BY d.name LIMIT ?",
+            (kb_id, after, limit),
+        )
+        return [DocumentRow(*row) for row in rows]
+
+    def document(self, kb_id: int, name: str) -> list[StoredPassage]:
+        """Its passages in order; none when there is no such document."""
+        return self._passages("d.kb_id = ? AND d.name = ? ORDER BY p.place", kb_id, kb_id, name)
+
+    def passages(self, kb_id: int, after_id: int = 0, limit: int = 1000) -> list[StoredPassage]:
+        return self._passages("p.id > ? ORDER BY p.id LIMIT ?", kb_id, after_id, limit)
+
+    def passage(self, kb_id: int, key: str) -> StoredPassage | None:
+        found = self._passages("p.kb_id = ? AND p.key = ?", kb_id, kb_id, key)
+        return found[0] if found else None
+
+    def passages_without_questions(self, kb_id: int, limit: int, after_id: int = 0) -> list[StoredPassage]:
+        """Those no model has written questions for yet."""
+        return self._passages("p.asked = 0 AND p.id > ? ORDER BY p.id LIMIT ?", kb_id, after_id, limit)
+
+    def questions(self, kb_id: int, passage_id: int) -> list[Question]:
+        rows = self.database.connection.execute(
+            "SELECT id, passage_id, text, source, score, kept FROM questions WHERE kb_id = ? AND passage_id = ? "
+            "ORDER BY id",
+            (kb_id, passage_id),
+        )
+        return [
+            Question(row_id, passage, text, source, score, bool(kept))
+            for row_id, passage, text, source, score, kept in rows
+        ]
+
+    def question_texts(self, kb_id: int, question_ids: Sequence[int]) -> dict[int, str]:
+        rows = self.database.connection.execute(
+            "SELECT id, text FROM questions WHERE kb_id = ? AND id IN (SELECT value FROM json_each(?))",
+            (kb_id, json.dumps(list(question_ids))),
+        )
+        return dict(rows.fetchall())
+
+    def put_questions(self, kb_id: int, passage_id: int, questions: Sequence[tuple[str, float]]) -> None:
+        """Replaces the model's questions of a passage by these (text, score), kept until `keep_questions` judges. The
+        passage counts as asked about even when there is none. Nothing happens when the passage is gone."""
+        with self.database.writing() as connection:
+            DocumentWriter(connection, kb_id).put_model_questions(passage_id, questions)
+
+    def keep_questions(self, kb_id: int, threshold: float) -> int:
+        """Of the model's questions those scoring at least `threshold` are indexed; returns how many that are."""
+        with self.database.writing() as connection:
+            return DocumentWriter(connection, kb_id).keep_questions(threshold)
+
+    def changes(self, kb_id: int, after: int) -> Iterator[IndexKey]:
+        """What was written after that revision and is still there: passages, then questions, by row id."""
+        rows = self.database.connection.execute(_LIVE_KEYS, {"kb": kb_id, "after": after})
+        for row_id, is_question, text, revision, ids, counts in rows:
+            stored = (
+                None if ids is None else TokenCounts(np.frombuffer(ids, np.uint32), np.frombuffer(counts, np.uint16))
+            )
+            yield IndexKey(row_id, bool(is_question), text, revision, stored or count_tokens(text))
+
+    def count_changes(self, kb_id: int, after: int) -> int:
+        """How many rows `changes` and `removals` give."""
+        row = self.database.connection.execute(
+            "SELECT (SELECT count(*) FROM passages WHERE kb_id = ?1 AND revision > ?2) + "
+            "(SELECT count(*) FROM questions WHERE kb_id = ?1 AND revision > ?2 AND kept) + "
+            "(SELECT count(*) FROM removals WHERE kb_id = ?1 AND revision > ?2)",
+            (kb_id, after),
+        )
+        return int(row.fetchone()[0])
+
+    def index_keys(self, kb_id: int) -> Iterator[IndexKey]:
+        """All that is there, in the order of `changes`."""
+        return self.changes(kb_id, -1)
+
+    def removals(self, kb_id: int, after: int) -> list[RowKey]:
+        """What was removed after that revision."""
+        rows = self.database.connection.execute(
+            "SELECT row_id, is_question FROM removals WHERE kb_id = ? AND revision > ?", (kb_id, after)
+        )
+        return [RowKey(row_id, bool(is_question)) for row_id, is_question in rows]
+
+    def tokenizer_id(self, kb_id: int) -> str:
+        """That of the stored tokens; "" when there is no such knowledge base."""
+        row = self.database.connection.execute(
+            "SELECT tokenizer_id FROM knowledge_bases WHERE id = ?", (kb_id,)
+        ).fetchone()
+        return row[0] if row else ""
+
+    def tokenize_again(self, kb_id: int) -> None:
+        """Where the stored tokens are those of another tokenizer than this code's."""
+        with self.database.writing() as connection:
+            DocumentWriter(connection, kb_id)
+
+    def mean_tokens(self, kb_id: int) -> float:
+        """Mean number of a passage's tokens, at least 1."""
+        row = self.database.connection.execute("SELECT avg(tokens) FROM passages WHERE kb_id = ?", (kb_id,)).fetchone()
+        return max(1.0, row[0] or 0.0)
+
+    def token_frequencies(self, kb_id: int) -> bytes:
+        """`TokenStatistics` of all its passages."""
+        rows = self.database.connection.execute("SELECT token_ids FROM passages WHERE kb_id = ?", (kb_id,))
+        return TokenStatistics.count(np.frombuffer(row[0], np.uint32) for row in rows).to_bytes()
+
+    def resolve(self, kb_id: int, rows: Sequence[tuple[int, bool]]) -> dict[RowKey, StoredPassage]:
+        """The passage behind each row that is there now. What is gone or another knowledge base's is left out."""
+        direct = [row_id for row_id, is_question in rows if not is_question]
+        asked = [row_id for row_id, is_question in rows if is_question]
+        found: dict[RowKey, StoredPassage] = {}
+        if direct:
+            for passage in self._passages(_BY_IDS, kb_id, json.dumps(direct)):
+                found[RowKey(passage.id, False)] = passage
+        if asked:
+            behind = self.database.connection.execute(
+                "SELECT id, passage_id FROM questions WHERE kb_id = ? AND kept AND id IN "
+                "(SELECT value FROM json_each(?))",
+                (kb_id, json.dumps(asked)),
+            ).fetchall()
+            missing = {passage_id for _, passage_id in behind if RowKey(passage_id, False) not in found}
+            more = self._passages(_BY_IDS, kb_id, json.dumps(list(missing)))
+            by_id = {passage.id: passage for passage in (*found.values(), *more)}
+            found |= {RowKey(row_id, True): by_id[passage_id] for row_id, passage_id in behind if passage_id in by_id}
+        return found
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _passages(self, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
+        rows = self.database.connection.execute(_PASSAGE + condition, (kb_id, *values))
+        return [
+            StoredPassage(row_id, key, document, content, np.frombuffer(tokens, np.uint32))
+            for row_id, key, document, content, tokens in rows
+        ]

@@ -1,0 +1,57 @@
+"""What people thought of hits: clicked (or thumbs up), or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.database import now
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """`position` in its list from 1; `at`: UTC, ISO 8601, set when it is recorded."""
+
+    kb_id: int
+    query: str
+    rewritten_query: str
+    passage_key: str
+    clicked: bool
+    position: int | None = None
+    request_id: str = ""
+    at: str = ""
+
+
+class Clicks:
+    def __init__(self, catalogue: Catalogue):
+        self._database = catalogue.database
+
+    def record(self, click: Click) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO clicks (kb_id, at, query, rewritten_query, passage_key, clicked, position, request_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    click.kb_id,
+                    click.at or now(),
+                    click.query,
+                    click.rewritten_query,
+                    click.passage_key,
+                    click.clicked,
+                    click.position,
+                    click.request_id,
+                ),
+            )
+
+    def read(self, kb_id: int, since: str = "") -> Iterator[Click]:
+        """Of one knowledge base, the oldest first, from `since` (a UTC time in ISO 8601) on."""
+        rows = self._database.connection.execute(
+            "SELECT kb_id, query, rewritten_query, passage_key, clicked, position, request_id, at FROM clicks "
+            "WHERE kb_id = ? AND at >= ? ORDER BY at, id",
+            (kb_id, since),
+        )
+        return (
+            Click(kb, query, rewritten, key, bool(clicked), position, request_id, at)
+            for kb, query, rewritten, key, clicked, position, request_id, at in rows
+        )

@@ -1,0 +1,201 @@
+"""Writes documents into the catalogue within one transaction, touching only what differs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from rag.catalogue.database import now
+from rag.catalogue.records import Change
+from rag.catalogue.token_statistics import count_tokens
+from rag.documents.records import Document, IngestError, Passage
+from rag.documents.tokenizer import TOKENIZER_ID
+
+
+class DocumentWriter:
+    """One write to one knowledge base: everything it touches gets the next revision."""
+
+    def __init__(self, connection: sqlite3.Connection, kb_id: int):
+        self._connection = connection
+        self._kb = kb_id
+        found = connection.execute(
+            "SELECT revision, tokenizer_id FROM knowledge_bases WHERE id = ?", (kb_id,)
+        ).fetchone()
+        if found is None:
+            raise IngestError("the knowledge base was deleted")
+        self._revision: int = found[0] + 1
+        if found[1] != TOKENIZER_ID:
+            self._tokenize_again()
+
+    def put(self, documents: Sequence[Document], prune: bool, keep: Collection[str] = ()) -> Change:
+        names = json.dumps([document.name for document in documents])
+        known = {
+            name: (document_id, content_hash)
+            for document_id, name, content_hash in self._connection.execute(
+                "SELECT id, name, content_hash FROM documents WHERE kb_id = ?1 AND (?2 OR name IN "
+                "(SELECT value FROM json_each(?3)))",
+                (self._kb, prune, names),
+            )
+        }
+        given: set[str] = set()
+        added = replaced = unchanged = deleted = 0
+        changed: list[tuple[int, Document]] = []
+        for document in documents:
+            if document.name in given:
+                raise IngestError(f"{document.name}: given twice")
+            given.add(document.name)
+            content_hash = document.content_hash
+            if document.name not in known:
+                row = self._connection.execute(
+                    "INSERT INTO documents (kb_id, name, content_hash, updated_at) VALUES (?, ?, ?, ?)",
+                    (self._kb, document.name, content_hash, now()),
+                )
+                assert row.lastrowid is not None
+                changed.append((row.lastrowid, document))
+                added += 1
+            elif known[document.name][1] != content_hash:
+                self._connection.execute(
+                    "UPDATE documents SET content_hash = ?, updated_at = ? WHERE id = ?",
+                    (content_hash, now(), known[document.name][0]),
+                )
+                changed.append((known[document.name][0], document))
+                replaced += 1
+            else:
+                unchanged += 1
+        if prune:
+            for name in known.keys() - given - set(keep):
+                self._remove_document(known[name][0])
+                deleted += 1
+        for document_id, document in changed:
+            try:
+                self._put_passages(document_id, document.passages)
+            except sqlite3.IntegrityError:
+                raise IngestError(f"{document.name}: holds the key of another passage") from None
+        return self._finish(added, replaced, unchanged, deleted)
+
+    def delete(self, name: str) -> Change:
+        found = self._connection.execute(
+            "SELECT id FROM documents WHERE kb_id = ? AND name = ?", (self._kb, name)
+        ).fetchone()
+        if found:
+            self._remove_document(found[0])
+        return self._finish(0, 0, 0, 1 if found else 0)
+
+    def put_model_questions(self, passage_id: int, questions: Sequence[tuple[str, float]]) -> None:
+        there = self._connection.execute(
+            "SELECT 1 FROM passages WHERE kb_id = ? AND id = ?", (self._kb, passage_id)
+        ).fetchone()
+        if there is None:
+            return
+        self._remove_questions(passage_id, "model")
+        self._connection.executemany(
+            "INSERT INTO questions (kb_id, passage_id, text, source, score, kept, revision) "
+            "VALUES (?, ?, ?, 'model', ?, 1, ?)",
+            [(self._kb, passage_id, text, score, self._revision) for text, score in questions],
+        )
+        self._connection.execute("UPDATE passages SET asked = 1 WHERE id = ?", (passage_id,))
+        self._finish(0, 0, 0, 0, touched=True)
+
+    def keep_questions(self, threshold: float) -> int:
+        of_model = "kb_id = ? AND source = 'model'"
+        self._connection.execute(
+            f"INSERT INTO removals SELECT kb_id, id, 1, ? FROM questions WHERE {of_model} AND kept AND score < ?",
+            (self._revision, self._kb, threshold),
+        )
+        changed = self._connection.execute(
+            f"UPDATE questions SET kept = score >= ?, revision = ? WHERE {of_model} AND kept != (score >= ?)",
+            (threshold, self._revision, self._kb, threshold),
+        ).rowcount
+        self._finish(0, 0, 0, 0, touched=changed > 0)
+        count = self._connection.execute(f"SELECT count(*) FROM questions WHERE {of_model} AND kept", (self._kb,))
+        return int(count.fetchone()[0])
+
+    def _put_passages(self, document_id: int, passages: Sequence[Passage]) -> None:
+        """Rows of the document's passages whose text is still in it stay, under their new key."""
+        standing: dict[str, list[int]] = {}
+        for row_id, content in self._connection.execute(
+            "SELECT id, content FROM passages WHERE document_id = ? ORDER BY id DESC", (document_id,)
+        ):
+            standing.setdefault(content, []).append(row_id)
+        # Keys are unique: none may stand in the way of its own next place.
+        self._connection.execute("UPDATE passages SET key = NULL WHERE document_id = ?", (document_id,))
+        placed: list[tuple[int, Passage]] = []
+        for passage in passages:
+            same = standing.get(passage.content)
+            placed.append((same.pop() if same else 0, passage))
+        for rows in standing.values():
+            for row_id in rows:
+                self._remove_passage(row_id)
+        for place, (row_id, passage) in enumerate(placed):
+            if row_id:
+                self._connection.execute(
+                    "UPDATE passages SET key = ?, place = ? WHERE id = ?", (passage.key, place, row_id)
+                )
+            else:
+                row_id = self._insert_passage(document_id, passage, place)
+            self._put_human_questions(row_id, passage.questions)
+
+    def _insert_passage(self, document_id: int, passage: Passage, place: int) -> int:
+        row = self._connection.execute(
+            "INSERT INTO passages (kb_id, document_id, key, content, token_ids, token_counts, tokens, place, revision) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._kb, document_id, passage.key, passage.content, *_blobs(passage.content), place, self._revision),
+        )
+        assert row.lastrowid is not None
+        return row.lastrowid
+
+    def _tokenize_again(self) -> None:
+        """What was stored was tokenised by other code than this."""
+        rows = self._connection.execute("SELECT id, content FROM passages WHERE kb_id = ?", (self._kb,)).fetchall()
+        self._connection.executemany(
+            "UPDATE passages SET token_ids = ?, token_counts = ?, tokens = ? WHERE id = ?",
+            ((*_blobs(content), row_id) for row_id, content in rows),
+        )
+        self._connection.execute("UPDATE knowledge_bases SET tokenizer_id = ? WHERE id = ?", (TOKENIZER_ID, self._kb))
+
+    def _put_human_questions(self, passage_id: int, questions: Sequence[str]) -> None:
+        standing = [
+            row[0]
+            for row in self._connection.execute(
+                "SELECT text FROM questions WHERE passage_id = ? AND source = 'human' ORDER BY id", (passage_id,)
+            )
+        ]
+        if standing == list(questions):
+            return
+        self._remove_questions(passage_id, "human")
+        self._connection.executemany(
+            "INSERT INTO questions (kb_id, passage_id, text, source, score, kept, revision) "
+            "VALUES (?, ?, ?, 'human', NULL, 1, ?)",
+            [(self._kb, passage_id, text, self._revision) for text in questions],
+        )
+
+    def _remove_document(self, document_id: int) -> None:
+        rows = self._connection.execute("SELECT id FROM passages WHERE document_id = ?", (document_id,)).fetchall()
+        for (passage_id,) in rows:
+            self._remove_passage(passage_id)
+        self._connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+
+    def _remove_passage(self, passage_id: int) -> None:
+        for source in ("human", "model"):
+            self._remove_questions(passage_id, source)
+        self._connection.execute("INSERT INTO removals VALUES (?, ?, 0, ?)", (self._kb, passage_id, self._revision))
+        self._connection.execute("DELETE FROM passages WHERE id = ?", (passage_id,))
+
+    def _remove_questions(self, passage_id: int, source: str) -> None:
+        self._connection.execute(
+            "INSERT INTO removals SELECT kb_id, id, 1, ? FROM questions WHERE passage_id = ? AND source = ? AND kept",
+            (self._revision, passage_id, source),
+        )
+        self._connection.execute("DELETE FROM questions WHERE passage_id = ? AND source = ?", (passage_id, source))
+
+    def _finish(self, added: int, replaced: int, unchanged: int, deleted: int, *, touched: bool = False) -> Change:
+        if not (added or replaced or deleted or touched):
+            return Change(added, replaced, unchanged, deleted, self._revision - 1)
+        self._connection.execute("UPDATE knowledge_bases SET revision = ? WHERE id = ?", (self._revision, self._kb))
+        return Change(added, replaced, unchanged, deleted, self._revision)
+
+
+def _blobs(content: str) -> tuple[bytes, bytes, int]:
+    tokens = count_tokens(content)
+    return tokens.token_ids.tobytes(), tokens.counts.tobytes(), tokens.total

@@ -1,0 +1,111 @@
+"""The versions of each knowledge base's index: which is being built, which is live, which may go."""
+
+from __future__ import annotations
+
+from rag.catalogue.database import Database, now
+from rag.catalogue.records import IndexRecipe, Version
+
+_COLUMNS = (
+    "id, kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, embedder_state, statistics, "
+    "built_revision, applied_revision, points, made_by, created_at"
+)
+
+
+class Versions:
+    """The part of the catalogue that knows of indexes, never what is in them."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    def begin_version(
+        self,
+        kb_id: int,
+        recipe: IndexRecipe,
+        embedder_state: bytes,
+        statistics: bytes,
+        built_revision: int,
+        made_by: str,
+    ) -> int:
+        """Id of a version to be filled: no version ever had it or will have it again."""
+        with self.database.writing() as connection:
+            row = connection.execute(
+                "INSERT INTO versions (kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, "
+                "embedder_state, statistics, built_revision, applied_revision, made_by, created_at) "
+                "VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    kb_id,
+                    recipe.embedder_id,
+                    recipe.dimension,
+                    recipe.tokenizer_id,
+                    recipe.engine_id,
+                    recipe.mean_length,
+                    embedder_state,
+                    statistics,
+                    built_revision,
+                    built_revision,
+                    made_by,
+                    now(),
+                ),
+            )
+            assert row.lastrowid is not None
+            return row.lastrowid
+
+    def publish_version(self, version_id: int, points: int) -> None:
+        """Makes it the live one; every earlier one of its knowledge base, also one left half-built, is retired. One
+        begun later has superseded it: then it is retired itself when that one is live."""
+        with self.database.writing() as connection:
+            (kb_id,) = connection.execute("SELECT kb_id FROM versions WHERE id = ?", (version_id,)).fetchone()
+            live = connection.execute("SELECT live_version FROM knowledge_bases WHERE id = ?", (kb_id,)).fetchone()
+            if live is None or (live[0] or 0) > version_id:  # the knowledge base was dropped, or a later build is live
+                connection.execute("UPDATE versions SET state = 'retired' WHERE id = ?", (version_id,))
+                return
+            connection.execute(
+                "UPDATE versions SET state = 'retired' WHERE kb_id = ? AND id < ? AND state != 'retired'",
+                (kb_id, version_id),
+            )
+            connection.execute("UPDATE versions SET state = 'live', points = ? WHERE id = ?", (points, version_id))
+            connection.execute("UPDATE knowledge_bases SET live_version = ? WHERE id = ?", (version_id, kb_id))
+            connection.execute(
+                "DELETE FROM removals WHERE kb_id = ? AND revision <= "
+                "(SELECT min(applied_revision) FROM versions WHERE kb_id = ? AND state != 'retired')",
+                (kb_id, kb_id),
+            )
+
+    def mark_applied(self, version_id: int, revision: int) -> None:
+        """Its vectors hold everything up to `revision`, durably."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE versions SET applied_revision = max(applied_revision, ?) WHERE id = ?", (revision, version_id)
+            )
+
+    def version(self, version_id: int) -> Version:
+        """
+        Raises:
+            KeyError: no such version.
+        """
+        row = self.database.connection.execute(f"SELECT {_COLUMNS} FROM versions WHERE id = ?", (version_id,))
+        found = row.fetchone()
+        if found is None:
+            raise KeyError(version_id)
+        return Version(
+            id=found[0],
+            kb_id=found[1],
+            state=found[2],
+            recipe=IndexRecipe(*found[3:8]),
+            embedder_state=found[8],
+            statistics=found[9],
+            built_revision=found[10],
+            applied_revision=found[11],
+            points=found[12],
+            made_by=found[13],
+            created_at=found[14],
+        )
+
+    def retired_versions(self) -> list[int]:
+        rows = self.database.connection.execute("SELECT id FROM versions WHERE state = 'retired' ORDER BY id")
+        return [row[0] for row in rows]
+
+    def forget_version(self, version_id: int) -> None:
+        """Once its vectors are gone."""
+        with self.database.writing() as connection:
+            connection.execute("DELETE FROM versions WHERE id = ? AND state = 'retired'", (version_id,))

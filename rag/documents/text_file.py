@@ -1,0 +1,126 @@
+"""Plain text and Markdown files → snippets."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from rag.documents.records import IngestError
+from rag.documents.snippets import SNIPPET_LENGTH, split_lines, split_snippets
+
+LARGEST, LARGEST_MARKDOWN = 256 << 20, 8 << 20  # bytes; Markdown takes seconds a megabyte to parse
+HEADING_PATH_LENGTH = 100  # characters of a snippet at most
+_CHUNK = 1 << 20
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_WHOLE = ("fence", "code_block", "table_open")
+
+
+def read_text(path: Path, name: str, largest: int = LARGEST) -> str:
+    """The whole text, with plain newlines.
+
+    Raises:
+        IngestError: larger than `largest` bytes, or not to be decoded (see `find_encoding`).
+    """
+    if path.stat().st_size > largest:
+        raise IngestError(f"{name}: larger than {largest >> 20} MiB: split it")
+    return path.read_text(encoding=find_encoding(path, name))
+
+
+def find_encoding(path: Path, name: str) -> str:
+    """Python's name of the encoding: UTF-8, UTF-16 (with BOM) or GB 18030, what Chinese Windows programs write.
+
+    Raises:
+        IngestError: none of them, or the text holds NUL characters as no text does.
+    """
+    with path.open("rb") as file:
+        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    for encoding in ["utf-16"] if marked else ["utf-8-sig", "gb18030"]:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    if "\0" in decoder.decode(chunk):
+                        raise IngestError(f"{name}: holds NUL characters: no text, or UTF-16 without its BOM")
+                decoder.decode(b"", final=True)
+            return encoding
+        except UnicodeDecodeError:
+            continue
+    raise IngestError(f"{name}: neither UTF-8, UTF-16 nor GB 18030 text")
+
+
+def text_snippets(text: str) -> Iterator[str]:
+    """Of paragraphs where blank lines part the text, else of lines; no snippet reaches over two of them."""
+    text = text.strip()
+    for block in _PARAGRAPH.split(text) if _PARAGRAPH.search(text) else text.split("\n"):
+        yield from split_snippets(block)
+
+
+def markdown_snippets(text: str) -> Iterator[str]:
+    """Of each section, under the path of its headings ("产品 > 鱼油 > 用法") as first line.
+
+    A section that fits is one snippet. Of a longer one, code blocks and tables stand alone, whole where they fit; a
+    longer table is cut between rows, each part under the table's heading.
+    """
+    text = _FRONT_MATTER.sub("", text, count=1)
+    headings: dict[int, str] = {}
+    blocks: list[tuple[str, bool]] = []
+    for source, level, whole in _blocks(text):
+        if level == 0:
+            blocks.append((source, whole))
+            continue
+        # A heading that nothing stands under is in the path of a deeper one that follows, or says something itself.
+        if blocks or (headings and level <= max(headings)):
+            yield from _section_snippets(headings, blocks)
+        headings = {above: title for above, title in headings.items() if above < level} | {level: source}
+        blocks = []
+    yield from _section_snippets(headings, blocks)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, int, bool]]:
+    """Source of each top block, its level where it is a heading (1 to 6, else 0), and whether it is to stay whole."""
+    lines = text.split("\n")
+    tokens = MarkdownIt("commonmark").enable("table").disable("inline").parse(text)
+    for place, token in enumerate(tokens):
+        if token.level or token.map is None or token.nesting < 0 or token.type == "hr":
+            continue
+        if token.type == "heading_open":
+            yield " ".join(tokens[place + 1].content.split()), int(token.tag[1]), False
+            continue
+        source = "\n".join(lines[slice(*token.map)]).strip("\n")
+        if not (token.type == "html_block" and source.lstrip().startswith("<!--")):
+            yield source, 0, token.type in _WHOLE
+
+
+def _section_snippets(headings: dict[int, str], blocks: list[tuple[str, bool]]) -> Iterator[str]:
+    path = " > ".join(title for _, title in sorted(headings.items()) if title)[-HEADING_PATH_LENGTH:]
+    room = SNIPPET_LENGTH - len(path) - 1
+    section = "\n\n".join(source for source, _ in blocks)
+    if len(section) <= room:
+        parts = [section] if section or path else []
+    else:
+        parts = []
+        prose: list[str] = []
+        for source, whole in [*blocks, ("", True)]:
+            if not whole:
+                prose.append(source)
+                continue
+            parts += split_snippets("\n\n".join(prose), room)
+            prose = []
+            parts += _whole_parts(source, room)
+    yield from (f"{path}\n{part}".strip() for part in parts)
+
+
+def _whole_parts(source: str, room: int) -> list[str]:
+    if len(source) <= room:
+        return [source] if source else []
+    head, rows = "", source
+    if source.lstrip().startswith("|") and source.count("\n") > 1:
+        first, ruler, rest = source.split("\n", 2)
+        if len(first) + len(ruler) + 2 < room // 2:
+            head, rows = f"{first}\n{ruler}\n", rest
+    return [head + part for part in split_lines(rows, room - len(head))]

@@ -1,0 +1,254 @@
+"""Keeps the index of every knowledge base in step with the catalogue: opens versions, catches up, builds new ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.records import KnowledgeBase, Version
+from rag.documents.records import IngestError
+from rag.documents.tokenizer import TOKENIZER_ID
+from rag.index.edge_engine import EdgeEngine
+from rag.index.engine import Engine, Space, SpaceLost, pages_of
+from rag.index.keyword_vectors import points_of
+from rag.index.version_writer import only_build, prepare, write_version
+from rag.models.embedder import Embedder, EmbedderMaker
+
+logger = logging.getLogger(__name__)
+
+# Edge keeps the interpreter's lock while it takes points in: 64 of them hold up a search by 2 ms.
+CATCH_UP_PAGE = 64
+# Searches under way on a version that was superseded end well within it.
+GRACE_SECONDS = 60.0
+# After a catch-up that failed, a search does not start another one before.
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVersion:
+    """`version.applied_revision` says up to where it holds the knowledge base. `has_questions`: some are indexed."""
+
+    version: Version
+    space: Space
+    embedder: Embedder
+    statistics: bytes
+    has_questions: bool
+
+
+def engine_of(folder: Path, qdrant_url: str | None) -> Engine:
+    """Edge in this process, or the Qdrant server at the URL (key: QDRANT_API_KEY).
+
+    Raises:
+        IngestError: the server does not answer, or cannot be used.
+    """
+    if not qdrant_url:
+        return EdgeEngine(folder)
+    from rag.index.server_engine import ServerEngine  # its client takes half a second to import
+
+    return ServerEngine(qdrant_url, os.environ.get("QDRANT_API_KEY"))
+
+
+def open_engine(folder: Path) -> Engine:
+    """`engine_of` the server that QDRANT_URL names, if any."""
+    return engine_of(folder, os.environ.get("QDRANT_URL"))
+
+
+class Indexer:
+    """Thread-safe. What is open stays open, and is searched, until what supersedes it is ready."""
+
+    def __init__(self, catalogue: Catalogue, engine: Engine, models: EmbedderMaker):
+        self.engine = engine
+        self._catalogue = catalogue
+        self._models = models
+        self._opened: dict[int, OpenVersion] = {}
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._lost: set[int] = set()
+        self._loaded: set[int] = set()
+        self._behind: dict[int, float] = {}  # knowledge base → when its next catch-up in the background may begin
+        self._noticed: dict[int, float] = {}  # retired version → when this process first saw that
+        self._drop_at = float("inf")
+        self._background = ThreadPoolExecutor(1, "catch-up")
+        self._closing = False
+
+    def open(self, kb: KnowledgeBase) -> OpenVersion | None:
+        """What to search; None when nothing was built yet, or what was built is lost and has to be built again.
+
+        Takes microseconds once something is open: it is brought up to date, or superseded, in the background (call
+        `catch_up` to wait for that). The first time it is loaded and brought up to date here.
+
+        Raises:
+            IngestError: made with another embedder, tokenizer or engine; or another process has the folder open.
+        """
+        opened = self._opened.get(kb.id)
+        if opened is None:
+            if kb.live_version is None or kb.live_version in self._lost:
+                return None
+            self.catch_up(kb)
+            return self._opened.get(kb.id)
+        if opened.version.id != kb.live_version or opened.version.applied_revision < kb.revision:
+            self._catch_up_later(kb)
+        if time.monotonic() > self._drop_at:
+            self._drop_at = float("inf")
+            self._submit(self.drop_retired)
+        return opened
+
+    def needs_rebuild(self, kb: KnowledgeBase) -> bool:
+        """Whether `open` gives None although there is something to index."""
+        return kb.passages > 0 and (kb.live_version is None or kb.live_version in self._lost)
+
+    def catch_up(self, kb: KnowledgeBase) -> int:
+        """Opens the live version if it is not open, and brings it up to the catalogue; returns how many points that
+        wrote and removed. Nothing is undone by a failure: what is missing is written the next time.
+
+        Raises:
+            IngestError: as `open`.
+            ModelFailure: an embedder behind an endpoint did not answer.
+            EngineUnavailable: the Qdrant server did not.
+        """
+        with self._locks[kb.id]:
+            found = self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
+            if found is None or found.id != kb.id or found.live_version is None or found.live_version in self._lost:
+                return 0
+            opened = self._opened.get(kb.id)
+            superseded = opened is not None and opened.version.id != found.live_version
+            if opened is None or superseded:
+                opened = self._load(found)
+                if opened is None:
+                    return 0
+            version = self._catalogue.version(opened.version.id)  # another process may have brought it further
+            changed = self._apply(found, version, opened) if version.applied_revision < found.revision else 0
+            if kb.id not in self._opened or superseded:
+                self._check_complete(found, opened.space)
+                if found.live_version in self._lost:
+                    return 0
+            applied = max(version.applied_revision, found.revision)
+            self._opened[kb.id] = replace(
+                opened, version=replace(version, applied_revision=applied), has_questions=found.questions > 0
+            )
+            if superseded:
+                self._drop_at = time.monotonic() + GRACE_SECONDS
+        if superseded:
+            self.drop_retired()
+        return changed
+
+    def rebuild(self, kb: KnowledgeBase, on_progress: Callable[[float], None]) -> Version:
+        """Writes a new version from what the catalogue holds now and makes it the live one; until then, and whatever
+        happens meanwhile, the earlier one stays it. One at a time for a folder. `on_progress` gets the share done.
+
+        Raises:
+            IngestError: the knowledge base is gone or empty.
+            ModelFailure, EngineUnavailable: as `catch_up`.
+        """
+        with only_build(self._catalogue.folder):
+            found = self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
+            if found is None or found.passages == 0:
+                raise IngestError(f"{kb.tenant_id}/{kb.name}: holds no passages: there is nothing to index")
+            recipe, embedder, statistics = prepare(self._catalogue, self.engine, self._models, found)
+            built, points = write_version(
+                self._catalogue, self.engine, found, recipe, embedder, statistics, on_progress
+            )
+            self._catalogue.publish_version(built.id, points)
+        on_progress(1.0)
+        return replace(built, state="live", points=points)
+
+    def drop_retired(self) -> None:
+        """Removes versions that no search uses any more; those of another kind of engine are left to it."""
+        now = time.monotonic()
+        for identifier in self._catalogue.retired_versions():
+            retired = self._catalogue.version(identifier)
+            if not retired.recipe.engine_id.startswith(self.engine.kind):
+                continue
+            noticed = self._noticed.setdefault(identifier, now)
+            searched = retired.points > 0 and (self.engine.shared or identifier in self._loaded)
+            if searched and now - noticed < GRACE_SECONDS:
+                self._drop_at = min(self._drop_at, noticed + GRACE_SECONDS)
+                continue
+            for kb_id, opened in list(self._opened.items()):
+                if opened.version.id == identifier:
+                    del self._opened[kb_id]
+            if self.engine.drop(Space(identifier, retired.recipe.dimension)):
+                self._catalogue.forget_version(identifier)
+                self._noticed.pop(identifier)
+
+    def close(self) -> None:
+        """Ends catching up after the page at hand, and closes the engine."""
+        self._closing = True
+        self._background.shutdown(cancel_futures=True)
+        self.engine.close()
+
+    def _load(self, kb: KnowledgeBase) -> OpenVersion | None:
+        assert kb.live_version is not None
+        version = self._catalogue.version(kb.live_version)
+        made, here = version.recipe, (self._models.id, TOKENIZER_ID, self.engine.id)
+        for built, mine in zip((made.embedder_id, made.tokenizer_id, made.engine_id), here, strict=True):
+            if built != mine:
+                raise IngestError(
+                    f"{self._catalogue.folder}: {kb.tenant_id}/{kb.name} was indexed with {built}, but this is {mine}: "
+                    f"build the index again"
+                )
+        space = Space(version.id, made.dimension)
+        try:
+            self.engine.count(space)
+        except SpaceLost as error:
+            self._lose(version.id, str(error))
+            return None
+        embedder = self._models.load(version.embedder_state)
+        if embedder.dimension != made.dimension:
+            raise IngestError(f"{made.embedder_id}: gives {embedder.dimension} numbers a text, not {made.dimension}")
+        self._loaded.add(version.id)
+        return OpenVersion(version, space, embedder, version.statistics, kb.questions > 0)
+
+    def _check_complete(self, kb: KnowledgeBase, space: Space) -> None:
+        """Edge opens a shard whose files were damaged or cut short as if fewer points had been written."""
+        count, now = self.engine.count(space), self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
+        if now is not None and now.revision == kb.revision and count < kb.passages + kb.questions:
+            self._lose(space.version_id, f"version {space.version_id} holds {count} of {kb.passages + kb.questions}")
+
+    def _lose(self, identifier: int, problem: str) -> None:
+        self._lost.add(identifier)
+        logger.error("index lost, to be built again: %s", problem)
+
+    def _apply(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
+        """Removals first: what was removed and came back is among the changes."""
+        removed = self._catalogue.removals(kb.id, version.applied_revision)
+        for rows in pages_of(removed, CATCH_UP_PAGE):
+            self.engine.delete(opened.space, rows)
+        changed = len(removed)
+        for keys in pages_of(self._catalogue.changes(kb.id, version.applied_revision), CATCH_UP_PAGE):
+            if self._closing:
+                return changed
+            self.engine.upsert(opened.space, points_of(keys, opened.embedder, version.recipe.mean_length))
+            changed += len(keys)
+            time.sleep(0)  # lets searches in between pages
+        self.engine.flush(opened.space)
+        self._catalogue.mark_applied(version.id, kb.revision)
+        return changed
+
+    def _catch_up_later(self, kb: KnowledgeBase) -> None:
+        now = time.monotonic()
+        if self._behind.get(kb.id, 0.0) > now:
+            return
+        self._behind[kb.id] = float("inf")  # until this one is through
+
+        def catch_up() -> None:
+            again = 0.0
+            try:
+                self.catch_up(kb)
+            except Exception as error:
+                again = time.monotonic() + RETRY_SECONDS
+                logger.error("%s/%s: the index is not up to date: %s", kb.tenant_id, kb.name, error)
+            self._behind[kb.id] = again
+
+        self._submit(catch_up)
+
+    def _submit(self, task: Callable[[], None]) -> None:
+        if not self._closing:
+            self._background.submit(task)

@@ -1,0 +1,76 @@
+"""What is made of a language model's text: no thinking aloud, no numbering, no more than was asked for."""
+
+from __future__ import annotations
+
+import re
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_THINKING = re.compile(rf"^\s*{_OPEN}.*?(?:{_CLOSE}|$)", re.DOTALL)
+# "1." but not the beginning of "1.5 克".
+_NUMBERING = re.compile(
+    r"^\s*(?:[-*•·]\s*|[(（]?\d{1,2}[)）、:：]\s*|\d{1,2}[.．](?!\d)\s*|(?:Q|问题?)\d{0,2}\s*[:：.]\s*)+"
+)
+_QUOTES = "\"'“”‘’「」"
+_SENTENCE_END = re.compile(r"[。！？!?；;]|\.(?!\d)")
+_CLAUSE_END = re.compile(r"[，,、：:]")
+_QUESTION_LENGTH = 200
+
+
+def without_thinking(text: str) -> str:
+    """Without the `<think>` block that servers without a reasoning parser leave at the beginning; what was never
+    closed is all thinking."""
+    return _THINKING.sub("", text)
+
+
+class Unthinking:
+    """`without_thinking` of a text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._held, self._decided = "", False
+
+    def feed(self, piece: str) -> str:
+        """What of the text so far is not thinking and was not given yet."""
+        if self._decided:
+            return piece
+        self._held = (self._held + piece).lstrip()
+        begun = self._held[: len(_OPEN)]
+        if begun == _OPEN:
+            if _CLOSE not in self._held:
+                return ""
+            rest = self._held.split(_CLOSE, 1)[1]
+        elif _OPEN.startswith(begun):
+            return ""
+        else:
+            rest = self._held
+        self._decided = True
+        return rest
+
+
+def cut_at_sentence(text: str, length: int) -> str:
+    """At most `length` characters of `text`: up to the last sentence's end in its second half, else the last clause's,
+    else cut as it comes."""
+    if len(text) <= length:
+        return text
+    text = text[:length]
+    for ends in (_SENTENCE_END, _CLAUSE_END):
+        places = [match.end() for match in ends.finditer(text) if match.end() >= length // 2]
+        if places:
+            return text[: places[-1]].rstrip("，,、：:；; ")
+    return text
+
+
+def split_questions(text: str, n: int) -> list[str]:
+    """The first `n` different lines without numbering, bullets and quotation marks. No question: a line that announces
+    others by a colon, a line longer than 200 characters, a Markdown fence."""
+    questions: dict[str, None] = {}
+    for line in text.splitlines():
+        question = _NUMBERING.sub("", line).strip().strip(_QUOTES).strip()
+        announces = question.endswith((":", "：")) or question.startswith("```")
+        if question and not announces and len(question) <= _QUESTION_LENGTH:
+            questions.setdefault(question)
+    return list(questions)[:n]
+
+
+def says_unknown(text: str) -> bool:
+    """Whether the first clause is 未知 and nothing more."""
+    return re.split(r"[\s。.！!，,；;：:]", text.strip().strip(_QUOTES), maxsplit=1)[0].strip(_QUOTES) == "未知"

@@ -1,0 +1,162 @@
+"""Dense vectors of passages and queries.
+
+The default needs no download and no GPU: character uni- and bigrams hashed into a fixed number of buckets, damped
+by log(1 + tf) and weighted by the bucket's inverse document frequency in the knowledge base. Without damping and IDF
+the frequent characters dominate: over 3615 medical passages recall@10 of 500 short questions was .16 instead of .26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
+
+from rag.documents.records import IngestError
+from rag.documents.tokenizer import normalize_text
+
+# 2048 lifts the dense channel alone by 2 points of recall@10 and the hybrid not at all, for twice the time.
+DIMENSION = 1024
+EMBEDDER_ID = f"hash-char12-idf-{DIMENSION}-v1"
+_FIT_BATCH = 4096
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors. An index remembers `id` and `dimension` and refuses any other embedder.
+
+    `fusion_weight` is the dense channel's weight in rank fusion (BM25's is 1): near 1 for a trained embedding
+    model; small for the hashing default, whose evidence is lexical like BM25's but weaker. `state`: what `load` needs
+    to make the same embedder again, b"" when nothing was learned. Methods block and may be called by many threads.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+    @property
+    def fusion_weight(self) -> float: ...
+    @property
+    def state(self) -> bytes: ...
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Array (len(texts), dimension) of passages' or questions' unit rows; zero for a text without content.
+
+        Raises:
+            ModelFailure: the model gave no usable answer.
+        """
+        ...
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Unit vector (dimension,) of a query, with the model's prompt for queries if it has one.
+
+        Raises:
+            ModelFailure: the model gave no usable answer.
+        """
+        ...
+
+
+class EmbedderMaker(Protocol):
+    """An embedding model before it has seen a knowledge base. `id` is that of the embedders it makes."""
+
+    @property
+    def id(self) -> str: ...
+    def fit(self, texts: Iterable[str]) -> Embedder:
+        """For the knowledge base of these texts, which are read once at most.
+
+        Raises:
+            ModelFailure: the model gave no usable answer.
+        """
+        ...
+
+    def load(self, state: bytes) -> Embedder:
+        """The one that had this `state`.
+
+        Raises:
+            IngestError: no such state was ever stored.
+        """
+        ...
+
+
+def embedder_maker(retriever: str) -> EmbedderMaker:
+    """`hashing`; or the folder of a sentence-transformers model; or `URL#model`, URL that of an OpenAI-compatible API
+    ending in /v1, its key in the environment variable EMBEDDING_API_KEY if it needs one.
+
+    Raises:
+        IngestError: none of these, or the folder's model cannot be loaded.
+    """
+    if retriever == "hashing":
+        return HashingMaker()
+    if retriever.startswith(("http://", "https://")):
+        from rag.models.endpoint_embedder import EndpointMaker
+
+        return EndpointMaker(retriever)
+    if Path(retriever).is_dir():
+        # Imported when asked for: the import alone takes seconds, and the default does without.
+        from rag.models.sentence_embedder import SentenceEmbedder
+
+        return SentenceEmbedder(Path(retriever))
+    raise IngestError(f"retriever {retriever}: neither 'hashing', nor a model's folder, nor http(s)://…/v1#model")
+
+
+class HashingMaker:
+    id = EMBEDDER_ID
+
+    def fit(self, texts: Iterable[str]) -> HashingEmbedder:
+        """Counts the buckets' document frequencies (one pass, milliseconds per thousand passages)."""
+        frequencies, n, stream = np.zeros(DIMENSION, np.int64), 0, iter(texts)
+        while batch := list(islice(stream, _FIT_BATCH)):
+            frequencies += np.bincount(_hashed(batch).indices, minlength=DIMENSION)
+            n += len(batch)
+        return HashingEmbedder((np.log((n + 1) / (frequencies + 1)) + 1).astype(np.float32))
+
+    def load(self, state: bytes) -> HashingEmbedder:
+        if len(state) != DIMENSION * 4:
+            raise IngestError(f"{EMBEDDER_ID}: its stored weights are {len(state)} bytes, not {DIMENSION * 4}")
+        return HashingEmbedder(np.frombuffer(state, np.float32))
+
+
+class HashingEmbedder:
+    """The default embedder. `idf`: (DIMENSION,) weights of the buckets, learned from the passages and stored."""
+
+    id = EMBEDDER_ID
+    dimension = DIMENSION
+    # Measured on two Chinese sets: .05 and .1 are alike; 1 costs 3 points of recall@10 on short medical questions.
+    fusion_weight = 0.1
+
+    def __init__(self, idf: NDArray[np.float32]):
+        self._idf = idf
+
+    @property
+    def state(self) -> bytes:
+        return self._idf.tobytes()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not len(texts):
+            return np.empty((0, DIMENSION), np.float32)
+        counts = _hashed(texts)
+        counts.data = np.sign(counts.data) * np.log1p(np.abs(counts.data)) * self._idf[counts.indices]
+        return normalize(counts, copy=False).toarray().astype(np.float32, copy=False)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        return self.embed([text])[0]
+
+
+_VECTORIZER = HashingVectorizer(
+    preprocessor=normalize_text,
+    analyzer="char",
+    ngram_range=(1, 2),
+    n_features=DIMENSION,
+    alternate_sign=True,
+    norm=None,
+    dtype=np.float32,
+)
+
+
+def _hashed(texts: Sequence[str]) -> csr_matrix:
+    """Signed bucket counts, (len(texts), DIMENSION)."""
+    return _VECTORIZER.transform(texts)

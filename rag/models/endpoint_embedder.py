@@ -1,0 +1,106 @@
+"""Embeddings by an OpenAI-compatible endpoint: POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import openai
+from numpy.typing import NDArray
+
+from rag.documents.records import IngestError
+from rag.models.failure import ModelFailure, reason
+
+API_KEY_ENV = "EMBEDDING_API_KEY"
+NO_KEY = "none"  # the client insists on a key; a server of one's own asks for none
+_BATCH = 64
+_TIMEOUT = 60.0
+_QUERY_TIMEOUT = 5.0  # one attempt: a user is waiting
+_RETRIES = 3  # of the client's own, with growing waits, after 408, 409, 429, 5xx and broken connections
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """`URL#model` to (URL, model).
+
+    Raises:
+        IngestError: one of them is missing.
+    """
+    url, _, model = address.partition("#")
+    if not model or not url.startswith(("http://", "https://")):
+        raise IngestError(f"{address}: say which model, as in http://127.0.0.1:8000/v1#bge-m3")
+    return url.rstrip("/"), model
+
+
+class EndpointMaker:
+    """`id` names the model, not the address: the same model may move to another machine."""
+
+    def __init__(self, address: str):
+        """
+        Raises:
+            IngestError: `address` is not `URL#model`.
+        """
+        url, self._model = split_address(address)
+        self.id = f"endpoint:{self._model}"
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=os.environ.get(API_KEY_ENV) or NO_KEY,
+            timeout=_TIMEOUT,
+            max_retries=_RETRIES,
+            # A proxy meant for the internet must not swallow calls inside one's own network.
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
+
+    def fit(self, texts: Iterable[str]) -> EndpointEmbedder:
+        """Asks for one vector, to learn how long they are; the texts are not read."""
+        return EndpointEmbedder(self._client, self._model, len(_ask(self._client, self._model, ["dimension"])[0]))
+
+    def load(self, state: bytes) -> EndpointEmbedder:
+        if not state.isdigit():
+            raise IngestError(f"{self.id}: its stored dimension is damaged")
+        return EndpointEmbedder(self._client, self._model, int(state))
+
+
+class EndpointEmbedder:
+    fusion_weight = 1.0
+
+    def __init__(self, client: openai.OpenAI, model: str, dimension: int):
+        self._client, self._model = client, model
+        self.id, self.dimension = f"endpoint:{model}", dimension
+        self.state = str(dimension).encode()
+        self._query_client = client.with_options(timeout=_QUERY_TIMEOUT, max_retries=0)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._embed(self._client, texts)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        return self._embed(self._query_client, [text])[0]
+
+    def _embed(self, client: openai.OpenAI, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.zeros((len(texts), self.dimension), np.float32)
+        # Many servers refuse an empty input, and a batch with it.
+        asked = [place for place, text in enumerate(texts) if text.strip()]
+        for start in range(0, len(asked), _BATCH):
+            places = asked[start : start + _BATCH]
+            vectors = _ask(client, self._model, [texts[place] for place in places])
+            if vectors.shape[1] != self.dimension:
+                raise ModelFailure(f"{self.id}: vectors of {vectors.shape[1]} numbers, the index has {self.dimension}")
+            rows[places] = vectors
+        return rows
+
+
+def _ask(client: openai.OpenAI, model: str, texts: list[str]) -> NDArray[np.float32]:
+    """Unit rows in the order of `texts`."""
+    try:
+        answer = client.embeddings.create(model=model, input=texts, encoding_format="float")
+    except (openai.OpenAIError, ValueError) as error:  # ValueError: no JSON, or no data in it
+        raise ModelFailure(f"embeddings of {model}: {reason(error)}") from None
+    try:
+        by_place = {row.index: row.embedding for row in answer.data}
+        rows = np.array([by_place[place] for place in range(len(texts))], np.float32)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ModelFailure(f"embeddings of {model}: the answer holds no vector for each text") from None
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
+        raise ModelFailure(f"embeddings of {model}: the answer holds vectors of different lengths or no numbers")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)

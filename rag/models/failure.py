@@ -1,0 +1,13 @@
+"""What a model's client raises: the caller counts it, says so in its answer and goes on without the model."""
+
+from __future__ import annotations
+
+
+class ModelFailure(Exception):
+    """A model gave no usable answer: one line saying why."""
+
+
+def reason(error: BaseException) -> str:
+    """One line for an exception of a library, its cause where the library hides it."""
+    error = error.__cause__ or error
+    return " ".join(f"{type(error).__name__} {error}".split())[:300]

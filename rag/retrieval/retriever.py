@@ -1,0 +1,248 @@
+"""One retrieval: rewrite, expansion, channels, fusion, relevance, in this order, each as its switch says.
+
+The channels search with the rewritten query (expanded when Query2Doc is on); relevance is judged by the user's own
+query and context. `score` is the fused rank score as a share of the best possible one (first in every channel = 1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
+from rag.catalogue.token_statistics import TokenStatistics
+from rag.index.indexer import Indexer, OpenVersion
+from rag.models.cross_encoder import Reranker
+from rag.models.failure import ModelFailure
+from rag.models.language_model import LanguageModel
+from rag.models.rewriter import Rewrite, Rewriter
+from rag.retrieval.channel_search import ChannelRank, Found, by_passage, embedded_query, keyword_weights
+from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable
+from rag.retrieval.fusion import fuse
+from rag.retrieval.lexical_reranker import LexicalReranker
+
+CHANNEL_DEPTH = 30
+# A longer query is as much text as a pseudo-document would be.
+SHORT_QUERY = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """`rewritten_query`: None lets the tenant's rewriter write it. `context`: profile, summary and what was said."""
+
+    query: str
+    tenant_id: str
+    top_k: int = 5
+    score_threshold: float = 0.0
+    rewritten_query: str | None = None
+    history: str = ""
+    user_profile: str = ""
+    history_summary: str = ""
+    context: str = ""
+    channels: Channels = field(default_factory=Channels)
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """`score` in (0, 1], `reranker_score` in [0, 1]. `matched_question`: the question that found it (debug only)."""
+
+    doc_id: str
+    document: str
+    content: str
+    score: float
+    reranker_score: float
+    channels: dict[str, ChannelRank]
+    matched_question: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """`channels`: each switch → "on", "off", "given" (rewrite), "unavailable: why" or "fell back: why". `reranker`: id
+    of what judged relevance. `seconds`: by stage."""
+
+    hits: list[Hit]
+    rewrite: Rewrite
+    pseudo_document: str
+    channels: dict[str, str]
+    reranker: str
+    seconds: dict[str, float]
+
+
+class Retriever:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        indexer: Indexer,
+        rewriters: Mapping[str, Rewriter] | None = None,
+        default_rewriter: Rewriter | None = None,
+        language_model: LanguageModel | None = None,
+        reranker: Reranker | None = None,
+        query2doc_timeout: float = 0.3,
+        depth: int = CHANNEL_DEPTH,
+    ):
+        """`rewriters`: by tenant; others have the default one. `query2doc_timeout` in seconds. `depth`: candidates of
+        each channel, more when a request wants more hits."""
+        self._catalogue = catalogue
+        self._indexer = indexer
+        self._rewriters = rewriters or {}
+        self._default_rewriter = default_rewriter
+        self._language_model = language_model
+        self._reranker = reranker
+        self._query2doc_timeout = query2doc_timeout
+        self._depth = depth
+        self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
+
+    async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
+        """What the knowledge base holds for the request, best first.
+
+        Raises:
+            IngestError: its index was made with another embedder, tokenizer or engine than this service's.
+        """
+        states = {name: ON if request.channels.wants(name) else OFF for name in CHANNELS}
+        seconds: dict[str, float] = {}
+        started = time.perf_counter()
+        rewrite = await self._rewrite(request, states)
+        pseudo_document = await self._expand(rewrite.text, request.context, states)
+        seconds["models"] = time.perf_counter() - started
+
+        started = time.perf_counter()
+        opened = self._indexer.open(kb)
+        if opened is None:
+            for name in ("dense", "keyword", "doc2query", "rerank"):
+                states[name] = unavailable("nothing is indexed yet")
+            return Retrieval([], rewrite, pseudo_document, states, "", seconds)
+        depth = max(self._depth, request.top_k)
+        found, passages = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
+        weights = {"keyword": 1.0, "dense": opened.embedder.fusion_weight}
+        fused = fuse([list(one.ranks) for one in found.values()], [weights[name] for name in found]) if found else {}
+        candidates = list(fused)[:depth]
+        lexical = self._lexical_reranker(kb, opened)
+        scores = lexical.score(request.query, request.context, [passages[i].token_ids for i in candidates]).tolist()
+        seconds["search"] = time.perf_counter() - started
+
+        started = time.perf_counter()
+        judged = await self._rerank(request, [passages[i].content for i in candidates], states)
+        reranker = lexical.id
+        if judged is not None and self._reranker is not None:
+            order = sorted(range(len(candidates)), key=lambda place: -judged[place])
+            candidates, scores = [candidates[place] for place in order], [judged[place] for place in order]
+            reranker = self._reranker.id
+        seconds["rerank"] = time.perf_counter() - started
+
+        kept = [
+            (i, round(score, 6))
+            for i, score in zip(candidates, scores, strict=True)
+            if round(score, 6) >= request.score_threshold  # as reported, so that a reported score is a valid threshold
+        ][: request.top_k]
+        questions = self._matched_questions(kb, found, [i for i, _ in kept]) if request.debug else {}
+        hits = [
+            Hit(
+                doc_id=passages[i].key,
+                document=passages[i].document,
+                content=passages[i].content,
+                score=round(fused[i], 6),
+                reranker_score=score,
+                channels={name: one.ranks[i] for name, one in found.items() if i in one.ranks},
+                matched_question=questions.get(i),
+            )
+            for i, score in kept
+        ]
+        return Retrieval(hits, rewrite, pseudo_document, states, reranker, seconds)
+
+    async def _rewrite(self, request: SearchRequest, states: dict[str, str]) -> Rewrite:
+        """The given rewrite as it stands, else the tenant's rewriter's, else the query."""
+        if request.rewritten_query:
+            states["rewrite"] = "given"
+            return Rewrite(request.rewritten_query, "given")
+        rewriter = self._rewriters.get(request.tenant_id, self._default_rewriter)
+        if states["rewrite"] == OFF:
+            return Rewrite(request.query, "query")
+        if rewriter is None:
+            states["rewrite"] = unavailable("no rewriter is configured")
+            return Rewrite(request.query, "query")
+        rewrite = await rewriter.rewrite(
+            request.query, request.history, request.tenant_id, request.user_profile, request.history_summary
+        )
+        if rewrite.failure:
+            states["rewrite"] = fell_back(rewrite.failure)
+        return rewrite
+
+    async def _expand(self, query: str, context: str, states: dict[str, str]) -> str:
+        """Query2Doc: what a passage that answers the query might say; "" when there is none."""
+        if states["query2doc"] == OFF:
+            return ""
+        if self._language_model is None:
+            states["query2doc"] = unavailable("no language model is configured")
+            return ""
+        if len(query) > SHORT_QUERY:
+            states["query2doc"] = OFF
+            return ""
+        try:
+            return await self._language_model.pseudo_document(query, context, self._query2doc_timeout)
+        except ModelFailure as failure:
+            states["query2doc"] = fell_back(str(failure))
+            return ""
+
+    async def _search(
+        self,
+        kb: KnowledgeBase,
+        opened: OpenVersion,
+        query: str,
+        pseudo_document: str,
+        depth: int,
+        states: dict[str, str],
+    ) -> tuple[dict[str, Found], dict[int, StoredPassage]]:
+        """What each channel that is on found, cut to `depth` passages, and the passages by id."""
+        with_questions = states["doc2query"] == ON and opened.has_questions
+        if states["doc2query"] == ON and not opened.has_questions:
+            states["doc2query"] = unavailable("no questions are indexed")
+        dense = await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
+        keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
+        # Several keys lead to one passage: what is left after cutting repetitions should still be `depth`.
+        limit = 2 * depth if with_questions else depth
+        by_dense, by_keyword = await self._indexer.engine.search(opened.space, dense, keywords, limit, with_questions)
+        rows = [RowKey(row.row_id, row.is_question) for row in (*by_keyword, *by_dense)]
+        behind = self._catalogue.resolve(kb.id, list(dict.fromkeys(rows)))
+        found = {}
+        if keywords is not None:
+            found["keyword"] = by_passage(by_keyword, behind, depth)
+        if dense is not None:
+            found["dense"] = by_passage(by_dense, behind, depth)
+        return found, {passage.id: passage for passage in behind.values()}
+
+    async def _rerank(
+        self, request: SearchRequest, contents: Sequence[str], states: dict[str, str]
+    ) -> list[float] | None:
+        if states["rerank"] == OFF:
+            return None
+        if self._reranker is None:
+            states["rerank"] = unavailable("no cross-encoder is configured")
+            return None
+        if not contents:
+            return None
+        try:
+            scores: list[float] = (await self._reranker.score(request.query, request.context, contents)).tolist()
+        except ModelFailure as failure:
+            states["rerank"] = fell_back(str(failure))
+            return None
+        return scores
+
+    def _lexical_reranker(self, kb: KnowledgeBase, opened: OpenVersion) -> LexicalReranker:
+        known = self._lexical.get(kb.id)
+        if known is None or known[0] != opened.version.id:
+            known = (opened.version.id, LexicalReranker(TokenStatistics.from_bytes(opened.statistics)))
+            self._lexical[kb.id] = known
+        return known[1]
+
+    def _matched_questions(
+        self, kb: KnowledgeBase, found: Mapping[str, Found], passages: Sequence[int]
+    ) -> dict[int, str]:
+        """The question by which a channel ranked the passage, where it was one; the dense channel's is preferred."""
+        rows: dict[int, int] = {}
+        for one in found.values():
+            rows |= {i: one.rows[i].row_id for i in passages if i in one.rows and one.rows[i].is_question}
+        texts = self._catalogue.question_texts(kb.id, list(rows.values()))
+        return {i: texts[row_id] for i, row_id in rows.items() if row_id in texts}

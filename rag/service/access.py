@@ -1,0 +1,72 @@
+"""Who may do what: keys name a tenant; without keys a request names its own."""
+
+from __future__ import annotations
+
+from fastapi import HTTPException, Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from rag.catalogue.access_keys import Access, AccessKeys, Scope
+from rag.service.dify_contracts import NO_BEARER, REFUSED, DifyFailure
+from rag.service.request_log import record_of
+
+
+class Gate(SecurityBase):
+    """A dependency that notes what the caller's key allows in the request's record; nothing without keys."""
+
+    def __init__(self, keys: AccessKeys | None):
+        self.keys = keys
+        self.model = HTTPBearerModel(description="A key of `python -m rag.manage_keys`")
+        self.scheme_name = "access key"
+
+    async def __call__(self, http: Request) -> None:
+        """
+        Raises:
+            HTTPException: 401, no key, or none in use.
+        """
+        if self.keys is None:
+            return
+        key = bearer(http)
+        record = record_of(http.scope)
+        record.access = self.keys.check(key) if key else None
+        if record.access is None:
+            problem = "this key is not in use" if key else "an access key is needed: Authorization: Bearer KEY"
+            raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
+
+
+class DifyGate(Gate):
+    """The same, failing in Dify's words."""
+
+    async def __call__(self, http: Request) -> None:
+        """
+        Raises:
+            DifyFailure: 403, no key, or none in use.
+        """
+        try:
+            await super().__call__(http)
+        except HTTPException as error:
+            raise DifyFailure(403, REFUSED if bearer(http) else NO_BEARER, error.detail) from None
+
+
+def allowed_tenant(access: Access | None, given: str | None, scope: Scope = "search") -> str:
+    """The tenant that the caller may act for, as far as `scope` goes.
+
+    Raises:
+        HTTPException: 403, the key is another tenant's (whether or not that one exists) or may search only; 422, no
+            tenant is named.
+    """
+    if access is None:
+        if not given:
+            raise HTTPException(422, "tenant_id: Field required")
+        return given
+    if given is not None and given != access.tenant_id:
+        raise HTTPException(403, "this key does not open that tenant's knowledge bases")
+    if scope == "manage" and access.scope != "manage":
+        raise HTTPException(403, "this key may search only")
+    return access.tenant_id
+
+
+def bearer(http: Request) -> str:
+    """The key of the Authorization header, "" when it holds none."""
+    scheme, _, key = http.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,204 @@
+"""Requests and answers of searching and asking. Other packages know this service by HTTP only."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from rag.retrieval.channels import Channels
+
+_SPEAKER_LABEL = re.compile(r"^(?:用户|助手)[:：]\s*", re.MULTILINE)
+
+SPEAKERS = {"user": "用户", "human": "用户", "assistant": "助手", "ai": "助手"}
+
+Query = Annotated[str, Field(min_length=1, max_length=4000, examples=["鱼油怎么吃"])]
+TenantId = Annotated[str, Field(min_length=1, max_length=200, examples=["fivedoctors"])]
+KnowledgeBaseName = Annotated[str, Field(min_length=1, max_length=200, examples=["default"])]
+
+
+class ConversationRequest(BaseModel):
+    """What a user asks, of whom, and what was said before. Unknown fields are ignored, so that older and newer clients
+    both work. `tenant_id` may be left out with an access key, which names its tenant."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    query: Query
+    tenant_id: TenantId | None = None
+    kb_name: KnowledgeBaseName = "default"
+    history: str = Field(default="", description="lines of `用户: …` / `助手: …`, or a list of {role, content}")
+    user_profile: str = ""
+    history_summary: str = ""
+    channels: Channels = Field(default=Channels(), description="switches; what is left out is as the tenant has it")
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _history_as_lines(cls, value: Any) -> Any:
+        """A list of {role, content} becomes lines of `用户: …` / `助手: …`; system and tool turns are no dialogue."""
+        if value is None:
+            return ""
+        if not isinstance(value, list):
+            return value
+        lines = []
+        for turn in value:
+            if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+                raise ValueError("each turn needs a role and a content string")
+            speaker = SPEAKERS.get(str(turn.get("role")).lower())
+            if speaker:
+                lines.append(f"{speaker}: {' '.join(turn['content'].split())}")
+        return "\n".join(lines)
+
+    @field_validator("user_profile", "history_summary", mode="before")
+    @classmethod
+    def _absent_is_empty(cls, value: Any) -> Any:
+        return "" if value is None else value
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _absent_is_unset(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @property
+    def context(self) -> str:
+        """Profile, summary and what was said in the history (without the speakers' labels), a line each or more."""
+        said = _SPEAKER_LABEL.sub("", self.history)
+        return "\n".join(part for part in (self.user_profile, self.history_summary, said) if part)
+
+
+class GeneralRagRequest(ConversationRequest):
+    """One retrieval. `query` is the user's own wording; the passages are found with `rewritten_query` as it stands when
+    it is given (blank counts as absent) and scored against `query` and the context. `user_profile`, `history_summary`,
+    `channels` and `debug` are additions to the contract."""
+
+    top_k: int = Field(default=5, ge=1, le=200)
+    score_threshold: float = Field(default=0.5, ge=0, le=1, description="least `reranker_score` of a hit")
+    rewritten_query: str | None = Field(default=None, max_length=4000)
+    debug: bool = Field(default=False, description="adds each hit's rank and score in each channel")
+
+
+class ChannelRank(BaseModel):
+    rank: int = Field(description="from 1")
+    score: float = Field(description="the channel's own, comparable within it only")
+
+
+class RecalledPassage(BaseModel):
+    """One hit. `score`: share of the best possible fused rank score, (0, 1]. `reranker_score`: [0, 1]. `channels` and
+    `matched_question` (the question that led to the passage, if one did) come with `debug` only."""
+
+    content: str
+    score: float
+    reranker_score: float
+    doc_id: str
+    channels: dict[str, ChannelRank] | None = None
+    matched_question: str | None = None
+
+
+ChannelStates = Annotated[
+    dict[str, str],
+    Field(
+        description="of dense, keyword, doc2query, query2doc, rerank, rewrite: on | off | unavailable: why | "
+        "fell back: why",
+        examples=[{"dense": "on", "query2doc": "fell back: no answer within 0.3 s"}],
+    ),
+]
+
+
+class RagData(BaseModel):
+    """`rewrite_source` tells where `rewritten_query` came from; `rewrite_failure` why the service's own rewriter
+    was not used ("" when it was not asked or answered). `pseudo_document` comes with `debug` only."""
+
+    user_profile: str
+    history_summary: str
+    rewritten_query: str
+    recall: list[RecalledPassage]
+    rewrite_source: Literal["given", "rewriter", "query"]
+    rewrite_failure: str
+    reranker: str
+    channels: ChannelStates
+    pseudo_document: str | None = None
+
+
+class GeneralRagResponse(BaseModel):
+    data: RagData
+
+
+class AskRequest(ConversationRequest):
+    """One question to be answered from the knowledge base."""
+
+    top_k: int = Field(default=5, ge=1, le=20, description="passages that the answer may use")
+    stream: bool = Field(default=False, description="answer as server-sent events")
+
+
+class Context(BaseModel):
+    """A passage as the answer cites it: [n]."""
+
+    n: int
+    doc_id: str
+    content: str
+    score: float
+    reranker_score: float
+
+
+class Asked(BaseModel):
+    """What was found; the event `contexts` of a stream."""
+
+    query: str
+    rewritten_query: str
+    pseudo_doc: str = Field(description="the query as a technical note, by which the passages were found; often empty")
+    contexts: list[Context]
+    channels: ChannelStates
+
+
+class Answered(BaseModel):
+    """What was answered; the event `done` of a stream."""
+
+    answer: str = Field(description="未知 when nothing was found or the material holds no answer", examples=["未知"])
+    citations: list[int] = Field(description="numbers of the contexts that the answer cites, in its order")
+    answer_failure: str = Field(description="why there is no answer; then `answer` is empty or breaks off")
+
+
+class AskResponse(Asked, Answered):
+    pass
+
+
+class FeedbackRequest(BaseModel):
+    """What a person did with one hit."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    tenant_id: TenantId | None = None
+    kb_name: KnowledgeBaseName = "default"
+    query: Query
+    doc_id: str = Field(min_length=1, max_length=1000, description="of the hit", examples=["0-usage"])
+    clicked: bool = Field(description="clicked, or thumbs up; false: seen and passed over, or thumbs down")
+    rewritten_query: str = Field(default="", max_length=4000)
+    position: int | None = Field(default=None, ge=1, le=1000, description="in the list, from 1")
+    request_id: str = Field(default="", max_length=64, description="X-Request-ID of the search")
+
+
+class KnowledgeBaseHealth(BaseModel):
+    """A knowledge base and what made its index; the index's fields are null before the first build."""
+
+    tenant_id: str
+    kb_name: str
+    documents: int
+    passages: int
+    questions: int
+    version: int | None = None
+    embedder_id: str | None = None
+    embedder_dimension: int | None = None
+    tokenizer_id: str | None = None
+    store_id: str | None = None
+    versions: dict[str, str] | None = None
+    created_at: str | None = None
+    reranker: str
+
+
+class Health(BaseModel):
+    """With `--auth keys` only the caller's own knowledge bases are listed."""
+
+    status: Literal["ok", "draining"]
+    rewriter: bool
+    language_model: str | None
+    knowledge_bases: list[KnowledgeBaseHealth]

@@ -1,0 +1,183 @@
+"""Writes to knowledge bases: read a file, store it, bring the index up to date, build it anew when it has aged."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.records import Change, KnowledgeBase
+from rag.documents.read_documents import read_documents
+from rag.documents.records import Document
+from rag.index.indexer import Indexer
+from rag.service.metrics import Metrics
+from rag.settings import ServiceSettings
+
+# Statistics and the engine's segments are as good as new up to so many changed points, or this share of them.
+AGED_POINTS, AGED_SHARE = 200, 0.2
+# The first build of a small knowledge base takes less time here than a process takes to start.
+SMALL_PASSAGES = 1000
+# A PDF's or a workbook's reader may take a gigabyte.
+READERS = 2
+
+
+class QuotaExceeded(Exception):
+    """One line: the tenant may not hold so many passages."""
+
+
+class RebuildFailed(Exception):
+    """One line: what the build command said."""
+
+
+class KnowledgeWriter:
+    """One write of a tenant at a time, and one rebuild of all; reading and searching go on meanwhile."""
+
+    def __init__(self, catalogue: Catalogue, indexer: Indexer, settings: ServiceSettings, metrics: Metrics):
+        self._catalogue = catalogue
+        self._indexer = indexer
+        self._settings = settings
+        self._metrics = metrics
+        self._tenant_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._one_rebuild = asyncio.Lock()
+        self._readers = asyncio.Semaphore(READERS)
+        self._rebuilds: dict[int, asyncio.Task[None]] = {}
+        self._failures: dict[int, str] = {}
+
+    async def put(self, kb: KnowledgeBase, file: Path, name: str) -> Change:
+        """Stores the documents of a file and makes them searchable.
+
+        Raises:
+            IngestError: the file cannot be read as what `name` says, or a passage's key is another document's.
+            QuotaExceeded: nothing was stored.
+            RebuildFailed: stored, but not searchable.
+        """
+        started = time.perf_counter()
+        async with self._readers:
+            documents = await asyncio.to_thread(lambda: list(read_documents(file, name)))
+        self._metrics.observe_stage("read", time.perf_counter() - started)
+        async with self._tenant_locks[kb.tenant_id]:
+            await asyncio.to_thread(self._check_quota, kb, documents)
+            change = await asyncio.to_thread(self._catalogue.put_documents, kb.id, documents)
+            await self._make_searchable(kb)
+        return change
+
+    async def delete(self, kb: KnowledgeBase, name: str) -> Change:
+        async with self._tenant_locks[kb.tenant_id]:
+            change = await asyncio.to_thread(self._catalogue.delete_document, kb.id, name)
+            await self._make_searchable(kb)
+        return change
+
+    async def drop(self, kb: KnowledgeBase) -> None:
+        async with self._tenant_locks[kb.tenant_id]:
+            rebuild = self._rebuilds.get(kb.id)
+            if rebuild is not None:
+                rebuild.cancel()
+                await asyncio.wait([rebuild])
+            await asyncio.to_thread(self._catalogue.drop_knowledge_base, kb.id)
+            await asyncio.to_thread(self._indexer.drop_retired)
+
+    def start_rebuild(self, kb: KnowledgeBase) -> bool:
+        """Whether it was started: False, one is under way."""
+        if kb.id in self._rebuilds:
+            return False
+        self._failures.pop(kb.id, None)
+        rebuild = asyncio.get_running_loop().create_task(self._rebuild(kb))
+        self._rebuilds[kb.id] = rebuild
+        rebuild.add_done_callback(lambda done: self._end_rebuild(kb.id, done))
+        return True
+
+    def rebuild_lost(self) -> None:
+        """Of every knowledge base that has passages and no index: a service was killed, or a folder copied in part."""
+        for kb in self._catalogue.knowledge_bases():
+            if self._indexer.needs_rebuild(kb):
+                self.start_rebuild(kb)
+
+    def is_rebuilding(self, kb: KnowledgeBase) -> bool:
+        return kb.id in self._rebuilds
+
+    def rebuild_failure(self, kb: KnowledgeBase) -> str:
+        """Why the last rebuild failed, "" when it did not."""
+        return self._failures.get(kb.id, "")
+
+    async def close(self) -> None:
+        """Ends running rebuilds; what they have not published yet is as if they had not begun."""
+        for rebuild in list(self._rebuilds.values()):
+            rebuild.cancel()
+        if self._rebuilds:
+            await asyncio.wait(list(self._rebuilds.values()))
+
+    def _check_quota(self, kb: KnowledgeBase, documents: list[Document]) -> None:
+        most = self._settings.tenant(kb.tenant_id).max_passages
+        if most is None:
+            return
+        held = sum(other.passages for other in self._catalogue.knowledge_bases(kb.tenant_id))
+        replaced = sum(len(self._catalogue.document(kb.id, document.name)) for document in documents)
+        given = sum(len(document.passages) for document in documents)
+        if held - replaced + given > most:
+            raise QuotaExceeded(f"tenant {kb.tenant_id!r} may hold {most} passages: {held} held, {given} more given")
+
+    async def _make_searchable(self, kb: KnowledgeBase) -> None:
+        """Brings the index up to everything committed so far."""
+        now = self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
+        if now is None or now.id != kb.id:
+            return
+        started = time.perf_counter()
+        await asyncio.to_thread(self._indexer.catch_up, now)
+        if self._indexer.needs_rebuild(now):
+            await self._build_first(now)
+            await asyncio.to_thread(self._indexer.catch_up, now)
+        elif await asyncio.to_thread(self._has_aged, now):
+            self.start_rebuild(now)
+        self._metrics.observe_stage("index", time.perf_counter() - started)
+
+    async def _build_first(self, kb: KnowledgeBase) -> None:
+        if kb.passages <= SMALL_PASSAGES:
+            await asyncio.to_thread(self._indexer.rebuild, kb, lambda share: None)
+            return
+        self.start_rebuild(kb)
+        await asyncio.wait([self._rebuilds[kb.id]])
+        if failure := self.rebuild_failure(kb):
+            raise RebuildFailed(f"stored, but not searchable: {failure}")
+
+    def _has_aged(self, kb: KnowledgeBase) -> bool:
+        if kb.live_version is None or not kb.passages:
+            return False
+        version = self._catalogue.version(kb.live_version)
+        changed = self._catalogue.count_changes(kb.id, version.built_revision)
+        return changed > max(AGED_POINTS, AGED_SHARE * version.points)
+
+    async def _rebuild(self, kb: KnowledgeBase) -> None:
+        """In a process of its own: optimising a version blocks every thread of the process that does it.
+
+        Raises:
+            RebuildFailed: the command did not succeed.
+        """
+        command = ["-m", "rag.build_index", "--out", str(self._catalogue.folder), "--tenant", kb.tenant_id]
+        command += ["--kb_name", kb.name, "--retriever", self._settings.retriever]
+        async with self._one_rebuild:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=Path(__file__).resolve().parents[2],
+            )
+            try:
+                _, errors = await process.communicate()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        if process.returncode:
+            lines = errors.decode(errors="replace").strip().splitlines()
+            raise RebuildFailed(lines[-1] if lines else f"rebuild ended with {process.returncode}")
+        await asyncio.to_thread(self._indexer.catch_up, kb)
+
+    def _end_rebuild(self, kb_id: int, done: asyncio.Task[None]) -> None:
+        del self._rebuilds[kb_id]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._failures[kb_id] = str(error)

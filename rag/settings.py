@@ -1,0 +1,105 @@
+"""What an operator sets: one YAML file for the service and its tenants (`python -m rag.serve --settings FILE`).
+
+    language_model: {url: "http://llm:8000/v1", model: qwen3-8b}
+    default: {requests_per_minute: 600}
+    tenants:
+      fivedoctors: {rewriter_url: "http://rewriter:7861", max_passages: 200000, channels: {query2doc: false}}
+
+Unknown keys are errors. Secrets appear only as names of environment variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rag.documents.records import IngestError
+from rag.models.language_model import LanguageModelSettings
+from rag.retrieval.channels import Channels
+
+
+class TenantSettings(BaseModel):
+    """One tenant's. What `default` sets holds for a tenant that does not set it itself, channel by channel."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rewriter_url: str | None = Field(default=None, description="asked for a rewrite when a request brings none")
+    rewriter_timeout: float = Field(default=2, gt=0, description="seconds before its answer is given up")
+    channels: Channels = Channels()
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="in any 60 seconds; a worker counts its own"
+    )
+    max_passages: int | None = Field(default=None, ge=1, description="over all knowledge bases of the tenant")
+    log_query_text: bool = False
+
+
+class ServiceSettings(BaseModel):
+    """The service's. The command line's options are written over it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default: TenantSettings = TenantSettings()
+    tenants: dict[str, TenantSettings] = {}
+    retriever: str = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
+    reranker: str | None = Field(default=None, description="a CrossEncoder folder, or URL#model of /v1/rerank")
+    language_model: LanguageModelSettings | None = None
+    query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
+    top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")
+    max_body_mb: float = Field(default=20, gt=0, description="of a document; other requests may have 1 MB")
+    body_seconds: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tenants_inherit(cls, values: Any) -> Any:
+        """Lays each tenant's values over those of `default`."""
+        if not isinstance(values, dict) or not isinstance(values.get("tenants"), dict):
+            return values
+        default = values.get("default")
+        if not isinstance(default, dict):
+            return values
+        tenants = {name: _laid_over(default, tenant) for name, tenant in values["tenants"].items()}
+        return {**values, "tenants": tenants}
+
+    def tenant(self, tenant_id: str) -> TenantSettings:
+        return self.tenants.get(tenant_id, self.default)
+
+
+def read_settings(file: Path | None, options: Mapping[str, Any] | None = None) -> ServiceSettings:
+    """The file's settings, with `options` (as the file could hold them) written over them.
+
+    Raises:
+        IngestError: the file cannot be read, is not YAML, or a key is unknown or out of range.
+    """
+    values: Any = {}
+    if file is not None:
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise IngestError(f"{file}: cannot be read ({error})") from None
+        except yaml.YAMLError as error:
+            raise IngestError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(values, dict):
+            raise IngestError(f"{file}: holds no settings")
+    options = dict(options or {})
+    default = _laid_over(values.get("default") or {}, options.pop("default", {}))
+    try:
+        return ServiceSettings.model_validate({**values, **options, "default": default})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "settings"
+        raise IngestError(f"{file or 'options'}: {field}: {problem['msg']}") from None
+
+
+def _laid_over(default: Any, tenant: Any) -> Any:
+    if tenant is None:
+        return default
+    if not isinstance(tenant, dict) or not isinstance(default, dict):
+        return tenant
+    merged = {**default, **tenant}
+    if isinstance(default.get("channels"), dict) and isinstance(tenant.get("channels"), dict):
+        merged["channels"] = {**default["channels"], **tenant["channels"]}
+    return merged

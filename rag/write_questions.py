@@ -1,0 +1,214 @@
+r"""Let a language model write questions that users may ask, as further keys to a knowledge base's passages (Doc2Query).
+
+    python -m rag.write_questions --index data --tenant fivedoctors --llm_url http://127.0.0.1:8000/v1 \
+        --rewrite_model qwen3-8b
+
+Each question is scored against its own passage, and only the best share (`--keep`) over the whole knowledge base is
+indexed: a question that its passage does not answer leads users astray (Doc2Query--, Gospodinov et al. 2023). The
+scores are a cross-encoder's (`--reranker`), else lexical ones, which see only whether the question's words stand in the
+passage. Passages that have their questions are not asked about again: a run that was broken off is continued by the
+same command. A serving process takes the questions up by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.records import KnowledgeBase, StoredPassage
+from rag.catalogue.token_statistics import TokenStatistics
+from rag.documents.records import IngestError
+from rag.models.cross_encoder import Reranker, open_reranker
+from rag.models.language_model import LanguageModel, LanguageModelSettings, ModelFailure
+from rag.retrieval.lexical_reranker import LexicalReranker
+
+# Faithfulness in [0, 1] of each question to the passage; may raise ModelFailure.
+Score = Callable[[Sequence[str], StoredPassage], Awaitable[Sequence[float]]]
+
+_GIVE_UP_AFTER = 50  # failures in a row: the endpoint is gone, and each further try would only take its time
+_PAGE = 1000
+_LISTED = 10
+
+
+@dataclass(slots=True)
+class Written:
+    """`failures`: (passage's key, reason) of each passage that stays without questions. `gave_up`: the rest was not
+    tried."""
+
+    passages: int = 0
+    questions: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    gave_up: bool = False
+
+
+async def write_questions(
+    catalogue: Catalogue,
+    kb: KnowledgeBase,
+    passages: Iterable[StoredPassage],
+    language_model: LanguageModel,
+    score: Score,
+    n: int = 5,
+    concurrency: int = 8,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Written:
+    """Writes `n` questions for each of `passages` in place of those a model wrote before, each stored as soon as it is
+    scored; `on_progress` is called after each passage. Which are kept is `keep_best`'s part."""
+    written, rest = Written(), iter(passages)
+    failures_in_a_row = 0
+
+    async def work() -> None:
+        nonlocal failures_in_a_row
+        for passage in rest:
+            try:
+                questions = await language_model.questions(passage.content, n)
+                scores = await score(questions, passage)
+            except ModelFailure as failure:
+                written.failures.append((passage.key, str(failure)))
+                failures_in_a_row += 1
+            else:
+                catalogue.put_questions(kb.id, passage.id, list(zip(questions, map(float, scores), strict=True)))
+                written.passages += 1
+                written.questions += len(questions)
+                failures_in_a_row = 0
+            on_progress()
+            if failures_in_a_row >= _GIVE_UP_AFTER:
+                written.gave_up = True
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(work())
+    return written
+
+
+def keep_best(catalogue: Catalogue, kb: KnowledgeBase, keep: float) -> tuple[int, int]:
+    """Of the model's questions over the whole knowledge base, the share `keep` in (0, 1] with the best scores is
+    indexed, with all that score like the last of them; (how many those are, of how many)."""
+    scores = sorted(
+        question.score or 0.0
+        for passage in _pages(catalogue.passages, kb.id)
+        for question in catalogue.questions(kb.id, passage.id)
+        if question.source == "model"
+    )
+    if not scores:
+        return 0, 0
+    threshold = scores[len(scores) - math.ceil(keep * len(scores))]
+    return catalogue.keep_questions(kb.id, threshold), len(scores)
+
+
+def lexical_score(catalogue: Catalogue, kb: KnowledgeBase) -> Score:
+    """By the share of the question's rarer tokens that the passage holds."""
+    reranker = LexicalReranker(TokenStatistics.from_bytes(catalogue.token_frequencies(kb.id)))
+
+    async def score(questions: Sequence[str], passage: StoredPassage) -> list[float]:
+        return [float(reranker.score(question, "", [passage.token_ids])[0]) for question in questions]
+
+    return score
+
+
+def model_score(reranker: Reranker) -> Score:
+    async def score(questions: Sequence[str], passage: StoredPassage) -> list[float]:
+        return [float((await reranker.score(question, "", [passage.content]))[0]) for question in questions]
+
+    return score
+
+
+def _pages(read: Callable[..., list[StoredPassage]], kb_id: int) -> Iterator[StoredPassage]:
+    after = 0
+    while page := read(kb_id, after_id=after, limit=_PAGE):
+        yield from page
+        after = page[-1].id
+
+
+async def _run(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBase) -> int:
+    reranker = open_reranker(args.reranker) if args.reranker else None
+    settings = LanguageModelSettings(args.llm_url, args.rewrite_model, disable_thinking=args.disable_thinking)
+    language_model = LanguageModel(settings)
+    console = Console(stderr=True)
+    try:
+        score = model_score(reranker) if reranker else lexical_score(catalogue, kb)
+        passages = _pages(catalogue.passages_without_questions, kb.id)
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            todo = sum(1 for _ in _pages(catalogue.passages_without_questions, kb.id))
+            task = progress.add_task("writing questions", total=todo)
+            written = await write_questions(
+                catalogue,
+                kb,
+                passages,
+                language_model,
+                score,
+                args.questions,
+                args.concurrency,
+                lambda: progress.advance(task),
+            )
+    finally:
+        await language_model.aclose()
+        if reranker is not None:
+            await reranker.aclose()
+    kept, of = keep_best(catalogue, kb, args.keep)
+    for key, failure in written.failures[:_LISTED]:
+        print(f"{key}: {failure}", file=sys.stderr)
+    if len(written.failures) > _LISTED:
+        print(f"… and {len(written.failures) - _LISTED} more", file=sys.stderr)
+    print(
+        f"{kb.tenant_id}/{kb.name}: {written.questions} questions for {written.passages} of {todo} passages, "
+        f"{len(written.failures)} failed{', given up' if written.gave_up else ''}; {kept} of {of} questions are indexed"
+    )
+    return 75 if 2 * len(written.failures) > written.passages + len(written.failures) else 0
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: not in (0, 1]")
+    return share
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text}: less than 1")
+    return count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0; 2: the input cannot be used; 75: more than half of the passages tried got no question."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True, help="folder that build_index wrote")
+    parser.add_argument("--tenant", required=True)
+    parser.add_argument("--kb_name", default="default")
+    parser.add_argument("--llm_url", required=True, help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
+    parser.add_argument("--rewrite_model", required=True, help="name of the model there")
+    parser.add_argument("--disable_thinking", action="store_true", help="for servers of Qwen3-like models")
+    parser.add_argument("--questions", type=_count, default=5, help="a passage")
+    parser.add_argument("--keep", type=_share, default=0.7, help="share of the questions that is indexed")
+    parser.add_argument("--concurrency", type=_count, default=8)
+    parser.add_argument("--reranker", help="CrossEncoder folder, or URL#model of a rerank endpoint")
+    args = parser.parse_args(argv)
+    try:
+        if not (args.index / "catalogue.sqlite").is_file():
+            raise IngestError(f"{args.index}: holds no catalogue.sqlite")
+        catalogue = Catalogue(args.index)
+        try:
+            kb = catalogue.find_knowledge_base(args.tenant, args.kb_name)
+            if kb is None:
+                raise IngestError(f"{args.index}: tenant {args.tenant} has no knowledge base {args.kb_name}")
+            return asyncio.run(_run(args, catalogue, kb))
+        finally:
+            catalogue.close()
+    except IngestError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
