@@ -50,6 +50,7 @@ def test_tokens_are_words_and_character_ngrams() -> None:
     tokens = tokenize("辅酶Q10怎么服用")
     assert {"服用", "服", "用", "怎么", "q10"} <= set(tokens)
     assert tokenize("Omega-3 1.5 g") == ["omega", "3", "1.5", "g"]
+    assert tokenize("taking capsules") == tokenize("Takes a capsule")[::2] == ["take", "capsul"]
     assert tokenize("Ｑ１０") == ["q10"] and tokenize("витамин С") == ["витамин", "с"]
     assert tokenize("？！ … _") == []
 

@@ -2,23 +2,26 @@
 
 Words alone miss colloquial queries whose segmentation differs from the passage's; characters and bigrams match
 those. Where a word is itself one or two characters long it counts twice, once as a word: measured better than
-counting it once.
+counting it once. English words count as their stems (Porter's second algorithm): over 2101 abstracts BM25's recall@10
+of 160 claims was .86 without, .89 with them.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 import unicodedata
 import zlib
 from functools import lru_cache
 
 import jieba
+import Stemmer
 
 jieba.setLogLevel(logging.WARNING)
 
 # Part of an index's identity: raise it whenever the tokens of some text change.
-TOKENIZER_ID = f"jieba-{jieba.__version__}+char12-v1"
+TOKENIZER_ID = f"jieba-{jieba.__version__}+char12+english-v2"
 
 _CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 # Runs of letters and digits of every other script; a decimal number is one token.
@@ -34,11 +37,23 @@ def tokenize(text: str) -> list[str]:
     """Tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no digit."""
     text = normalize_text(text)
     tokens = [word for word in jieba.cut(text) if _CJK.match(word)]
-    tokens += _WORD.findall(text)
+    tokens += [_stem(word) if word.isascii() else word for word in _WORD.findall(text)]
     for run in _CJK.findall(text):
         tokens += run
         tokens += [run[i : i + 2] for i in range(len(run) - 1)]
     return tokens
+
+
+_of_thread = threading.local()
+
+
+def _stem(word: str) -> str:
+    """The English stem; what is no English word stays as it is."""
+    stemmer: Stemmer.Stemmer | None = getattr(_of_thread, "stemmer", None)
+    if stemmer is None:  # one for each thread: it keeps state
+        stemmer = _of_thread.stemmer = Stemmer.Stemmer("english")
+    stem: str = stemmer.stemWord(word)
+    return stem
 
 
 def token_id(token: str) -> int:

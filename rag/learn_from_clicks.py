@@ -1,0 +1,197 @@
+"""Learn from a week of clicks, and say what it brought.
+
+    python -m rag.learn_from_clicks --index data --tenant fivedoctors --out learned --since 2026-03-01 \
+        --llm_url http://127.0.0.1:8000/v1 --rewrite_model qwen3-8b
+
+Per query and passage the clicks say for sure that it answers, for sure that it does not, or nothing
+(`rag.learning.click_evidence`). Then:
+
+- passages that surely do not answer a query get their pseudo-questions written anew, and lose those near to the query
+  (without --llm_url they only lose those). What a passage was once renewed for is not done again (`manifest.json`);
+- `reranker_pairs.jsonl`: a line {"query", "docs", "labels"} for each query with a sure answer: the answers (1) and
+  what was shown and never clicked (0), for a cross-encoder's training;
+- R@1/5/10, MRR@10 and nDCG@10 before and after, over queries nothing was learned from: those of a BEIR folder
+  (`--heldout`), else of every fifth query with a sure answer. Measured on a copy of the knowledge base, built and then
+  updated incrementally as a service does it.
+
+A serving process takes the questions up by itself. `manifest.json` holds the figures and what made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.clicks import Clicks
+from rag.catalogue.database import FILE
+from rag.catalogue.records import KnowledgeBase
+from rag.documents.records import IngestError
+from rag.learning.click_evidence import Pair, normalize_query, weigh_clicks
+from rag.learning.judged_queries import JudgedQueries, read_judged_queries
+from rag.learning.rehearsal import rehearse
+from rag.learning.reranker_pairs import write_reranker_pairs
+from rag.models.cross_encoder import open_reranker
+from rag.models.embedder import embedder_maker
+from rag.models.language_model import LanguageModel, LanguageModelSettings
+
+PAIRS, MANIFEST = "reranker_pairs.jsonl", "manifest.json"
+_HELD_OUT = 5  # every so many queries with a sure answer are kept apart
+_LISTED = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0; 2: the input cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rag.learn_from_clicks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--index", type=Path, required=True, help="data folder of the service")
+    parser.add_argument("--tenant", required=True)
+    parser.add_argument("--kb_name", default="default")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same one each week")
+    parser.add_argument("--since", default="", help="first day or time (UTC, ISO 8601) of the clicks that count")
+    parser.add_argument("--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
+    parser.add_argument("--rewrite_model", help="name of the model there")
+    parser.add_argument("--reranker", help="what write_questions scored its questions with, if not words")
+    parser.add_argument("--retriever", default="hashing", help="embedder of the index (default: %(default)s)")
+    parser.add_argument("--heldout", type=Path, help="BEIR folder (queries.jsonl, qrels.tsv) to measure on")
+    args = parser.parse_args(argv)
+    if bool(args.llm_url) != bool(args.rewrite_model):
+        parser.error("--llm_url and --rewrite_model: one needs the other")
+    try:
+        if not (args.index / FILE).is_file():
+            raise IngestError(f"{args.index}: holds no {FILE}")
+        catalogue = Catalogue(args.index)
+        try:
+            kb = catalogue.find_knowledge_base(args.tenant, args.kb_name)
+            if kb is None:
+                raise IngestError(f"{args.index}: tenant {args.tenant} has no knowledge base {args.kb_name}")
+            return asyncio.run(_learn(args, catalogue, kb))
+        finally:
+            catalogue.close()
+    except (IngestError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+async def _learn(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBase) -> int:
+    maker = embedder_maker(args.retriever)
+    clicks = list(Clicks(catalogue).read(kb.id, args.since))
+    pairs = weigh_clicks(clicks)
+    judged = read_judged_queries(args.heldout) if args.heldout else hold_out(pairs)
+    apart = {normalize_query(text) for text in judged.texts.values()} if judged else set()
+    learned_from = [pair for pair in pairs if pair.query not in apart]
+    args.out.mkdir(parents=True, exist_ok=True)
+    counts = write_reranker_pairs(catalogue, kb, learned_from, args.out / PAIRS)
+    before_this = _read_manifest(args.out / MANIFEST).get("renewed_for", {})
+    unanswered = _unanswered(learned_from)
+    to_do = {key: queries for key, queries in unanswered.items() if before_this.get(key) != queries}
+    reranker = open_reranker(args.reranker) if args.reranker else None
+    settings = LanguageModelSettings(args.llm_url, args.rewrite_model) if args.llm_url else None
+    language_model = LanguageModel(settings) if settings else None
+    try:
+        renewal, figures = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)
+    finally:
+        if reranker is not None:
+            await reranker.aclose()
+        if language_model is not None:
+            await language_model.aclose()
+    renewal.apply(catalogue, kb)
+    manifest: dict[str, Any] = {
+        "tenant": kb.tenant_id,
+        "kb_name": kb.name,
+        "clicks": {"rows": len(clicks), "first": clicks[0].at, "last": clicks[-1].at} if clicks else {"rows": 0},
+        "pairs": {name: 0 for name in ("positive", "negative", "ambiguous")} | Counter(one.verdict for one in pairs),
+        "reranker_pairs": counts,
+        "renewal": {
+            "passages": len(renewal.questions),
+            "written_anew": len(renewal.written),
+            "questions_dropped": renewal.dropped,
+            "without_questions": renewal.without,
+            "failures": renewal.failures[:_LISTED],
+            "language_model": language_model.id if language_model else "none: questions are dropped, none are written",
+        },
+        "heldout": {"from": str(args.heldout or "clicks"), "queries": len(judged.texts) if judged else 0},
+        "figures": figures,
+        "embedder": maker.id,
+        "renewed_for": before_this | {key: to_do[key] for key in sorted(renewal.written)},
+    }
+    (args.out / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _report(manifest)
+    return 0
+
+
+def hold_out(pairs: Sequence[Pair]) -> JudgedQueries | None:
+    """Every fifth of the queries with a sure answer, by a hash of the query; None when that is none."""
+    answers: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.verdict == "positive" and zlib.crc32(pair.query.encode()) % _HELD_OUT == 0:
+            answers.setdefault(pair.query, []).append(pair.passage_key)
+    if not answers:
+        return None
+    return JudgedQueries({query: query for query in answers}, {query: tuple(keys) for query, keys in answers.items()})
+
+
+def _unanswered(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """Passage key → the queries that it surely does not answer."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.verdict == "negative":
+            found.setdefault(pair.passage_key, []).append(pair.query)
+    return found
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The last run's; empty when there is none.
+
+    Raises:
+        IngestError: it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("renewed_for"), dict):
+        raise IngestError(f"{path}: not a manifest of this command: remove it or choose another --out")
+    return found
+
+
+def _report(manifest: dict[str, Any]) -> None:
+    counts, renewal, figures = manifest["reranker_pairs"], manifest["renewal"], manifest["figures"]
+    for key, failure in renewal["failures"]:
+        print(f"{key}: {failure}", file=sys.stderr)
+    if figures:
+        table = Table(title=f"{manifest['heldout']['queries']} held-out queries", title_justify="left")
+        table.add_column("")
+        for heading in ("before", "after", "change [95 %]"):
+            table.add_column(heading, justify="right")
+        for name, of in figures.items():
+            change = f"{of['change']:+.3f} [{of['low']:+.3f}, {of['high']:+.3f}]"
+            table.add_row(name, f"{of['before']:.3f}", f"{of['after']:.3f}", change)
+        Console().print(table)
+    else:
+        print("nothing to measure on: no --heldout, and too few sure answers")
+    print(
+        f"{manifest['tenant']}/{manifest['kb_name']}: {manifest['clicks']['rows']} clicks, {manifest['pairs']}; "
+        f"{counts['queries']} reranker lists; questions of {renewal['passages']} passages changed "
+        f"({renewal['written_anew']} written anew, {renewal['questions_dropped']} dropped)"
+    )
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
