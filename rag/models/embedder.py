@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.preprocessing import normalize
 
 from rag.documents.records import IngestError
 from rag.documents.tokenizer import normalize_text
@@ -141,7 +140,9 @@ class HashingEmbedder:
             return np.empty((0, DIMENSION), np.float32)
         counts = _hashed(texts)
         counts.data = np.sign(counts.data) * np.log1p(np.abs(counts.data)) * self._idf[counts.indices]
-        return normalize(counts, copy=False).toarray().astype(np.float32, copy=False)
+        rows = counts.toarray()
+        # By hand: of a single query, scikit-learn's normalize checks its input for longer than it computes.
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         return self.embed([text])[0]

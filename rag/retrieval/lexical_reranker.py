@@ -64,6 +64,8 @@ class LexicalReranker:
     def _compute_token_weights(self, query: str, context: str) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """The tokens asked for, ascending, and the share of coverage that each is worth."""
         asked = np.array(query_token_ids(query), dtype=np.uint32)
+        if not context:
+            return asked, self._shares(asked)
         background = np.setdiff1d(np.array(query_token_ids(context), dtype=np.uint32), asked)
         if not len(background):
             return asked, self._shares(asked)
