@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from loopback_llm import Fault, loopback_llm
-from rag_server import HEALTH, add_sample_tenants, post, rewriter_service, search, serving
+from rag_server import HEALTH, add_knowledge_base, add_sample_tenants, post, rewriter_service, search, serving
 
 from rag.service.answer_routes import cited
 from rag.service.contracts import AskResponse
@@ -97,6 +97,14 @@ def test_without_a_language_model_it_says_so(folder: Path) -> None:
     assert len(answer["contexts"]) == 5
     assert [name for name, _ in streamed] == ["contexts", "done"]
     assert streamed[1][1] == {"answer": "", "citations": [], "answer_failure": "no language model is configured"}
+
+
+def test_the_query_alone_is_enough_where_there_is_one_tenant(folder: Path, tmp_path: Path) -> None:
+    add_knowledge_base(tmp_path, "only", {"a": "鱼油每日两粒。"})
+    with serving(tmp_path) as url:
+        assert [found["doc_id"] for found in post(url, "/ask", query="鱼油").json()["contexts"]] == ["a"]
+    with serving(folder) as url:
+        assert post(url, "/ask", query="鱼油").status_code == 422, "whose?"
 
 
 def test_a_failing_model_is_no_unknown(folder: Path) -> None:

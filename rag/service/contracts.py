@@ -20,7 +20,8 @@ KnowledgeBaseName = Annotated[str, Field(min_length=1, max_length=200, examples=
 
 class ConversationRequest(BaseModel):
     """What a user asks, of whom, and what was said before. Unknown fields are ignored, so that older and newer clients
-    both work. `tenant_id` may be left out with an access key, which names its tenant."""
+    both work. `tenant_id` may be left out with an access key, which names its tenant, and where there
+    is one tenant only."""
 
     model_config = ConfigDict(str_strip_whitespace=True)
 

@@ -55,6 +55,9 @@ class Deployment:
             HTTPException: 403, 422 (see `allowed_tenant`), 429.
         """
         record = record_of(http.scope)
+        if record.access is None and given is None:
+            tenants = {kb.tenant_id for kb in self.catalogue.knowledge_bases()}
+            given = tenants.pop() if len(tenants) == 1 else None  # who else could be meant
         tenant_id = allowed_tenant(record.access, given, scope)
         if record.access is not None:
             record.tenant = tenant_id
