@@ -55,7 +55,7 @@ class _Shard:
 class EdgeEngine:
     """Searches run where they are called: the library keeps the interpreter's lock, so that a thread gains nothing."""
 
-    id = f"{EDGE}-{version('qdrant-edge-py')}-v2"
+    id = f"{EDGE}-{version('qdrant-edge-py')}-v3"
     kind = EDGE
     shared = False
 
@@ -197,7 +197,12 @@ def _config(dimension: int) -> edge.EdgeConfig:
     # A graph is built only where it will be used; the threshold is in KB of vectors.
     threshold = EXACT_UP_TO * dimension * 4 // 1024
     return edge.EdgeConfig(
-        vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Dot)},
+        # Half the memory to read through: an exact search of 5 000 vectors takes 0.8 ms instead of 1.7.
+        vectors={
+            DENSE: edge.EdgeVectorParams(
+                size=dimension, distance=edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
+            )
+        },
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=threshold),
         max_search_threads=1,

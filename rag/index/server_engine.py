@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class ServerEngine:
-    id = f"{SERVER}-v2"
+    id = f"{SERVER}-v3"
     kind = SERVER
     shared = True
 
@@ -175,7 +175,11 @@ class ServerEngine:
         try:
             self._client.create_collection(
                 name,
-                vectors_config={DENSE: models.VectorParams(size=dimension, distance=models.Distance.DOT)},
+                vectors_config={
+                    DENSE: models.VectorParams(
+                        size=dimension, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
+                    )
+                },
                 sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
                 hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),  # a graph for each space, none across them
             )
