@@ -32,9 +32,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.clicks import Clicks
-from rag.catalogue.database import FILE
 from rag.catalogue.records import KnowledgeBase
 from rag.documents.records import IngestError
 from rag.learning.click_evidence import Pair, normalize_query, weigh_clicks
@@ -71,16 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bool(args.llm_url) != bool(args.rewrite_model):
         parser.error("--llm_url and --rewrite_model: one needs the other")
     try:
-        if not (args.index / FILE).is_file():
-            raise IngestError(f"{args.index}: holds no {FILE}")
-        catalogue = Catalogue(args.index)
-        try:
-            kb = catalogue.find_knowledge_base(args.tenant, args.kb_name)
-            if kb is None:
-                raise IngestError(f"{args.index}: tenant {args.tenant} has no knowledge base {args.kb_name}")
+        with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
             return asyncio.run(_learn(args, catalogue, kb))
-        finally:
-            catalogue.close()
     except (IngestError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.records import KnowledgeBase, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import IngestError
@@ -195,16 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reranker", help="CrossEncoder folder, or URL#model of a rerank endpoint")
     args = parser.parse_args(argv)
     try:
-        if not (args.index / "catalogue.sqlite").is_file():
-            raise IngestError(f"{args.index}: holds no catalogue.sqlite")
-        catalogue = Catalogue(args.index)
-        try:
-            kb = catalogue.find_knowledge_base(args.tenant, args.kb_name)
-            if kb is None:
-                raise IngestError(f"{args.index}: tenant {args.tenant} has no knowledge base {args.kb_name}")
+        with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
             return asyncio.run(_run(args, catalogue, kb))
-        finally:
-            catalogue.close()
     except IngestError as error:
         print(error, file=sys.stderr)
         return 2

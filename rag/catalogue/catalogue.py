@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from rag.catalogue.database import Database, now
+from rag.catalogue.database import FILE, Database, now
 from rag.catalogue.document_writer import DocumentWriter
 from rag.catalogue.records import (
     Change,
@@ -23,7 +24,7 @@ from rag.catalogue.records import (
 )
 from rag.catalogue.token_statistics import TokenStatistics, count_tokens
 from rag.catalogue.versions import Versions
-from rag.documents.records import Document
+from rag.documents.records import Document, IngestError
 from rag.documents.tokenizer import TOKENIZER_ID
 
 _KNOWLEDGE_BASE = (
@@ -247,3 +248,22 @@ class Catalogue(Versions):
             StoredPassage(row_id, key, document, content, np.frombuffer(tokens, np.uint32))
             for row_id, key, document, content, tokens in rows
         ]
+
+
+@contextmanager
+def stored_knowledge_base(folder: Path, tenant_id: str, name: str) -> Iterator[tuple[Catalogue, KnowledgeBase]]:
+    """A knowledge base that is there already, and its catalogue, which is closed afterwards.
+
+    Raises:
+        IngestError: `folder` is no data folder, or holds no such knowledge base.
+    """
+    if not (folder / FILE).is_file():
+        raise IngestError(f"{folder}: holds no {FILE}")
+    catalogue = Catalogue(folder)
+    try:
+        kb = catalogue.find_knowledge_base(tenant_id, name)
+        if kb is None:
+            raise IngestError(f"{folder}: tenant {tenant_id} has no knowledge base {name}")
+        yield catalogue, kb
+    finally:
+        catalogue.close()

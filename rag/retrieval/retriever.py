@@ -119,17 +119,18 @@ class Retriever:
         weights = {"keyword": 1.0, "dense": opened.embedder.fusion_weight}
         fused = fuse([list(one.ranks) for one in found.values()], [weights[name] for name in found]) if found else {}
         candidates = list(fused)[:depth]
-        lexical = self._lexical_reranker(kb, opened)
-        scores = lexical.score(request.query, request.context, [passages[i].token_ids for i in candidates]).tolist()
         seconds["search"] = time.perf_counter() - started
 
         started = time.perf_counter()
         judged = await self._rerank(request, [passages[i].content for i in candidates], states)
-        reranker = lexical.id
         if judged is not None and self._reranker is not None:
             order = sorted(range(len(candidates)), key=lambda place: -judged[place])
             candidates, scores = [candidates[place] for place in order], [judged[place] for place in order]
             reranker = self._reranker.id
+        else:
+            lexical = self._lexical_reranker(kb, opened)
+            scores = lexical.score(request.query, request.context, [passages[i].token_ids for i in candidates]).tolist()
+            reranker = lexical.id
         seconds["rerank"] = time.perf_counter() - started
 
         kept = [
