@@ -5,7 +5,7 @@
 The tokenizer has one token a character of the given texts (with `--words N` also one for each of their N most frequent
 words, which halves the length of open-domain text), bytes for all others (so every text round-trips), and one token for
 each fixed piece of the prompt template: a prompt costs little more than the words the customer typed. The weights are
-random: everything such a model can do, it has learnt from your data.
+random: everything such a model can do, it has learnt from your data; but for copying, with `--induction-heads`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from data_prep import messages
+from examples.induction_heads import lay_induction_heads
 from reward.records import BadInput, read_jsonl
 from reward.settings import load_tenant
 
@@ -61,8 +62,9 @@ def make_tokenizer(
     vocabulary += [(token, log(count / total)) for token, count in (*sorted(counts.items()), *sorted(words))]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    pieces = [piece for piece in fixed_pieces if piece.strip()]
-    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in sorted(set(pieces), key=len, reverse=True)])
+    # In an order of their own, so that equal texts give equal token ids in every process.
+    pieces = sorted({piece for piece in fixed_pieces if piece.strip()}, key=lambda piece: (-len(piece), piece))
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -74,17 +76,24 @@ def make_tokenizer(
     return fast
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int) -> Qwen3ForCausalLM:
-    """A random Qwen3 with tied embeddings and heads of 32 dimensions."""
+def make_model(
+    tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int, *, copies: bool = False
+) -> Qwen3ForCausalLM:
+    """A random Qwen3 with tied embeddings and heads of 32 dimensions; of 64 with induction heads (`copies`).
+
+    Raises:
+        BadInput: the width or depth has no room for induction heads.
+    """
     torch.manual_seed(seed)
+    head = 64 if copies else 32
     config = Qwen3Config(
         vocab_size=(len(tokenizer) + 63) // 64 * 64,
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3 // 32 * 32,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32,
-        head_dim=32,
+        num_attention_heads=hidden // head,
+        num_key_value_heads=hidden // head,
+        head_dim=head,
         # Qwen's own 0.02 is made for widths of thousands: with it a narrow model takes minutes to learn to copy a word.
         initializer_range=hidden**-0.5,
         max_position_embeddings=1024,
@@ -95,6 +104,11 @@ def make_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, see
         bos_token_id=None,
     )
     model = Qwen3ForCausalLM(config)
+    if copies:
+        try:
+            lay_induction_heads(model)
+        except ValueError as error:
+            raise BadInput(f"--induction-heads: {error}") from None
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -121,6 +135,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--words", type=int, default=0, help="words that become tokens (default 0: characters only)")
     parser.add_argument("--hidden", type=int, default=128, help="width, a multiple of 32 (default 128)")
     parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument(
+        "--induction-heads",
+        action="store_true",
+        help="let it copy from its prompt before any training; --hidden is then a multiple of 64",
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
@@ -134,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
             "hidden": args.hidden,
             "layers": args.layers,
             "seed": args.seed,
+            "induction_heads": args.induction_heads,
             "fixed": fixed,
             "sha256": alphabet,
         }
@@ -146,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"model: {args.out} is up to date")
             return 0
         tokenizer = make_tokenizer([*texts, *fixed], fixed, words)
-        model = make_model(tokenizer, args.hidden, args.layers, args.seed)
+        model = make_model(tokenizer, args.hidden, args.layers, args.seed, copies=args.induction_heads)
         partial = args.out.with_name(args.out.name + ".partial")
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

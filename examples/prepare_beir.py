@@ -1,6 +1,6 @@
-"""Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and copying practice.
+"""Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and practice.
 
-`python -m examples.prepare_beir --beir DIR --out DIR [--word-tasks N] [--copy-tasks N] [--pair-tasks N]`
+`python -m examples.prepare_beir --beir DIR --out DIR [--practice-tasks N]`
 
 DIR holds `corpus.jsonl` (`_id`, `text`), `queries.jsonl` (`_id`, `text`, optional `descriptions`) and `qrels.tsv`. The
 query is `text`; the first description, when there is one, becomes its history (`用户: …`). The recorded baseline is an
@@ -31,6 +31,9 @@ from reward.records import BadInput, read_jsonl, write_atomically
 HELD_OUT_SHARE = 0.2
 # Words of asking and telling that are frequent in no single query, so that their weight alone would not drop them.
 STOP_WORDS = frozenset(Path(__file__).with_name("stop_words.zh.txt").read_text(encoding="utf-8").split())
+# Of practice stories: those left whole, the clauses of the others, and how often the query is a customer's.
+WHOLE_SHARE, LONGEST_STORY, QUERIES_SHARE = 0.5, 10, 0.7
+_CLAUSE = re.compile(r"[^，。？！；：,.?!;:、]+[，。？！；：,.?!;:、]*")
 _WORD = re.compile(r"[\u3400-\u9fffA-Za-z]{2,}")
 
 
@@ -101,59 +104,50 @@ def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def word_tasks(passages: Sequence[str], number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Practice in copying alone: random words of the passages, to be repeated without the question mark.
-
-    Nothing but copying helps with random words, so a random model learns it in minutes; from sentences, where guessing
-    frequent words helps at first, it takes several times as long.
-    """
-    vocabulary = sorted({word for passage in passages for word in jieba.cut(passage) if _WORD.fullmatch(word)})
-    for index in range(number):
-        text = "".join(rng.choices(vocabulary, k=rng.randint(3, 10)))
-        yield _exported(f"words_{index}", f"{text}？", "", text)
-
-
-def copy_tasks(
-    passages: Sequence[str], baseline: KeywordBaseline, length: int, number: int, rng: random.Random
+def practice_tasks(
+    rows: Sequence[dict[str, Any]],
+    passages: Sequence[str],
+    baseline: KeywordBaseline,
+    length: int,
+    number: int,
+    rng: random.Random,
 ) -> Iterator[dict[str, Any]]:
-    """Practice in the task itself: passages as if a customer had written them, with the baseline's rewrite of them.
+    """Practice in the task before distillation: patched-together stories with the baseline's rewrite of them.
 
-    No query, qrel or held-out text takes part.
-    """
-    for index in range(number):
-        text = " ".join(rng.choice(passages).split())
-        start = rng.randrange(max(1, len(text) - 100))
-        query, history = text[start : start + rng.randint(8, 30)], text[start + 30 : start + rng.randint(60, 150)]
-        yield _exported(f"copy_{index}", query, history, baseline.rewrite(query, history, length))
-
-
-def pair_tasks(
-    rows: Sequence[dict[str, Any]], baseline: KeywordBaseline, length: int, number: int, rng: random.Random
-) -> Iterator[dict[str, Any]]:
-    """Practice in the task in the customers' own words: a training query with the description of another one.
-
-    What to keep of a description hardly depends on the query, so a few thousand of each make millions of tasks.
+    Half of the stories are descriptions of other training queries as they stand. The others are one to ten clauses of a
+    description or a passage, in any order, about half of them replaced by clauses from anywhere: from a few thousand
+    texts no two are alike, so that a model cannot learn them by heart, and short ones teach what long ones need. The
+    query is a training one, sometimes a clause. No qrel and no held-out text takes part.
     """
     queries = [row["query"] for row in rows]
-    descriptions = [text for text in map(_description, rows) if text]
-    for index in range(number if descriptions else 0):
-        query, history = rng.choice(queries), rng.choice(descriptions)
-        yield _exported(f"pair_{index}", query, history, baseline.rewrite(query, history, length))
+    descriptions = [text for text in map(_description, rows) if text] or passages
+    texts = [clauses for clauses in map(_clauses, [*descriptions, *passages]) if clauses]
+    anywhere = [clause for clauses in texts for clause in clauses]
+    for index in range(number):
+        if rng.random() < WHOLE_SHARE:
+            story = " ".join(rng.choice(descriptions).split())
+        else:
+            longest = rng.randint(1, LONGEST_STORY)
+            own = rng.choice(texts)
+            own = rng.sample(own, min(len(own), rng.randint(max(1, longest // 3), longest)))
+            story = "".join(rng.choice((clause, rng.choice(anywhere))) for clause in own).strip()
+        query = (rng.choice(queries) if rng.random() < QUERIES_SHARE else rng.choice(anywhere)[:length]).strip()
+        yield {
+            "query_id": f"practice_{index}",
+            "original_query": query,
+            "history_context": f"用户: {story}",
+            "rewritten_query": baseline.rewrite(query, story, length),
+            "recall_results": [],
+            "recall_count": 0,
+            "top1_score": 1.0,
+            "avg_top3_score": 1.0,
+            "success": True,
+        }
 
 
-def _exported(query_id: str, query: str, history: str, rewrite: str) -> dict[str, Any]:
-    """The fields of a BVT export row."""
-    return {
-        "query_id": query_id,
-        "original_query": query,
-        "history_context": f"用户: {history}" if history else "",
-        "rewritten_query": rewrite,
-        "recall_results": [],
-        "recall_count": 0,
-        "top1_score": 1.0,
-        "avg_top3_score": 1.0,
-        "success": True,
-    }
+def _clauses(text: str) -> list[str]:
+    """The text's clauses, each with the mark that ends it; none is blank."""
+    return [clause for clause in _CLAUSE.findall(" ".join(text.split())) if clause.strip(" ，。？！；：,.?!;:、")]
 
 
 def _description(row: dict[str, Any]) -> str:
@@ -169,11 +163,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--beir", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--rewrite-length", type=int, default=30, help="longest rewrite in characters (default 30)")
-    parser.add_argument("--word-tasks", type=int, default=0, help="practice in copying random words (default none)")
-    parser.add_argument("--copy-tasks", type=int, default=0, help="practice in rewriting passages (default none)")
-    parser.add_argument("--pair-tasks", type=int, default=0, help="practice on re-paired queries (default none)")
+    parser.add_argument("--practice-tasks", type=int, default=0, help="rewrites of patched stories (default none)")
     parser.add_argument("--limit", type=int, help="use only the first N queries")
-    parser.add_argument("--seed", type=int, default=0, help="of the copy tasks")
+    parser.add_argument("--seed", type=int, default=0, help="of the practice tasks")
     args = parser.parse_args(argv)
     jieba.setLogLevel(logging.WARNING)
     try:
@@ -188,23 +180,15 @@ def main(argv: list[str] | None = None) -> int:
         corpus = read_jsonl(args.beir / "corpus.jsonl")
         passages = [row["text"] for _, row in corpus if isinstance(row.get("text"), str)]
         rng = random.Random(args.seed)
-        practice = {
-            "word_tasks": list(word_tasks(passages, args.word_tasks, rng)) if args.word_tasks else [],
-            "copy_tasks": list(copy_tasks(passages, baseline, args.rewrite_length, args.copy_tasks, rng)),
-            "pair_tasks": list(
-                pair_tasks(train, baseline, args.rewrite_length, args.pair_tasks, random.Random(args.seed + 1))
-            ),
-        }
+        practice = list(practice_tasks(train, passages, baseline, args.rewrite_length, args.practice_tasks, rng))
     except (BadInput, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     write_rows(args.out / "queries_train.jsonl", train)
     write_rows(args.out / "queries_heldout.jsonl", held_out)
     write_rows(args.out / "baseline_rewrites.jsonl", recorded)
-    for name, tasks in practice.items():
-        write_rows(args.out / f"{name}.jsonl", tasks)
-    counts = ", ".join(f"{len(tasks)} {name.replace('_', ' ')}" for name, tasks in practice.items())
-    print(f"queries: {len(train)} for training, {len(held_out)} held out; practice: {counts}")
+    write_rows(args.out / "practice_tasks.jsonl", practice)
+    print(f"queries: {len(train)} for training, {len(held_out)} held out; practice: {len(practice)} tasks")
     return 0
 
 

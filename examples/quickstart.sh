@@ -9,12 +9,10 @@
 #   --steps N           reinforcement-learning steps
 #   --algorithm A       grpo (default) or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
-#   --hidden N          width of the tiny model, a multiple of 32
+#   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
 #   --words N           words that get a token of their own beside the characters
-#   --word-tasks N      with --beir: practice before distillation, first in copying random words of the passages
-#   --copy-tasks N      with --beir: then in rewriting pieces of passages as the baseline would
-#   --pair-tasks N      with --beir: then in rewriting training queries with descriptions of others
+#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -22,12 +20,12 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
 
-out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" word_tasks="" copy_tasks="" pair_tasks=""
+out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" practice_tasks=""
 rag_port=8000 baseline_port=7861 seed=0
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --word-tasks | --copy-tasks | --pair-tasks | --rag-port | --baseline-port | --seed)
+    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --practice-tasks | --rag-port | --baseline-port | --seed)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       name=${1#--}; declare "${name//-/_}=$2"; shift 2 ;;
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
@@ -81,21 +79,19 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 }
 
 if [ -z "$beir" ]; then
-  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) practice=() texts=() prompts_per_update=8
+  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) texts=() induction=() prompts_per_update=8
   size=(recipe.sft.epochs="${sft_epochs:-8}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir hard_share=0 apart=() practice=(word copy pair) texts=("$beir/corpus.jsonl") prompts_per_update=16
-  word_tasks=${word_tasks:-30000} copy_tasks=${copy_tasks:-40000} pair_tasks=${pair_tasks:-30000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads) prompts_per_update=16
+  practice_tasks=${practice_tasks:-60000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
   # Practice has taught the task: a higher rate would unteach it.
-  size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.lr=2e-4 recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=1e-4)
+  size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.lr=2e-4 recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=3e-4)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
-  declare -A rate=([word]=2e-3 [copy]=2e-3 [pair]=1e-3)
-  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --word-tasks "$word_tasks" --copy-tasks "$copy_tasks"
-    --pair-tasks "$pair_tasks" --seed "$seed")
+  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --practice-tasks "$practice_tasks" --seed "$seed")
 fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" = grpo ]; then
@@ -127,17 +123,16 @@ stage rl_data "    RL prompts" "${build_rl[@]}" --input "$out/test_sft.xlsx" --s
 stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout.xlsx" --split test
 stage model "5/8 Tiny model" "$python" -m examples.make_tiny_model --tenant "$tenant" --out "$out/tiny" --seed "$seed" \
   --text "$out/data/queries_train.jsonl" "$out/data/baseline_rewrites.jsonl" "${texts[@]}" \
-  --words "${words:-0}" --hidden "${hidden:-128}" --layers "${layers:-3}"
-for name in "${practice[@]}"; do
-  stage "${name}_data" "    practice: ${name} tasks" "$python" -m data_prep.build_sft --input "$out/data/${name}_tasks.jsonl" \
-    --tenant "$tenant" --out "$out/practice/$name" --no-augment --seed "$seed"
-  log=(--trainer-log "$out/logs/$name.log")
-  stage "$name" "    pre-training on them" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/practice/$name" \
-    "recipe.output_dir=$out/practice/$name/model" trainer.save_freq=200 trainer.test_freq=200 recipe.sft.epochs=1 \
-    "recipe.sft.lr=${rate[$name]}"
-  log=()
-  recipe+=("recipe.pretrained=$out/practice/$name/model/final")
-done
+  --words "${words:-0}" --hidden "${hidden:-128}" --layers "${layers:-3}" "${induction[@]}"
+if [ -n "$beir" ]; then
+  stage practice_data "    practice tasks" "$python" -m data_prep.build_sft --input "$out/data/practice_tasks.jsonl" \
+    --tenant "$tenant" --out "$out/practice" --no-augment --seed "$seed"
+  log=(--trainer-log "$out/logs/practice.log")
+  stage practice "    practice" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/practice" \
+    "recipe.output_dir=$out/practice/model" trainer.save_freq=500 trainer.test_freq=500 recipe.sft.epochs=1 \
+    recipe.sft.batch=32 recipe.sft.micro_batch=32 recipe.sft.lr=1e-3
+  recipe+=("recipe.pretrained=$out/practice/model/final")
+fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
