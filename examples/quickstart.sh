@@ -6,7 +6,7 @@
 #
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
-#   --steps N           reinforcement-learning steps
+#   --steps N           reinforcement-learning steps (default 100, with --beir 200)
 #   --algorithm A       grpo (default) or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
@@ -79,13 +79,14 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 }
 
 if [ -z "$beir" ]; then
-  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) texts=() induction=() prompts_per_update=8
+  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) texts=() induction=() prompts_per_update=8 micro_batch=64
   size=(recipe.sft.epochs="${sft_epochs:-8}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads) prompts_per_update=16
-  practice_tasks=${practice_tasks:-60000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads)
+  prompts_per_update=16 micro_batch=16 # stories differ in length, and a micro-batch is filled up to its longest
+  practice_tasks=${practice_tasks:-40000} steps=${steps:-200} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
   # Practice has taught the task: a higher rate would unteach it.
   size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.lr=2e-4 recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=3e-4)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
@@ -98,7 +99,7 @@ if [ "$algorithm" = grpo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
   # (sampling from the whole distribution, the two agree to 0.9999).
   economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true
-    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update="$prompts_per_update" recipe.rl.micro_batch=64)
+    recipe.rl.prompts_per_step=16 recipe.rl.prompts_per_update="$prompts_per_update" recipe.rl.micro_batch="$micro_batch")
 else
   economy=(recipe.rl.prompts_per_step=128 recipe.rl.prompts_per_update=64 recipe.rl.micro_batch=64 actor_rollout_ref.actor.ppo_epochs=2
     trainer.critic_warmup=5)
@@ -130,7 +131,7 @@ if [ -n "$beir" ]; then
   log=(--trainer-log "$out/logs/practice.log")
   stage practice "    practice" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "recipe.data_dir=$out/practice" \
     "recipe.output_dir=$out/practice/model" trainer.save_freq=500 trainer.test_freq=500 recipe.sft.epochs=1 \
-    recipe.sft.batch=32 recipe.sft.micro_batch=32 recipe.sft.lr=1e-3
+    recipe.sft.batch=32 recipe.sft.micro_batch=8 recipe.sft.lr=1e-3
   recipe+=("recipe.pretrained=$out/practice/model/final")
 fi
 log=(--trainer-log "$out/logs/sft.log")
