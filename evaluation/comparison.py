@@ -63,9 +63,10 @@ def compare_answers(
 
 
 def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """Who is compared with whom: every model with the baseline, `rl` with `sft`, the baseline with the original."""
+    """Models against the baseline, `rl` against `sft`, then models and baseline against the original."""
     models = [name for name in systems if name not in (ORIGINAL, DESCRIPTION, BASELINE)]
-    wanted = [(model, BASELINE) for model in models] + [("rl", "sft"), (BASELINE, ORIGINAL)]
+    wanted = [(model, BASELINE) for model in models] + [("rl", "sft")]
+    wanted += [(system, ORIGINAL) for system in (*models, BASELINE)]
     return [(a, b) for a, b in wanted if a in systems and b in systems]
 
 
