@@ -67,9 +67,9 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
     query = torch.zeros(head)
     query[fast], query[fast + head // 2] = torch.cos(-frequencies[fast]), torch.sin(-frequencies[fast])
     for number in range(note_heads):
-        rows = _quieten(first, number, head)
-        first.q_proj.weight[rows, 0] += query
-        first.k_proj.weight[rows, 0] += key
+        head_rows = _quieten(first, number, head)
+        first.q_proj.weight[head_rows, 0] += query
+        first.k_proj.weight[head_rows, 0] += key
         part = torch.arange(number, note, note_heads)
         values = number * head + torch.arange(len(part))
         first.v_proj.weight[values, 1:token] = noted[part]
@@ -82,17 +82,19 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
     for number in range(copy_heads):
         _quieten(second, number, head)
         view = torch.linalg.qr(torch.randn(note, note)).Q[: len(slow)]
-        second.q_proj.weight[(number * head + slow)[: len(view)], 1:token] += view @ noted
-        second.k_proj.weight[(number * head + slow)[: len(view)], token:] += view
+        rows = number * head + slow[: len(view)]
+        second.q_proj.weight[rows, 1:token] += view @ noted
+        second.k_proj.weight[rows, token:] += view
         part = torch.arange(number, token - 1, copy_heads)
         values = number * head + torch.arange(len(part))
         second.v_proj.weight[values, 1 + part] = 1.0
         second.o_proj.weight[1 + part, values] = _COPY_SCALE
 
-    rows = _quieten(second, copy_heads, head)
+    head_rows = _quieten(second, copy_heads, head)
     recent = (frequencies > _SLOWEST_RECENT) & (frequencies < _FASTEST_RECENT)
-    second.q_proj.weight[rows, 0] += torch.cat([recent, torch.zeros_like(recent)])
-    second.k_proj.weight[rows, 0] += torch.cat([recent, torch.zeros_like(recent)])
+    # Query and key are one: nearest to itself a token attends most.
+    for projection in (second.q_proj, second.k_proj):
+        projection.weight[head_rows, 0] += torch.cat([recent, torch.zeros_like(recent)])
     part_of_token = torch.linalg.qr(torch.randn(token - 1, token - 1)).Q[:head]
     values = copy_heads * head + torch.arange(len(part_of_token))
     second.v_proj.weight[values, 1:token] = part_of_token
