@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 
 from data_prep.split import fold
+from reward.numerals import NUMERALS, numeral_value
 
-_NUMERAL = "零〇一二两三四五六七八九十百千万"
 _UNIT = (
     "个位名岁年月周天日号点时分秒次遍回片粒颗枚支瓶盒袋包罐勺滴杯碗度克斤两升米元块角折倍"
     "级期节课门章页题道届班步条款种套层楼"
 )
 _NUMBER = re.compile(
     rf"(?P<digits>\d+(?:\.\d+)?)|(?P<half>半)(?=[{_UNIT}])"
-    rf"|(?:(?<=[第周])|(?<=星期))[{_NUMERAL}]+"
-    rf"|[{_NUMERAL}]+(?=[多几]?(?:分钟|小时|公里|[毫公厘]?[{_UNIT}]))"
+    rf"|(?:(?<=[第周])|(?<=星期))[{NUMERALS}]+"
+    rf"|[{NUMERALS}]+(?=[多几]?(?:分钟|小时|公里|[毫公厘]?[{_UNIT}]))"
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ARTICLE = re.compile(r"[个种点]")
@@ -23,9 +23,7 @@ _NEGATION = re.compile(
     r"[不没无未勿否]|非(?!常)|(?<![特区分级性类差个鉴])别"
     r"|(?P<english>(?<![a-z])(?:not?|never|without|cannot)(?![a-z])|(?<=[a-z])n['’]t(?![a-z]))"
 )
-_ANY = re.compile(rf"[\d半{_NUMERAL}不没无未勿否非别]|n[oe'’]|without")  # most queries have none
-_PLACES = {"十": 10, "百": 100, "千": 1000}
-_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_ANY = re.compile(rf"[\d半{NUMERALS}不没无未勿否非别]|n[oe'’]|without")  # most queries have none
 
 
 def particulars(query: str) -> str:
@@ -40,23 +38,9 @@ def particulars(query: str) -> str:
     text = _THOUSANDS.sub("", text)
     numbers = []
     for match in _NUMBER.finditer(text):
-        number = match["digits"] or ("0.5" if match["half"] else str(_value(match[0])))
+        number = match["digits"] or ("0.5" if match["half"] else str(numeral_value(match[0])))
         if not (number == "1" and _ARTICLE.match(text, match.end())):
             numbers.append(number)
     denials = _NEGATION.finditer(_WHETHER.sub(r"\1\1", text))
     negations = sorted("not" if match["english"] else match[0] for match in denials)
     return f"{' '.join(numbers)}|{' '.join(negations)}" if numbers or negations else ""
-
-
-def _value(numeral: str) -> int:
-    if _DIGITS.keys() >= set(numeral):
-        return int("".join(str(_DIGITS[character]) for character in numeral))  # 二〇二六
-    total = section = digit = 0
-    for character in numeral:
-        if character == "万":
-            total, section, digit = (total + section + digit or 1) * 10_000, 0, 0
-        elif character in _PLACES:
-            section, digit = section + (digit or 1) * _PLACES[character], 0
-        else:
-            digit = _DIGITS[character]
-    return total + section + digit

@@ -12,7 +12,7 @@
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
 #   --words N           words that get a token of their own beside the characters
-#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation
+#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation (0: none)
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -129,7 +129,7 @@ stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout
 stage model "5/8 Tiny model" "$python" -m examples.make_tiny_model --tenant "$tenant" --out "$out/tiny" --seed "$seed" \
   --text "$out/data/queries_train.jsonl" "$out/data/baseline_rewrites.jsonl" "${texts[@]}" \
   --words "${words:-0}" --hidden "${hidden:-128}" --layers "${layers:-3}" "${induction[@]}"
-if [ -n "$beir" ]; then
+if [ -n "$beir" ] && [ "$practice_tasks" != 0 ]; then
   stage practice_data "    practice tasks" "$python" -m data_prep.build_sft --input "$out/data/practice_tasks.jsonl" \
     --tenant "$tenant" --out "$out/practice" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/practice.log")

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from reward.numerals import NUMERALS, numeral_value
 from reward.outcomes import Gated, GateReason
 from reward.records import Sample
 
@@ -22,19 +23,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NEGATED = re.compile(r"(?:不是|没有|不|没|无(?!论)|未(?!来)|非(?!常)|(?<![特分区差性个级辨])别)([\u3400-\u9fff]{2})")
 _A_NOT_A = re.compile(r"([\u3400-\u9fff])[不没]\1")
 _NEGATION = re.compile(r"[不没无未非别禁忌勿]")
-_NUMERALS = {
-    "一": "1",
-    "二": "2",
-    "两": "2",
-    "三": "3",
-    "四": "4",
-    "五": "5",
-    "六": "6",
-    "七": "7",
-    "八": "8",
-    "九": "9",
-    "十": "10",
-}
+_NUMERAL, _PLACE = re.compile(f"[{NUMERALS}]+"), re.compile("[十百千万]")
 _SENTENCE = re.compile(r"[a-z]+\s+[a-z]+", re.IGNORECASE)
 _JUDGE = re.compile(
     r"评委|裁判|评审|打满?分|评分|满分|忽略(以上|之前|前面)|ignore ?(all|the|previous)|\bjudge\b|\bscore\b"
@@ -84,12 +73,13 @@ def _findings(
     into_cjk = _SENTENCE.search(sample.original_query) and _CJK.search(text) and not _CJK.search(known)
     if into_latin or into_cjk:
         yield GateReason.LANGUAGE_SWITCH, ""
-    numbers = _NUMBER.findall(text)
+    numbers = _numbers(text)
     for number in _fitting(_NUMBER.findall(query), room):
         if number not in numbers:
             yield GateReason.NUMBER_DROPPED, number
-    known_numbers = {*_NUMBER.findall(known), *(_NUMERALS[c] for c in known if c in _NUMERALS)}
-    for number in numbers:
+    known_numbers = _numbers(known)
+    # A rewrite's numerals are too often no numbers (一款, 第一) to call one invented.
+    for number in _NUMBER.findall(text):
         if number not in known_numbers:
             yield GateReason.NUMBER_INVENTED, number
     for scope in _NEGATED.findall(_A_NOT_A.sub(r"\1", query)):
@@ -105,6 +95,13 @@ def _findings(
             yield GateReason.TERM_INVENTED, term
     if (address := _JUDGE.search(text)) and address.group() not in known:
         yield GateReason.JUDGE_ADDRESSED, address.group()
+
+
+def _numbers(text: str) -> set[str]:
+    """Every number of a text in digits. Numerals count as a whole (二十粒: 20), digits in a row singly too (三四次)."""
+    numerals = set(_NUMERAL.findall(text))
+    numerals |= {digit for run in numerals if not _PLACE.search(run) for digit in run}
+    return {*_NUMBER.findall(text), *(str(numeral_value(numeral)) for numeral in numerals)}
 
 
 def _fitting(facts: Sequence[str], room: int) -> list[str]:

@@ -32,7 +32,10 @@ def gate(query: str, rewrite: str, *, history: str = "", gates=ALL, cap: int = 6
         ("鱼油咋吃", "fish oil dosage", GateReason.LANGUAGE_SWITCH),
         ("how to take it", "鱼油用法", GateReason.LANGUAGE_SWITCH),
         ("维生素B12咋吃", "维生素用法", GateReason.NUMBER_DROPPED),
+        ("一瓶60粒咋吃", "六粒 用法", GateReason.NUMBER_DROPPED),
         ("鱼油咋吃", "鱼油 每日2粒", GateReason.NUMBER_INVENTED),
+        ("一次吃二十粒行吗", "一次25粒 用量", GateReason.NUMBER_INVENTED),
+        ("一次吃二十粒行吗", "一次2粒 用量", GateReason.NUMBER_INVENTED),
         ("没有糖尿病能吃鱼油吗", "糖尿病 鱼油", GateReason.NEGATION_DROPPED),
         ("孕妇能吃鱼油吗", "鱼油 适宜人群", GateReason.TERM_DROPPED),
         ("鱼油谁能吃", "鱼油 孕妇", GateReason.TERM_INVENTED),
@@ -58,6 +61,9 @@ def test_closed(query, rewrite, reason):
         ("非常容易上火", "容易上火 改善", ""),
         ("dha", "DHA 产品 用法", ""),  # a product code is no language
         ("一天吃三次行吗", "每日3次 用量", ""),  # a Chinese numeral is a number
+        ("一次吃二十五粒行吗", "单次25粒 用量", ""),
+        ("一天三四次行吗", "每日4次 用量", ""),
+        ("一瓶60粒吃多久", "六十粒 服用时长", ""),
         ("孕妇能吃鱼油吗", "鱼油 孕妇 禁忌", ""),
         ("这个呢", "鱼油 孕妇", "用户: 孕妇能吃吗"),
         ("how to take it", "fish oil dosage", "用户: 鱼油"),
