@@ -134,7 +134,7 @@ if [ -n "$beir" ] && [ "$practice_tasks" != 0 ]; then
     --tenant "$tenant" --out "$out/practice" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/practice.log")
   stage practice "    practice" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/practice" \
-    "recipe.output_dir=$out/practice/model" trainer.save_freq=500 trainer.test_freq=500 recipe.sft.epochs=1 \
+    "recipe.output_dir=$out/practice/model" trainer.save_freq=500 recipe.sft.epochs=1 \
     recipe.sft.batch=32 recipe.sft.micro_batch=8 recipe.sft.lr=1e-3
   recipe+=("recipe.pretrained=$out/practice/model/final")
 fi
