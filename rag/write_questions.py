@@ -197,8 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
             return asyncio.run(_run(args, catalogue, kb))
-    except IngestError as error:
-        print(error, file=sys.stderr)
+    except (IngestError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
 
 
