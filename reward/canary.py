@@ -224,7 +224,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="checks are appended here (outputs/canary/TENANT/canary.jsonl)"
     )
-    parser.add_argument("--drift", type=float, default=0.2, help="fall of kappa that raises the alarm (default 0.2)")
+    limit = CanarySettings.model_fields["drift"].default
+    parser.add_argument(
+        "--drift", type=float, default=limit, help="alarm beyond this fall of kappa (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     try:
         check = asyncio.run(_check_by_hand(args))
