@@ -2,17 +2,18 @@
 # The whole flow on a CPU: knowledge base, BVT batch test, SFT, reinforcement learning on live retrieval, report.
 #
 #   bash examples/quickstart.sh                  the sample tenant: about 10 minutes on two cores after installation
-#   bash examples/quickstart.sh --beir DIR       your own retrieval set in BEIR layout
+#   bash examples/quickstart.sh --beir DIR       your own retrieval set in BEIR layout: about two hours
 #
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
-#   --steps N           reinforcement-learning steps (default 100)
+#   --steps N           reinforcement-learning steps (default 100; 300 with --beir)
 #   --algorithm A       grpo (default) or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
 #   --words N           words that get a token of their own beside the characters
-#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation (0: none)
+#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation
+#                       (default 160000; 0: none)
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -87,7 +88,7 @@ else
   tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads)
   # Small micro-batches: stories differ in length, and a micro-batch is filled up to its longest.
   prompts_per_update=16 micro_batch=16
-  practice_tasks=${practice_tasks:-40000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  practice_tasks=${practice_tasks:-160000} steps=${steps:-300} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
   # Practice has taught the task: a higher rate would unteach it, and one of 3e-4 makes reinforcement learning worse.
   size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.micro_batch=8 recipe.sft.lr=2e-4
     recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=5e-5)
