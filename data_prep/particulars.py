@@ -5,19 +5,15 @@ from __future__ import annotations
 import re
 
 from data_prep.split import fold
-from reward.numerals import NUMERALS, numeral_value
+from reward.numerals import ARTICLE, COUNTED, NUMERALS, UNITS, numeral_value
 
-_UNIT = (
-    "个位名岁年月周天日号点时分秒次遍回片粒颗枚支瓶盒袋包罐勺滴杯碗度克斤两升米元块角折倍"
-    "级期节课门章页题道届班步条款种套层楼"
-)
 _NUMBER = re.compile(
-    rf"(?P<digits>\d+(?:\.\d+)?)|(?P<half>半)(?=[{_UNIT}])"
+    rf"(?P<digits>\d+(?:\.\d+)?)|(?P<half>半)(?=[{UNITS}])"
     rf"|(?:(?<=[第周])|(?<=星期))[{NUMERALS}]+"
-    rf"|[{NUMERALS}]+(?=[多几]?(?:分钟|小时|公里|[毫公厘]?[{_UNIT}]))"
+    rf"|{COUNTED}"
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_ARTICLE = re.compile(r"[个种点]")
+_ARTICLE = re.compile(ARTICLE)
 _WHETHER = re.compile(r"(\w)[不没]\1")  # 能不能, 有没有: asks, denies nothing
 _NEGATION = re.compile(
     r"[不没无未勿否]|非(?!常)|(?<![特区分级性类差个鉴])别"

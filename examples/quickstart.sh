@@ -6,7 +6,7 @@
 #
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
-#   --steps N           reinforcement-learning steps (default 100; 300 with --beir)
+#   --steps N           reinforcement-learning steps (default 100; 300 of grpo with --beir)
 #   --algorithm A       grpo (default) or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
@@ -88,9 +88,11 @@ else
   tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads)
   # Small micro-batches: stories differ in length, and a micro-batch is filled up to its longest.
   prompts_per_update=16 micro_batch=16
-  practice_tasks=${practice_tasks:-160000} steps=${steps:-300} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
-  # Practice has taught the task: a higher rate would unteach it, and one of 3e-4 makes reinforcement learning worse.
-  size=(recipe.sft.epochs="${sft_epochs:-2}" recipe.sft.micro_batch=8 recipe.sft.lr=2e-4
+  practice_tasks=${practice_tasks:-160000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  [ "$algorithm" = ppo ] || steps=${steps:-300}
+  # What practice has taught a higher rate would unteach; one of 3e-4 makes reinforcement learning worse.
+  if [ "$practice_tasks" = 0 ]; then sft_epochs=${sft_epochs:-8} sft_lr=1e-3; else sft_epochs=${sft_epochs:-2} sft_lr=2e-4; fi
+  size=(recipe.sft.epochs="$sft_epochs" recipe.sft.micro_batch=8 recipe.sft.lr="$sft_lr"
     recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=5e-5)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from reward.numerals import NUMERALS, numeral_value
+from reward.numerals import ARTICLE, COUNTED, NUMERALS, numeral_values
 from reward.outcomes import Gated, GateReason
 from reward.records import Sample
 
@@ -23,7 +23,9 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _NEGATED = re.compile(r"(?:不是|没有|不|没|无(?!论)|未(?!来)|非(?!常)|(?<![特分区差性个级辨])别)([\u3400-\u9fff]{2})")
 _A_NOT_A = re.compile(r"([\u3400-\u9fff])[不没]\1")
 _NEGATION = re.compile(r"[不没无未非别禁忌勿]")
-_NUMERAL, _PLACE = re.compile(f"[{NUMERALS}]+"), re.compile("[十百千万]")
+# What may make a number known: not the 百 of 百合 and the 千万 of "by all means".
+_NUMERAL = re.compile(f"(?![百千万]+(?![{NUMERALS}]))[{NUMERALS}]+")
+_COUNT = re.compile(rf"一(?={ARTICLE})|(?P<count>{COUNTED})")
 _SENTENCE = re.compile(r"[a-z]+\s+[a-z]+", re.IGNORECASE)
 _JUDGE = re.compile(
     r"评委|裁判|评审|打满?分|评分|满分|忽略(以上|之前|前面)|ignore ?(all|the|previous)|\bjudge\b|\bscore\b"
@@ -34,7 +36,7 @@ _JUDGE = re.compile(
 
 def normalise(text: str) -> str:
     """Text with full-width forms folded (NFKC), lower-cased, without white space."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).lower()
+    return re.sub(r"\s+", "", _folded(text))
 
 
 def check_gates(
@@ -73,13 +75,16 @@ def _findings(
     into_cjk = _SENTENCE.search(sample.original_query) and _CJK.search(text) and not _CJK.search(known)
     if into_latin or into_cjk:
         yield GateReason.LANGUAGE_SWITCH, ""
-    numbers = _numbers(text)
-    for number in _fitting(_NUMBER.findall(query), room):
+    # With white space: "b12 30粒" holds no 1230.
+    asked, said, context = map(_folded, (sample.original_query, rewrite, sample.context.text))
+    numbers = {*_NUMBER.findall(said), *_values(match["count"] for match in _COUNT.finditer(said))}
+    for number in _fitting(_NUMBER.findall(asked), room):
         if number not in numbers:
             yield GateReason.NUMBER_DROPPED, number
-    known_numbers = _numbers(known)
+    facts = f"{asked}\n{context}"
+    known_numbers = {*_NUMBER.findall(facts), *_values(_NUMERAL.findall(facts))}
     # A rewrite's numerals are too often no numbers (一款, 第一) to call one invented.
-    for number in _NUMBER.findall(text):
+    for number in _NUMBER.findall(said):
         if number not in known_numbers:
             yield GateReason.NUMBER_INVENTED, number
     for scope in _NEGATED.findall(_A_NOT_A.sub(r"\1", query)):
@@ -97,11 +102,12 @@ def _findings(
         yield GateReason.JUDGE_ADDRESSED, address.group()
 
 
-def _numbers(text: str) -> set[str]:
-    """Every number of a text in digits. Numerals count as a whole (二十粒: 20), digits in a row singly too (三四次)."""
-    numerals = set(_NUMERAL.findall(text))
-    numerals |= {digit for run in numerals if not _PLACE.search(run) for digit in run}
-    return {*_NUMBER.findall(text), *(str(numeral_value(numeral)) for numeral in numerals)}
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def _values(numerals: Iterable[str | None]) -> set[str]:
+    return {str(value) for numeral in numerals if numeral for value in numeral_values(numeral)}
 
 
 def _fitting(facts: Sequence[str], room: int) -> list[str]:
