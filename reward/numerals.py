@@ -37,9 +37,10 @@ def numeral_value(numeral: str) -> int:
 def numeral_values(numeral: str) -> set[int]:
     """The numbers a run of `NUMERALS` may stand for: of a range both ends (三四: 3 and 4, 二三十: 20 and 30)."""
     ends = _RANGE.search(numeral)
-    if ends and (len(numeral) <= 3 or not _DIGITS.keys() >= set(numeral)):
-        first, second = ends.start(), ends.start() + 1
-        return numeral_values(numeral[:first] + numeral[second:]) | numeral_values(
-            numeral[:second] + numeral[second + 1 :]
-        )
-    return {numeral_value(numeral)}
+    # Longer runs name no range; each pair in one would double the work.
+    longest = 3 if _DIGITS.keys() >= set(numeral) else 8
+    if ends is None or len(numeral) > longest:
+        return {numeral_value(numeral)}
+    first, second = ends.start(), ends.start() + 1
+    without_first, without_second = numeral[:first] + numeral[second:], numeral[:second] + numeral[second + 1 :]
+    return numeral_values(without_first) | numeral_values(without_second)

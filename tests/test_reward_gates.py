@@ -91,3 +91,9 @@ def test_facts_beyond_the_length_cap_are_not_asked_for():
 
 def test_a_gate_that_is_not_enabled_does_not_close():
     assert gate("鱼油咋吃", "鱼油 每日2粒", gates=(GateReason.EMPTY,)) is None
+
+
+def test_a_long_run_of_numerals_costs_no_more_than_its_length():
+    run = "三" * 40 + "十粒"
+    assert gate("鱼油吃5粒行吗", f"鱼油 {run}", gates=(GateReason.NUMBER_DROPPED,)) == GateReason.NUMBER_DROPPED
+    assert gate(f"鱼油吃{run}行吗", "鱼油 30粒") is None
