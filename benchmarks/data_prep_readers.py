@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from data_prep.columns import LOG_PATHS, SCORES, TEXTS
 from data_prep.read_logs import read_logs
 from data_prep.read_workbook import read_workbook
-from reward.data_settings import SourceSettings
+from reward.settings.data import SourceSettings
 
 _REQUIRED = ("original_query", "rewritten_query", "success")
 _TRUE, _FALSE = {"true", "1", "yes", "是", "成功"}, {"false", "0", "no", "否", "失败"}

@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 
 from benchmarks.reward_traffic import Arrival
-from reward.outcomes import Verdict
-from reward.records import Sample
+from reward.records.outcome import Verdict
+from reward.records.sample import Sample
 
 _RUBRIC = (
     "你是查询改写评委。请从改写质量、领域适配、意图保持、可检索性四个维度给下面的改写打 1 到 5 分，"

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.loopback_services import Counts, Services
 from benchmarks.reward_traffic import GROUP_SIZE, JUDGE_LIMIT, PROMPTS, RAG_LIMIT, Arrival, make_rewrite, make_sample
-from reward.settings import load_tenant
+from reward.settings.recipe import load_tenant
 from reward.verl_reward import compute_score
 
 LISTWISE_SECONDS = 0.5  # the window; the siblings' rewrites finish within about as much

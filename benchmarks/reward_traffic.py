@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.list_scheduling import Job, lower_bound
-from reward.records import Candidates, Context, Metadata, Sample
+from reward.records.sample import Candidates, Context, Metadata, Sample
 
 PROMPTS, GROUP_SIZE, REPEATED = 64, 8, 0.25
 JUDGE_LIMIT, RAG_LIMIT = 64, 10

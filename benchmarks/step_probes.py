@@ -14,7 +14,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from benchmarks.step_overhead import SAMPLER_FILE, WORKER_FILE
 from reward import verl_reward
-from reward.verl_metrics import RewardReplayBuffer
+from reward.verl_sampler import RewardReplayBuffer
 
 
 async def compute_score(extra_info: dict[str, Any], output_dir: str, **arguments: Any) -> dict[str, float | str]:

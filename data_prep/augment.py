@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jieba
 
-from reward.records import Sample
+from reward.records.sample import Sample
 
 jieba.setLogLevel("ERROR")
 

@@ -1,6 +1,7 @@
 """What a row lacks of the deployed rewriter's answers, asked for as training asks for it, each question once.
 
-Training finds in the ledger what was asked here: the questions are `reward.tenant_services`' and `reward.judge`'s own.
+Training finds in the ledger what was asked here: `reward.services.tenant_services` and `reward.judge.judge` make the
+same questions.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from data_prep.bvt_row import NO_HIT
 from data_prep.dataset import context_of
 from data_prep.deidentify import deidentify_text
 from data_prep.normalise import normalise_line
-from reward.call_records import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure
-from reward.calls import Calls, Perform
-from reward.judge import Judge
-from reward.ledger import Ledger
-from reward.outcomes import Evidence
-from reward.records import Metadata, Sample
-from reward.settings import TenantSettings
-from reward.tenant_services import TenantServices
+from reward.judge.judge import Judge
+from reward.ledger.calls import Calls, Perform
+from reward.ledger.ledger import Ledger
+from reward.records.call import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure
+from reward.records.outcome import Evidence
+from reward.records.sample import Metadata, Sample
+from reward.services.tenant_services import TenantServices
+from reward.settings.recipe import TenantSettings
 
 Row = dict[str, Any]  # of `columns.ROWS`
 _NOTHING_FOUND: Row = {

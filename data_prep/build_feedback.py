@@ -35,8 +35,8 @@ from data_prep.click_intake import Feedback, read_corpus
 from data_prep.click_samples import prompt_samples, reranker_records
 from data_prep.sources import find_files, write_quarantine
 from data_prep.split import Split
-from reward.records import BadInput, Sample
-from reward.settings import TenantSettings, load_tenant
+from reward.records.sample import BadInput, Sample
+from reward.settings.recipe import TenantSettings, load_tenant
 
 DATASET_NAME = "sales_rag_feedback"
 DATASET_VERSION = "1.0"

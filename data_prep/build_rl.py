@@ -35,8 +35,8 @@ from data_prep.dataset import (
 from data_prep.messages import build_messages
 from data_prep.sources import find_files, write_quarantine
 from data_prep.split import RL_SHARES, Split
-from reward.records import BadInput, Candidates, RetrievalResults, Sample
-from reward.settings import TenantSettings, load_tenant
+from reward.records.sample import BadInput, Candidates, RetrievalResults, Sample
+from reward.settings.recipe import TenantSettings, load_tenant
 
 PURPOSE = Purpose(
     "sales_rag_query_rewrite_rl",

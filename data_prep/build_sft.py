@@ -43,8 +43,8 @@ from data_prep.leakage import drop_leaking
 from data_prep.messages import build_sft_messages
 from data_prep.sources import find_files, write_quarantine
 from data_prep.split import SFT_SHARES, Split, bare
-from reward.records import BadInput, Sample
-from reward.settings import TenantSettings, load_tenant
+from reward.records.sample import BadInput, Sample
+from reward.settings.recipe import TenantSettings, load_tenant
 
 PURPOSE = Purpose(
     "sales_rag_query_rewrite_sft",

@@ -13,10 +13,10 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.bvt_row import BvtRow
-from reward.call_records import content_key
-from reward.rag_client import RagAnswer
-from reward.records import Hit
-from reward.settings import TenantSettings
+from reward.records.call import content_key
+from reward.records.sample import Hit
+from reward.services.rag_client import RagAnswer
+from reward.settings.recipe import TenantSettings
 
 
 class RecordedAnswer(BaseModel):

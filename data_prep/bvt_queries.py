@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from data_prep.bvt_row import BvtRow
 from data_prep.sources import Sources, Unreadable
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")
 _REFUSED = ("file", "sheet", "row", "refused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from reward.records import Context, Hit
+from reward.records.sample import Context, Hit
 
 # Spec 1's columns in spec 1's order; what we add comes after them.
 COLUMNS = (

@@ -6,8 +6,8 @@ from datetime import date, timedelta
 
 from data_prep.selection import Step
 from data_prep.sql import literal
-from reward.data_settings import FilterSettings
-from reward.settings import TenantSettings
+from reward.settings.data import FilterSettings
+from reward.settings.recipe import TenantSettings
 
 _LOG = "source = 'production_log'"
 _OK = f"CASE WHEN success IS NULL AND {_LOG} THEN rewritten_query <> '' ELSE success END"

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from data_prep.selection import Step, failures
 from data_prep.sql import literal
-from reward.records import BadInput
+from reward.records.sample import BadInput
 
 _MEMORY = "400MB"
 _BATCH = 10_000

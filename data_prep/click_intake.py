@@ -16,9 +16,9 @@ from data_prep.intake import clean_batch
 from data_prep.normalise import normalise_lines
 from data_prep.read_feedback import CLICKS, read_clicks
 from data_prep.sources import Unreadable, find_files
-from reward.data_settings import DeidentifySettings
-from reward.records import BadInput, read_jsonl
-from reward.settings import TenantSettings
+from reward.records.sample import BadInput, read_jsonl
+from reward.settings.data import DeidentifySettings
+from reward.settings.recipe import TenantSettings
 
 SPOOL = CLICKS.append(pa.field("id", pa.int64()))
 _FREE_TEXTS = {  # → whether line breaks stay

@@ -12,8 +12,8 @@ import pyarrow as pa
 from data_prep.click_evidence import Evidence
 from data_prep.near_duplicates import near_duplicate_groups
 from data_prep.split import RL_SHARES, Split, assign_splits, leaks
-from reward.records import Candidates, Context, Metadata, Sample
-from reward.settings import TenantSettings
+from reward.records.sample import Candidates, Context, Metadata, Sample
+from reward.settings.recipe import TenantSettings
 
 PROMPT_STYLE = "click_log"  # a user's own words, not a generated question
 

@@ -25,9 +25,9 @@ from data_prep.selection import Selection, Step
 from data_prep.sources import Sources
 from data_prep.split import Split
 from data_prep.stats import describe, funnel_table, write_data_card, write_stats_page
-from reward.data_settings import DeidentifySettings
-from reward.records import BadInput, Context, Hit, Metadata
-from reward.settings import TenantSettings
+from reward.records.sample import BadInput, Context, Hit, Metadata
+from reward.settings.data import DeidentifySettings
+from reward.settings.recipe import TenantSettings
 
 NO_ROW = "no row passes the filters of tenant"
 

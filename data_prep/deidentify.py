@@ -20,7 +20,7 @@ from data_prep import personal_patterns as patterns
 from data_prep.normalise import normalise_line
 from data_prep.person_names import PERSON_HINT, find_names
 from data_prep.postal_addresses import ADDRESS_HINT, find_addresses
-from reward.data_settings import DeidentifySettings, PersonalKind
+from reward.settings.data import DeidentifySettings, PersonalKind
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,10 @@ from data_prep.build_rl import read_qrels
 from data_prep.filling import Plan, Spool, Tally, Task, fill_rows, look_up
 from data_prep.intake import take_in
 from data_prep.sources import Sources, write_quarantine
-from reward.call_records import CallKind
-from reward.ledger import Ledger
-from reward.records import BadInput
-from reward.settings import BudgetLimits, LedgerSettings, RewardSettings, load_judge, load_tenant
+from reward.ledger.ledger import Ledger
+from reward.records.call import CallKind
+from reward.records.sample import BadInput
+from reward.settings.recipe import BudgetLimits, LedgerSettings, RewardSettings, load_judge, load_tenant
 
 _NAMES = {CallKind.BASELINE: "rewrites", CallKind.RAG: "hits", CallKind.JUDGE: "judgements"}
 

@@ -14,12 +14,12 @@ from data_prep.artefacts import writing_lines
 from data_prep.asking import AskingBar, ask_each
 from data_prep.baseline_answers import BaselineAnswers, Filled, RecordedCalls, Row
 from data_prep.columns import COLUMNS
-from reward.call_records import CallKind
-from reward.calls import Calls
-from reward.judge import Judge
-from reward.ledger import Ledger
-from reward.settings import JudgeSettings, LedgerSettings, TenantSettings
-from reward.tenant_services import TenantServices
+from reward.judge.judge import Judge
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import CallKind
+from reward.services.tenant_services import TenantServices
+from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 
 _AT_A_TIME = 1000  # rows read from the spool
 

@@ -21,7 +21,7 @@ from data_prep.columns import ROWS
 from data_prep.deidentify import deidentify_column
 from data_prep.normalise import normalise_column
 from data_prep.sources import Sources
-from reward.data_settings import DeidentifySettings
+from reward.settings.data import DeidentifySettings
 
 # The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
 FREE_TEXTS = {  # → whether line breaks stay

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from data_prep.columns import ALIASES, COLUMNS, LOG_PATHS
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _STEP = re.compile(r'"([^"]+)"|\[(\d{1,6})\]|([^."\[\]*]+)')
 

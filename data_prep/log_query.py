@@ -162,7 +162,7 @@ def _any_hit(condition: str) -> str:
 
 
 def _relevance(place: int) -> str:
-    """`reward.records.Hit.relevance`, NULL for no hit or no score."""
+    """`reward.records.sample.Hit.relevance`, NULL for no hit or no score."""
     return f"coalesce(hits[{place}].reranker_score, hits[{place}].score)"
 
 

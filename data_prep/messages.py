@@ -17,7 +17,7 @@ break, so it cannot pose as another part.
 from __future__ import annotations
 
 from data_prep.normalise import normalise_line, normalise_lines
-from reward.records import Sample
+from reward.records.sample import Sample
 
 QUERY_LABEL = "原始查询: "
 PROFILE_LABEL = "用户画像: "

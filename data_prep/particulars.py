@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from data_prep.split import fold
-from reward.numerals import ARTICLE, COUNTED, NUMERALS, UNITS, numeral_value
+from reward.text.numbers import ARTICLE, COUNTED, NUMERALS, UNITS, numeral_value
 
 _NUMBER = re.compile(
     rf"(?P<digits>\d+(?:\.\d+)?)|(?P<half>半)(?=[{UNITS}])"

@@ -16,8 +16,8 @@ from pyarrow import csv as arrow_csv
 from data_prep.cells import EXPORT, Table
 from data_prep.headings import TOP_ROWS, Name, NoHeadings, SameMeaning, find_headings, known_names
 from data_prep.text_file import LOST, TextFile
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _BLOCK = 2 << 20  # bytes, of which pyarrow holds dozens; no row may be longer
 _TOP_BYTES = 4 << 20  # the headings end within

@@ -20,8 +20,8 @@ from data_prep.headings import Name, fold, known_names
 from data_prep.log_lines import LONGEST_LINE, LogLines
 from data_prep.read_csv import read_csv
 from data_prep.read_workbook import read_workbook
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 # Column of a click row → column of any export whose cells are read alike.
 _READ_AS = {

@@ -22,8 +22,8 @@ from data_prep.log_lines import LONGEST_LINE, SCHEMA, LogLines
 from data_prep.log_paths import LogPaths, unpacked
 from data_prep.log_query import SPEAKERS, LogQuery
 from data_prep.timestamps import read_timestamps
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 16_384

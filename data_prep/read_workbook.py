@@ -21,8 +21,8 @@ import pyarrow as pa
 from data_prep.cells import EXPORT, Cells, Table
 from data_prep.headings import NoHeadings, known_names
 from data_prep.sheet_process import LENGTH_BYTES, PackedCells, Request
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _MIB = 1 << 20
 # Text of queries unpacks to three to ten times its size; styled empty cells, at worst, to a hundred times.

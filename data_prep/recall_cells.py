@@ -56,7 +56,7 @@ class Recall:
     """The hits of a column, one entry a row.
 
     Args:
-        texts: JSON lists of `reward.records.Hit`, as UTF-8; b"" where nothing was recorded or it was cut off.
+        texts: JSON lists of `reward.records.sample.Hit`, as UTF-8; b"" where nothing was recorded or it was cut off.
         counts: number of hits; None where nothing was recorded.
         top1, top3: relevance (reranker_score, else score) of the first hit and mean relevance of the first three, a
             missing one counting as 0; None where there is no hit, or the first has no score.

@@ -23,10 +23,10 @@ from data_prep.bvt_queries import Queries, read_queries
 from data_prep.bvt_row import NO_HIT, BvtRow
 from data_prep.bvt_workbook import MOST_ROWS, write_workbook
 from data_prep.sources import write_quarantine
-from reward.call_records import ServiceFailure
-from reward.rag_client import RagClient
-from reward.records import BadInput
-from reward.settings import RagSettings, TenantSettings, load_tenant
+from reward.records.call import ServiceFailure
+from reward.records.sample import BadInput
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import RagSettings, TenantSettings, load_tenant
 
 TOP_K = 5
 SCORE_THRESHOLD = 0.0

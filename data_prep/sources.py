@@ -15,8 +15,8 @@ from data_prep.artefacts import writing_lines
 from data_prep.read_csv import read_csv
 from data_prep.read_logs import read_logs
 from data_prep.read_workbook import read_workbook
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 _TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv}
 _LOGS = (".jsonl", ".json", ".log")

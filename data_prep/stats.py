@@ -13,7 +13,7 @@ from rich.table import Table
 from data_prep.leakage import Leakage
 from data_prep.selection import Selection, Stage
 from data_prep.split import Split
-from reward.records import write_atomically
+from reward.records.sample import write_atomically
 
 _BINS = 10  # of the score distribution
 _EXAMPLES = 8

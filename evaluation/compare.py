@@ -43,8 +43,8 @@ from evaluation.systems import (
     rewrite_by_original,
 )
 from evaluation.training_log import judge_took_part, read_training_log, reward_change
-from reward.records import BadInput, Sample, read_samples, write_atomically
-from reward.settings import TenantSettings, load_tenant
+from reward.records.sample import BadInput, Sample, read_samples, write_atomically
+from reward.settings.recipe import TenantSettings, load_tenant
 
 METRICS_FILE, REWRITES_FILE = "metrics.json", "rewrites.jsonl"
 PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")

@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.metrics import TOP1, compare_systems, query_metrics, rank_value, summarise
 from evaluation.retrieval import Found
 from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL
-from reward.records import Sample
+from reward.records.sample import Sample
 
 BY_RANK = "rank of the first relevant passage"
 BY_TOP1 = "score of the first hit"

@@ -10,7 +10,7 @@ import ir_measures
 from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
 
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
-from reward.records import Hit
+from reward.records.sample import Hit
 
 MEASURES: dict[str, Measure] = {
     "recall@1": R @ 1,

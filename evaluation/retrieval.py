@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics import ranked_doc_ids
-from reward.call_records import FailureKind, ServiceFailure
-from reward.formulas import relevant_rank
-from reward.rag_client import RagClient
-from reward.records import Sample
-from reward.settings import TenantSettings
+from reward.records.call import FailureKind, ServiceFailure
+from reward.records.sample import Sample
+from reward.rewrite.formulas import relevant_rank
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import TenantSettings
 
 TOP_K = 100
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.messages import build_messages
-from reward.baseline import BaselineClient
-from reward.call_records import ServiceFailure
-from reward.records import BadInput, Sample, read_jsonl, write_atomically
-from reward.settings import TenantSettings
+from reward.records.call import ServiceFailure
+from reward.records.sample import BadInput, Sample, read_jsonl, write_atomically
+from reward.services.baseline_client import BaselineClient
+from reward.settings.recipe import TenantSettings
 
 ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
 # Files of a model folder that tell who made it, not what it is.

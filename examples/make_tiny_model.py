@@ -27,8 +27,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from data_prep import messages
 from examples.induction_heads import lay_induction_heads
-from reward.records import BadInput, read_jsonl
-from reward.settings import load_tenant
+from reward.records.sample import BadInput, read_jsonl
+from reward.settings.recipe import load_tenant
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Qwen3's template without its thinking block, which a rewriter switches off anyway.

@@ -26,10 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from recipes.run_record import check_output, run_record
-from reward.call_records import ServiceFailure
-from reward.rag_client import RagClient
-from reward.records import BadInput, Sample, first_problem
-from reward.settings import RewriterSettings, parse_settings, parse_tenant
+from reward.records.call import ServiceFailure
+from reward.records.sample import BadInput, Sample, first_problem
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
 CONFIG_DIR = Path(__file__).resolve().parent / "config"
 # Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from reward.records import BadInput
-from reward.settings import ServiceSettings
+from reward.records.sample import BadInput
+from reward.settings.recipe import ServiceSettings
 
 RECORD_FILE = "run.json"
 CHECKPOINT_FILE = "latest_checkpointed_iteration.txt"

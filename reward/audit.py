@@ -20,12 +20,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reward.alarms import Alarm, AlarmLimits, check_run, judge_drift
-from reward.outcomes import Rollout
-from reward.records import BadInput, first_problem, read_last_line
-from reward.rollout_log import FOLDER, read_rollouts, rollout_files
-from reward.rollout_windows import Window
-from reward.run_settings import load_run_settings
+from reward.records.outcome import Rollout
+from reward.records.sample import BadInput, first_problem, read_last_line
+from reward.rollouts.alarms import Alarm, AlarmLimits, check_run, judge_drift
+from reward.rollouts.rollout_log import FOLDER, read_rollouts, rollout_files
+from reward.rollouts.windows import Window
+from reward.settings.recorded_run import load_run_settings
 
 console = Console(markup=False, highlight=False)
 

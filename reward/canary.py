@@ -21,15 +21,15 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reward.call_records import Answer
-from reward.calls import Calls
-from reward.canary_figures import CanaryCheck, JudgedPair, Label, Mode, add_drift, summarise
-from reward.judge import Judge
-from reward.judge_protocol import Comparison
-from reward.ledger import Ledger
-from reward.outcomes import Verdict
-from reward.records import BadInput, Context, Metadata, Record, Sample, first_problem, read_jsonl
-from reward.settings import CanarySettings, LedgerSettings, load_judge, load_tenant
+from reward.judge.canary import CanaryCheck, JudgedPair, Label, Mode, add_drift, summarise
+from reward.judge.judge import Judge
+from reward.judge.protocol import Comparison
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import Answer
+from reward.records.outcome import Verdict
+from reward.records.sample import BadInput, Context, Metadata, Record, Sample, first_problem, read_jsonl
+from reward.settings.recipe import CanarySettings, LedgerSettings, load_judge, load_tenant
 
 _R = TypeVar("_R", bound=Record)
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reward.call_records import Answer, CallKind, ServiceFailure
 from reward.canary import check_canary, read_pairs
-from reward.gates import normalise
-from reward.outcomes import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
-from reward.records import BadInput, Sample
-from reward.rollout_log import FOLDER, RolloutLog
+from reward.records.call import Answer, CallKind, ServiceFailure
+from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
+from reward.records.sample import BadInput, Sample
+from reward.rewrite.gates import normalise
+from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.scorer import Scorer, Scoring
-from reward.settings import RewriterSettings
+from reward.settings.recipe import RewriterSettings
 
 CANARY_FILE = "canary.jsonl"
 

@@ -9,8 +9,8 @@ from typing import Any
 import ray
 
 from reward.engine import RewardEngine
-from reward.records import Sample
-from reward.settings import parse_settings
+from reward.records.sample import Sample
+from reward.settings.recipe import parse_settings
 
 ACTOR_NAME = "reward_engine"
 CONCURRENT_ROLLOUTS = 8192  # an asyncio actor: waiting costs it nothing

@@ -21,10 +21,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from reward.call_records import CallKind
-from reward.ledger import OK
-from reward.ledger_file import open_to_read
-from reward.records import BadInput, replacing, write_atomically
+from reward.ledger.ledger import OK
+from reward.ledger.ledger_file import open_to_read
+from reward.records.call import CallKind
+from reward.records.sample import BadInput, replacing, write_atomically
 
 DESCRIPTION = "Write what a ledger holds for people and spreadsheets: judgements.jsonl and usage.csv."
 JUDGEMENTS_FILE, USAGE_FILE = "judgements.jsonl", "usage.csv"

@@ -27,15 +27,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from reward.call_records import Answer, Call, CallTrace, content_key
-from reward.calls import Calls, Perform
 from reward.canary import CanaryPair, judge_pairs, read_pairs
-from reward.canary_figures import JudgedPair, Mode, cohen_kappa, confusion, summarise
-from reward.judge import Judge
-from reward.ledger import Ledger
-from reward.ledger_file import open_to_read
-from reward.records import BadInput
-from reward.settings import JudgeSettings, LedgerSettings, TenantSettings, load_judge, load_tenant
+from reward.judge.canary import JudgedPair, Mode, cohen_kappa, confusion, summarise
+from reward.judge.judge import Judge
+from reward.ledger.calls import Calls, Perform
+from reward.ledger.ledger import Ledger
+from reward.ledger.ledger_file import open_to_read
+from reward.records.call import Answer, Call, CallTrace, content_key
+from reward.records.sample import BadInput
+from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings, load_judge, load_tenant
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 ROUND = ("agreement",)

@@ -22,11 +22,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from reward.outcomes import Abstained, Gated
-from reward.records import BadInput, replacing
-from reward.rescoring import Comparison, Missing, Rescored, rescore_run
-from reward.rollout_log import read_rollouts
-from reward.run_settings import load_run_settings
+from reward.records.outcome import Abstained, Gated
+from reward.records.sample import BadInput, replacing
+from reward.rollouts.rescoring import Comparison, Missing, Rescored, rescore_run
+from reward.rollouts.rollout_log import read_rollouts
+from reward.settings.recorded_run import load_run_settings
 
 FIELDS = (
     "step", "sample_id", "query", "rewrite", "baseline_rewrite",

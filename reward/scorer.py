@@ -1,7 +1,7 @@
 """Scores one rollout: `(Sample, completion, step) -> Rollout`, with every call made once.
 
-The scorer lives in one event loop. What it needs of the services goes through `reward.calls`: known answers come from
-the ledger, identical calls under way are joined, a failed call is forgotten, so that the next rollout tries again.
+The scorer lives in one event loop. Every call goes through `reward.ledger.calls`: known answers come from the ledger,
+identical calls under way are joined, a failed call is forgotten, so that the next rollout tries again.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from reward import formulas
-from reward.call_records import Answer, FailureKind, ServiceFailure
-from reward.calls import Calls
-from reward.combination import check_text, combine
-from reward.judge import Judge, Judged
-from reward.ledger import Ledger
-from reward.outcomes import Abstained, AbstainReason, Evidence, Outcome, Rollout, Scored
-from reward.records import Sample
-from reward.settings import RewriterSettings
-from reward.tenant_services import TenantServices
+from reward.judge.judge import Judge, Judged
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import Answer, FailureKind, ServiceFailure
+from reward.records.outcome import Abstained, AbstainReason, Evidence, Outcome, Rollout, Scored
+from reward.records.sample import Sample
+from reward.rewrite import formulas
+from reward.rewrite.combination import check_text, combine
+from reward.services.tenant_services import TenantServices
+from reward.settings.recipe import RewriterSettings
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reward.engine import RewardEngine
-from reward.records import Sample
-from reward.settings import parse_settings
+from reward.records.sample import Sample
+from reward.settings.recipe import parse_settings
 
 Score = Callable[[dict[str, Any], str, int], Awaitable[dict[str, float | str]]]
 _last: tuple[Any, str, Score] | None = None

@@ -16,13 +16,13 @@ from judge_fault_cases import completion
 from loopback_judge import FAIR, GOOD, verdict
 from scripted_service import Step, answer, reset, say, status
 
-from reward.call_records import FailureKind as F
 from reward.engine import RewardEngine
-from reward.judge_protocol import DELIMITERS
-from reward.outcomes import AbstainReason as A
-from reward.records import Metadata, Sample
-from reward.rollout_log import FOLDER
-from reward.settings import RewriterSettings
+from reward.judge.protocol import DELIMITERS
+from reward.records.call import FailureKind as F
+from reward.records.outcome import AbstainReason as A
+from reward.records.sample import Metadata, Sample
+from reward.rollouts.rollout_log import FOLDER
+from reward.settings.recipe import RewriterSettings
 
 SAMPLE = Sample(
     sample_id="t_1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"), relevant_doc_ids=("relevant",)

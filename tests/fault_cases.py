@@ -21,11 +21,11 @@ from scripted_service import (
     trickle,
 )
 
-from reward.baseline import BaselineClient
-from reward.call_records import CallTrace, FailureKind, ServiceFailure
-from reward.rag_client import RagClient
-from reward.records import Candidates, Context, Metadata, Sample
-from reward.settings import BaselineSettings, RagSettings
+from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.sample import Candidates, Context, Metadata, Sample
+from reward.services.baseline_client import BaselineClient
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import BaselineSettings, RagSettings
 
 RECORDED = "鱼油 记录"
 NO_SERVER = "http://127.0.0.1:9"

@@ -13,15 +13,15 @@ from fault_cases import NO_NAME, NO_SERVER, PATIENCE, SLOW, Asked, Case
 from loopback_judge import FAIR, GOOD, USAGE, verdict
 from scripted_service import Step, answer, half_close, hang_up, http, reset, say, status, trickle
 
-from reward.call_records import Answer, ServiceFailure
-from reward.call_records import FailureKind as F
-from reward.calls import Calls
-from reward.judge import Judge
-from reward.judge_protocol import DELIMITERS, Comparison
-from reward.ledger import Ledger
-from reward.outcomes import Verdict
-from reward.records import Metadata, Sample
-from reward.settings import JudgeSettings, LedgerSettings, TenantSettings
+from reward.judge.judge import Judge
+from reward.judge.protocol import DELIMITERS, Comparison
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import Answer, ServiceFailure
+from reward.records.call import FailureKind as F
+from reward.records.outcome import Verdict
+from reward.records.sample import Metadata, Sample
+from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 
 TEN_MEGABYTES = 10_000_000
 VERDICT = json.dumps(verdict(FAIR), ensure_ascii=False)

@@ -4,11 +4,11 @@ import itertools
 import random
 from pathlib import Path
 
-from reward.combination import check_text, combine
-from reward.outcomes import Abstained, AbstainReason, Evidence, Judgement, Rollout, Verdict
-from reward.records import Hit, Metadata, Sample
-from reward.rollout_log import FOLDER, RolloutLog
-from reward.settings import RewardSettings
+from reward.records.outcome import Abstained, AbstainReason, Evidence, Judgement, Rollout, Verdict
+from reward.records.sample import Hit, Metadata, Sample
+from reward.rewrite.combination import check_text, combine
+from reward.rollouts.rollout_log import FOLDER, RolloutLog
+from reward.settings.recipe import RewardSettings
 
 TERMS = ("孕妇", "糖尿病")
 PRODUCTS = ("鱼油", "钙片", "益生菌", "葡萄籽", "蛋白粉", "辅酶", "叶黄素", "维生素", "褪黑素", "氨糖")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from reward.judge_protocol import DELIMITERS
+from reward.judge.protocol import DELIMITERS
 
 GOOD, FAIR, BAD = "鱼油 用法用量 每日剂量", "鱼油 用法用量", "鱼油 价格优惠"
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}

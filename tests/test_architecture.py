@@ -8,12 +8,12 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmarks", "data_prep", "evaluation", "export", "rag", "recipes", "reward", "verl_cpu")
-TRAINER_ADAPTERS = {"reward/verl_metrics.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
+TRAINER_ADAPTERS = {"reward/verl_sampler.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
 # Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.
 WORLD = {
-    "aiohttp": {"reward/http_calls.py", "reward/chat_api.py"},
-    "openai": {"reward/chat_api.py"},
-    "sqlite3": {"reward/ledger.py", "reward/ledger_file.py", "reward/export_ledger.py"},
+    "aiohttp": {"reward/services/http_calls.py", "reward/judge/chat_api.py"},
+    "openai": {"reward/judge/chat_api.py"},
+    "sqlite3": {"reward/ledger/ledger.py", "reward/ledger/ledger_file.py", "reward/export_ledger.py"},
     "ray": {"reward/engine_actor.py"},
 }
 NAMES_THAT_OWN_NOTHING = {"utils", "common", "helpers", "base", "misc"}

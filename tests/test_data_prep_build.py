@@ -17,8 +17,8 @@ from data_prep.bvt_workbook import write_workbook
 from data_prep.messages import INSTRUCTION, build_messages
 from data_prep.normalise import normalise_line, normalise_lines
 from data_prep.split import bare
-from reward.records import Candidates, Context, Metadata, Sample, read_samples
-from reward.settings import load_tenant
+from reward.records.sample import Candidates, Context, Metadata, Sample, read_samples
+from reward.settings.recipe import load_tenant
 
 TENANT = load_tenant("fivedoctors")
 

@@ -32,9 +32,9 @@ from data_prep.bvt_progress import appending, read_progress, record_answer
 from data_prep.bvt_row import COLUMNS, NO_HIT, BvtRow
 from data_prep.bvt_workbook import CELL_LIMIT, hits_cell, write_workbook
 from data_prep.sources import Sources
-from reward.data_settings import SourceSettings
-from reward.rag_client import RagAnswer
-from reward.records import BadInput, Hit
+from reward.records.sample import BadInput, Hit
+from reward.services.rag_client import RagAnswer
+from reward.settings.data import SourceSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data_prep.cells import parse_columns
 from data_prep.columns import ROWS
 from data_prep.timestamps import read_timestamp
-from reward.records import Hit
+from reward.records.sample import Hit
 
 
 def parse(**columns: Sequence[object] | pa.Array) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ import pytest
 
 from data_prep.columns import ROWS
 from data_prep.read_csv import read_csv
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")
 TOP = "原始查询,改写查询\n"

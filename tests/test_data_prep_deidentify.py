@@ -17,7 +17,7 @@ from stdnum import luhn
 from stdnum.cn import ric
 
 from data_prep.deidentify import deidentify_column, deidentify_text
-from reward.data_settings import DeidentifySettings, PersonalKind
+from reward.settings.data import DeidentifySettings, PersonalKind
 
 _ALL = DeidentifySettings()
 

@@ -17,8 +17,8 @@ import xlsxwriter
 
 from data_prep import build_feedback
 from data_prep.messages import build_messages
-from reward.records import Sample, read_samples
-from reward.settings import load_tenant
+from reward.records.sample import Sample, read_samples
+from reward.settings.recipe import load_tenant
 
 TENANT = load_tenant("fivedoctors")
 OUTPUTS = ("confident_pairs.jsonl", "quarantine.jsonl", "reranker_pairs.jsonl", "rl_train.jsonl", "rl_val.jsonl")

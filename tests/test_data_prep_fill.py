@@ -26,8 +26,8 @@ from data_prep import build_rl, fill_baseline
 from data_prep.bvt_row import NO_HIT
 from data_prep.columns import COLUMNS
 from reward.engine import RewardEngine
-from reward.records import Sample, read_samples
-from reward.settings import RewriterSettings, load_judge, load_tenant
+from reward.records.sample import Sample, read_samples
+from reward.settings.recipe import RewriterSettings, load_judge, load_tenant
 
 ROOT = Path(__file__).resolve().parent.parent
 PHONE = "13812345678"

@@ -9,8 +9,8 @@ import pytest
 import xlsxwriter
 
 from data_prep.sources import KINDS, Sources, find_files
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")
 TOP = "original_query,rewritten_query\n"

@@ -4,8 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.build_rl import hard_repeats, is_hard, write_split
-from reward.records import Candidates, Hit, Metadata, RetrievalResults, Sample, read_samples
-from reward.settings import load_tenant
+from reward.records.sample import Candidates, Hit, Metadata, RetrievalResults, Sample, read_samples
+from reward.settings.recipe import load_tenant
 
 
 def sample(name: str, first_hit: str | None, relevant: tuple[str, ...] = ("good",)) -> Sample:

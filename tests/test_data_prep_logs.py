@@ -16,8 +16,8 @@ from data_prep.columns import ALIASES, COLUMNS, LOG_PATHS, ROWS, SCORES, TEXTS
 from data_prep.log_lines import LONGEST_LINE
 from data_prep.log_paths import parse_path
 from data_prep.read_logs import read_logs
-from reward.data_settings import SourceSettings
-from reward.records import BadInput, Hit
+from reward.records.sample import BadInput, Hit
+from reward.settings.data import SourceSettings
 
 HITS = [{"content": "鱼油每日一次", "score": 0.5, "reranker_score": 0.9, "rank": 1}, {"content": "随餐", "score": 0.6}]
 

@@ -20,8 +20,8 @@ import xlsxwriter
 from data_prep.columns import ROWS
 from data_prep.read_workbook import read_workbook
 from data_prep.recall_cells import EXCEL_CELL_LIMIT
-from reward.data_settings import SourceSettings
-from reward.records import BadInput
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")
 HEADINGS = ["original_query", "rewritten_query", "top1_score"]

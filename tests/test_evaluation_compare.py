@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 
 from evaluation import compare, report
 from evaluation.systems import model_hash
-from reward.records import Candidates, Context, Metadata, Sample, write_samples
+from reward.records.sample import Candidates, Context, Metadata, Sample, write_samples
 
 
 class Service:

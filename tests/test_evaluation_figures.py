@@ -12,7 +12,7 @@ from evaluation.metrics import query_metrics, rank_value, ranked_doc_ids, summar
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
 from evaluation.training_log import read_training_log, reward_change, series
 from evaluation.verdict import judge_pair
-from reward.records import BadInput, Hit
+from reward.records.sample import BadInput, Hit
 
 
 def docs(*ids: str | None) -> list[Hit]:

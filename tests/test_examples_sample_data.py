@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from examples.fivedoctors.generate_sample_data import load_intents, load_yaml, main, write_sample_data
-from reward.records import read_jsonl
-from reward.settings import load_tenant
+from reward.records.sample import read_jsonl
+from reward.settings.recipe import load_tenant
 
 FILES = ("corpus.jsonl", "qrels.tsv", "queries_train.jsonl", "queries_heldout.jsonl", "baseline_rewrites.jsonl")
 KINDS = {"regular", "systematic", "unseen_wording"}

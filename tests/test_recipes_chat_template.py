@@ -9,7 +9,7 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from data_prep.messages import build_messages, build_sft_messages
 from examples.make_tiny_model import CHAT_TEMPLATE, make_tokenizer
 from recipes.preflight import compose_recipe
-from reward.records import Context, Metadata, Sample
+from reward.records.sample import Context, Metadata, Sample
 
 REWRITE = "鱼油 用法用量"
 SAMPLE = Sample(

@@ -13,8 +13,8 @@ from recipes.preflight import (
     main,
     shell_assignments,
 )
-from reward.records import BadInput
-from reward.settings import load_tenant
+from reward.records.sample import BadInput
+from reward.settings.recipe import load_tenant
 
 RECIPES = sorted(path.stem for path in CONFIG_DIR.glob("*_*.yaml"))
 CPU = ["machine=cpu", "model=tiny"]

@@ -19,14 +19,14 @@ from logged_rollouts import (
     write_run,
 )
 
-from reward.alarms import AlarmLimits, check_run, judge_drift
 from reward.audit import audit_run, has_ended, main
-from reward.outcomes import AbstainReason, Gated, GateReason, Judgement
-from reward.records import Metadata
-from reward.rollout_log import FOLDER, RolloutLog
-from reward.rollout_windows import Window
-from reward.settings import LengthSettings, RewardSettings
-from reward.text_measures import is_stuffed
+from reward.records.outcome import AbstainReason, Gated, GateReason, Judgement
+from reward.records.sample import Metadata
+from reward.rollouts.alarms import AlarmLimits, check_run, judge_drift
+from reward.rollouts.rollout_log import FOLDER, RolloutLog
+from reward.rollouts.text_measures import is_stuffed
+from reward.rollouts.windows import Window
+from reward.settings.recipe import LengthSettings, RewardSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMITS = AlarmLimits()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reward.call_records import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
-from reward.calls import Calls
-from reward.ledger import Ledger
-from reward.settings import BudgetLimits, LedgerSettings
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import Answer, Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
+from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 FAILURE = ServiceFailure("503", FailureKind.SERVER_ERROR)
 TRACE = CallTrace(seconds=0.5, tries=1, input_tokens=100, output_tokens=10)

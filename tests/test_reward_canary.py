@@ -9,13 +9,13 @@ import pytest
 from loopback_judge import BAD, FAIR, GOOD, LoopbackJudge
 from sklearn.metrics import cohen_kappa_score
 
-from reward.calls import Calls
 from reward.canary import check_canary, main, read_pairs
-from reward.canary_figures import JudgedPair, add_drift, cohen_kappa, confusion, kappa_interval, summarise
-from reward.judge import Judge
-from reward.ledger import Ledger
-from reward.records import BadInput, read_jsonl
-from reward.settings import CanarySettings, JudgeSettings, LedgerSettings, load_tenant
+from reward.judge.canary import JudgedPair, add_drift, cohen_kappa, confusion, kappa_interval, summarise
+from reward.judge.judge import Judge
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.sample import BadInput, read_jsonl
+from reward.settings.recipe import CanarySettings, JudgeSettings, LedgerSettings, load_tenant
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "fivedoctors" / "canary_pairs.jsonl"
 LABELLED = [(GOOD, FAIR, "a"), (FAIR, GOOD, "b"), (BAD, GOOD, "b"), (FAIR, BAD, "a"), (BAD, "鱼油 保质期", "tie")]

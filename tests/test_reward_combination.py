@@ -5,11 +5,11 @@ import math
 import pytest
 from logged_rollouts import TERMS, evidence, make_rollout, make_sample, pointwise
 
-from reward import formulas
-from reward.combination import canonical_sample, check_text, combine, judge_term
-from reward.outcomes import AbstainReason, Evidence, Gated, GateReason, Judgement, Scored
-from reward.records import Hit, Sample
-from reward.settings import LengthSettings, RewardSettings
+from reward.records.outcome import AbstainReason, Evidence, Gated, GateReason, Judgement, Scored
+from reward.records.sample import Hit, Sample
+from reward.rewrite import formulas
+from reward.rewrite.combination import canonical_sample, check_text, combine, judge_term
+from reward.settings.recipe import LengthSettings, RewardSettings
 
 V1, V2 = RewardSettings(formula="v1"), RewardSettings()
 BY_RANK = make_sample(11)

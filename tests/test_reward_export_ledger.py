@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reward.call_records import Call, CallKind, CallTrace, FailureKind, ServiceFailure
 from reward.export_ledger import main
-from reward.ledger import Ledger
-from reward.settings import LedgerSettings
+from reward.ledger.ledger import Ledger
+from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure
+from reward.settings.recipe import LedgerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,12 +16,12 @@ from fault_cases import SERVICE_CASES, Asked, Case, WorkingService, ask_baseline
 from judge_fault_cases import JUDGE_CASES, ask_judge
 from scripted_service import ScriptedService
 
-import reward.ledger_file
-from reward.call_records import CallTrace, FailureKind, ServiceFailure
+import reward.ledger.ledger_file
 from reward.engine import RewardEngine
-from reward.outcomes import Abstained, AbstainReason, Scored
-from reward.records import BadInput
-from reward.rollout_log import read_rollouts
+from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.outcome import Abstained, AbstainReason, Scored
+from reward.records.sample import BadInput
+from reward.rollouts.rollout_log import read_rollouts
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "fault-matrix.md"
 CASES = [*SERVICE_CASES, *JUDGE_CASES]
@@ -76,7 +76,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, flo
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A locked ledger is waited for 0.1 s instead of 10."""
-    monkeypatch.setattr(reward.ledger_file, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(reward.ledger.ledger_file, "BUSY_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("short_wait")
@@ -194,7 +194,7 @@ def table() -> str:
         "## One call to a service",
         "",
         "Played over real sockets with two tries a call. *Outcome* is the failure's kind",
-        "(`reward.call_records.FailureKind`) and the reason with which the rollout abstains, or `answer` where nothing",
+        "(`reward.records.call.FailureKind`) and the reason with which the rollout abstains, or `answer` where nothing",
         "is wrong. *Requests* is how many were sent before it was final.",
         "",
         "| service | what goes wrong | outcome | requests | scored |",

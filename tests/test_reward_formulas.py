@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from reward import formulas
-from reward.records import Hit
+from reward.records.sample import Hit
+from reward.rewrite import formulas
 
 
 def hits(*scores: float) -> list[Hit]:

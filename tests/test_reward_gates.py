@@ -2,9 +2,9 @@
 
 import pytest
 
-from reward.gates import check_gates
-from reward.outcomes import GateReason
-from reward.records import Context, Metadata, Sample
+from reward.records.outcome import GateReason
+from reward.records.sample import Context, Metadata, Sample
+from reward.rewrite.gates import check_gates
 
 ALL = tuple(GateReason)
 TERMS = ["孕妇", "糖尿病"]

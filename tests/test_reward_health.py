@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from reward.health import HealthMonitor, check_health
-from reward.settings import HealthSettings
+from reward.rollouts.health import HealthMonitor, check_health
+from reward.settings.recipe import HealthSettings
 
 SETTINGS = HealthSettings(window=10)
 

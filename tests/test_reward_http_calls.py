@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from scripted_service import ScriptedService, Step, answer, status, trickle
 
-from reward.call_records import CallTrace, FailureKind, ServiceFailure
-from reward.http_calls import JsonService, parse_object
-from reward.records import BadInput
-from reward.settings import ServiceSettings
-from reward.tries import LONGEST_RETRY_AFTER, retry_after
+from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.sample import BadInput
+from reward.services.attempts import LONGEST_RETRY_AFTER, retry_after
+from reward.services.http_calls import JsonService, parse_object
+from reward.settings.recipe import ServiceSettings
 
 Posted = tuple[dict[str, Any] | ServiceFailure, CallTrace]
 

@@ -8,13 +8,13 @@ import threading
 import pytest
 from loopback_judge import BAD, FAIR, GOOD, LoopbackJudge, verdict
 
-from reward.call_records import FailureKind, ServiceFailure
-from reward.calls import Calls
-from reward.judge import Judge
-from reward.judge_protocol import DELIMITERS
-from reward.ledger import Ledger
-from reward.records import BadInput, Context, Metadata, Sample
-from reward.settings import JudgeSettings, LedgerSettings, TenantSettings
+from reward.judge.judge import Judge
+from reward.judge.protocol import DELIMITERS
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import FailureKind, ServiceFailure
+from reward.records.sample import BadInput, Context, Metadata, Sample
+from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 
 TENANT = TenantSettings(tenant_id="t", short_id="t", system_prompt="你是保健品知识库的查询优化专家。")
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.call_records import CallTrace, FailureKind, ServiceFailure
-from reward.judge import PROMPTS
-from reward.judge_costs import cost_bound, cost_cny, reported_usage, token_bound
-from reward.judge_protocol import (
+from reward.judge.costs import cost_bound, cost_cny, reported_usage, token_bound
+from reward.judge.judge import PROMPTS
+from reward.judge.protocol import (
     DELIMITERS,
     listwise_order,
     listwise_question,
@@ -23,9 +22,10 @@ from reward.judge_protocol import (
     render_rubric,
     request_body,
 )
-from reward.outcomes import Verdict
-from reward.records import Context, Metadata, Sample
-from reward.settings import JudgeSettings, PriceSettings, load_judge
+from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.outcome import Verdict
+from reward.records.sample import Context, Metadata, Sample
+from reward.settings.recipe import JudgeSettings, PriceSettings, load_judge
 
 GRADES = {"改写质量": 4, "领域适配": 3, "意图保持": 5, "可检索性": 4}
 VERDICT = {"评分理由": "清楚", **GRADES}

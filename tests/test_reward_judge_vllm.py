@@ -17,14 +17,14 @@ import httpx
 import pytest
 
 from examples.make_tiny_model import main as make_tiny_model
-from reward.call_records import FailureKind, ServiceFailure
-from reward.calls import Calls
-from reward.judge import PROMPTS, Judge
-from reward.judge_protocol import DELIMITERS
-from reward.ledger import Ledger
-from reward.outcomes import Judgement
-from reward.records import Context, Metadata, Sample
-from reward.settings import LedgerSettings, load_judge, load_tenant
+from reward.judge.judge import PROMPTS, Judge
+from reward.judge.protocol import DELIMITERS
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.call import FailureKind, ServiceFailure
+from reward.records.outcome import Judgement
+from reward.records.sample import Context, Metadata, Sample
+from reward.settings.recipe import LedgerSettings, load_judge, load_tenant
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 300

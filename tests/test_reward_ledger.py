@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-import reward.ledger
-import reward.ledger_file
-from reward.call_records import Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
-from reward.ledger import Ledger
-from reward.ledger_file import open_to_read
-from reward.records import BadInput
-from reward.settings import BudgetLimits, LedgerSettings
+import reward.ledger.ledger
+import reward.ledger.ledger_file
+from reward.ledger.ledger import Ledger
+from reward.ledger.ledger_file import open_to_read
+from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
+from reward.records.sample import BadInput
+from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
@@ -62,7 +62,7 @@ def test_an_answer_is_found_again_and_a_failure_is_not(tmp_path):
         age = db.execute("SELECT strftime('%s', 'now') - strftime('%s', time) FROM calls").fetchone()[0]
         assert 0 <= age < 60  # the time is UTC
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        plan = db.execute(f"EXPLAIN QUERY PLAN {reward.ledger._FIND}", ("k",)).fetchall()
+        plan = db.execute(f"EXPLAIN QUERY PLAN {reward.ledger.ledger._FIND}", ("k",)).fetchall()
         assert "USING INDEX answers" in str(plan) and "TEMP B-TREE" not in str(plan)
 
 
@@ -272,7 +272,7 @@ def test_a_locked_file_is_waited_for(tmp_path):
 
 
 def test_a_file_locked_for_too_long_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(reward.ledger_file, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(reward.ledger.ledger_file, "BUSY_SECONDS", 0.1)
     ledger = Ledger(settings(tmp_path, run=BudgetLimits(calls=10)))
     assert ledger.reserve(call("a")) is None
     other = lock(tmp_path)
@@ -292,11 +292,11 @@ def test_a_file_locked_for_too_long_stops_the_run(tmp_path, monkeypatch):
 FILL = """
 import asyncio, sys
 from pathlib import Path
-from reward.call_records import Call, CallKind, CallTrace, content_key
-from reward.calls import Calls
-from reward.ledger import Ledger
-from reward.records import BadInput
-from reward.settings import LedgerSettings
+from reward.records.call import Call, CallKind, CallTrace, content_key
+from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
+from reward.records.sample import BadInput
+from reward.settings.recipe import LedgerSettings
 
 async def perform():
     print("made", flush=True)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from reward.limits import Limiter
+from reward.services.limits import Limiter
 
 
 class JumpingClock(asyncio.SelectorEventLoop):

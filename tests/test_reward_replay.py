@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from logged_rollouts import evidence, healthy_run, make_rollout, make_sample, pointwise, write_run
 
-from reward import formulas
-from reward.outcomes import AbstainReason, Evidence, Gated, Judgement, Scored
+from reward.records.outcome import AbstainReason, Evidence, Gated, Judgement, Scored
 from reward.replay import main
-from reward.rescoring import Comparison, Missing, rescore, rescore_run
-from reward.settings import RewardSettings, load_tenant
+from reward.rewrite import formulas
+from reward.rollouts.rescoring import Comparison, Missing, rescore, rescore_run
+from reward.settings.recipe import RewardSettings, load_tenant
 
 V1, V2 = RewardSettings(formula="v1"), RewardSettings()
 TERMS = load_tenant("fivedoctors").protected_terms

@@ -2,13 +2,13 @@
 
 import pytest
 
-from reward.call_records import Answer, CallKind, CallTrace, FailureKind
 from reward.engine import flat_fields
-from reward.outcomes import Abstained, AbstainReason, Gated, GateReason, Parts, Rollout, Scored
-from reward.records import Metadata, Sample
-from reward.rollout_groups import AbstentionBreaker, step_metrics, trainable
+from reward.records.call import Answer, CallKind, CallTrace, FailureKind
+from reward.records.outcome import Abstained, AbstainReason, Gated, GateReason, Parts, Rollout, Scored
+from reward.records.sample import Metadata, Sample
+from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.scorer import Scoring
-from reward.settings import BreakerSettings
+from reward.settings.recipe import BreakerSettings
 
 
 def scoring(outcome, *sources: str) -> Scoring:

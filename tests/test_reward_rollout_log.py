@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from logged_rollouts import make_rollout, make_sample, pointwise
 
-from reward.outcomes import AbstainReason, Rollout
-from reward.records import BadInput, Metadata
-from reward.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
+from reward.records.outcome import AbstainReason, Rollout
+from reward.records.sample import BadInput, Metadata
+from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,7 +51,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
 import os, signal
 from pathlib import Path
 from logged_rollouts import make_rollout
-from reward.rollout_log import RolloutLog
+from reward.rollouts.rollout_log import RolloutLog
 log = RolloutLog(Path({str(tmp_path / FOLDER)!r}))
 for number in range(50):
     log.append(make_rollout(number, step=1 + number // 10))
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
 import resource, signal
 from pathlib import Path
 from logged_rollouts import make_rollout
-from reward.rollout_log import RolloutLog
+from reward.rollouts.rollout_log import RolloutLog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
 log = RolloutLog(Path({str(tmp_path / FOLDER)!r}))

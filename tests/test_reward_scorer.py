@@ -9,11 +9,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
-from reward.outcomes import Abstained, AbstainReason, Gated, Scored
-from reward.rag_client import RagClient
-from reward.records import BadInput, Candidates, Metadata, Sample
+from reward.records.outcome import Abstained, AbstainReason, Gated, Scored
+from reward.records.sample import BadInput, Candidates, Metadata, Sample
 from reward.scorer import Scorer
-from reward.settings import RewriterSettings
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import RewriterSettings
 
 LEDGER = {"path": "ledger.sqlite", "run_id": "test"}
 CORPUS = ["鱼油 用法用量", "鱼油 保质期", "钙片 用法用量"]

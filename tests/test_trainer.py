@@ -20,7 +20,7 @@ import pytest
 from loopback_judge import LoopbackJudge
 
 from recipes.preflight import CONFIG_DIR
-from reward.rollout_log import read_rollouts
+from reward.rollouts.rollout_log import read_rollouts
 
 ROOT = Path(__file__).resolve().parent.parent
 RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))

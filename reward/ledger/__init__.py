@@ -1,0 +1,1 @@
+"""Every call recorded: cache, audit and budget in one file."""

@@ -1,0 +1,141 @@
+"""The ledger's SQLite file: its schema, and how it is made, opened and checked. A damaged file is never replaced."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from reward.records.sample import BadInput
+
+BUSY_SECONDS = 10.0  # how long a file that another process has locked is waited for
+
+_APPLICATION = 0x52574C47
+_VERSION = 1
+_PAGE_BYTES = 4096
+_HEADER_BYTES = 512
+_SCHEMA = f"""
+PRAGMA page_size = {_PAGE_BYTES};
+PRAGMA journal_mode = WAL;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION};
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,           -- UTC, ISO 8601
+    run_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,            -- reward.records.call.content_key
+    service TEXT NOT NULL,        -- model@version or base URL
+    tenant TEXT NOT NULL,
+    input_tokens REAL NOT NULL,   -- of a shared call: this answer's share
+    cached_tokens REAL NOT NULL,  -- part of input_tokens
+    output_tokens REAL NOT NULL,
+    cny REAL NOT NULL,
+    usd REAL NOT NULL,
+    latency REAL NOT NULL,        -- seconds, without queueing and back-off
+    queued REAL NOT NULL,         -- seconds
+    tries INTEGER NOT NULL,
+    shared_by INTEGER NOT NULL,   -- answers that the one call produced
+    status TEXT NOT NULL,         -- ok, or a FailureKind
+    detail TEXT NOT NULL,         -- why it failed
+    value TEXT                    -- JSON of the answer; NULL unless ok
+) STRICT;
+CREATE INDEX answers ON calls (key) WHERE status = 'ok';
+"""
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A read-only connection to a ledger file, whether or not a run is writing to it. Table `calls`: see `_SCHEMA`.
+
+    Raises:
+        BadInput: there is no such file, it is damaged, or it is no ledger of this version.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    # A log beside the file must be readable, and SQLite wants to make one where there is none.
+    return open_checked(path, "mode=ro" if os.access(path.absolute().parent, os.W_OK) else "mode=ro&immutable=1")
+
+
+def make_if_missing(path: Path) -> None:
+    """Make the file beside its place, then link it there: it is whole or absent, whoever is killed meanwhile.
+
+    Raises:
+        BadInput: it cannot be made, or was taken away from beside its write-ahead log.
+    """
+    orphaned = _log_bytes(path)  # looked at first: a log only appears once its file is there
+    if path.exists():
+        return
+    if orphaned:
+        raise BadInput(f"{path}: is missing while {path.name}-wal is there: restore the file, or move its -wal away")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.", suffix=".partial") as folder:
+            whole = Path(folder, path.name)
+            with closing(sqlite3.connect(whole)) as db:
+                db.executescript(_SCHEMA)
+            with suppress(FileExistsError):  # another process was first
+                os.link(whole, path)
+    except (OSError, sqlite3.Error) as error:
+        raise BadInput(f"{path}: cannot be made: {getattr(error, 'strerror', None) or error}") from None
+
+
+def open_checked(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a ledger file, once it was checked from end to end (seconds per gigabyte).
+
+    Args:
+        mode: query of an SQLite URI, `mode=rw` or `mode=ro`.
+
+    Raises:
+        BadInput: the file cannot be opened, is damaged, or is no ledger of this version.
+    """
+    try:
+        if path.is_file() and path.stat().st_size < _HEADER_BYTES:  # SQLite would take it for a new file
+            raise BadInput(explain(path, "cannot be opened", sqlite3.DatabaseError("the file is cut short")))
+        settled = not _log_bytes(path)
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,  # every statement its own transaction
+            check_same_thread=False,
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise BadInput(explain(path, "cannot be opened", error)) from None
+    try:
+        application = db.execute("PRAGMA application_id").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION:
+            raise BadInput(f"{path}: is an SQLite file, but no ledger of calls")
+        if version != _VERSION:
+            raise BadInput(f"{path}: has ledger version {version}, this program reads and writes version {_VERSION}")
+        # SQLite pads a page cut short with zeros and reads on. With a log beside it, the log holds the whole page.
+        if settled and path.stat().st_size % _PAGE_BYTES:
+            raise sqlite3.DatabaseError("the last page is cut short")
+        finding = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if finding != "ok":
+            raise sqlite3.DatabaseError(finding)
+    except (OSError, sqlite3.Error, BadInput) as error:
+        db.close()
+        raise error if isinstance(error, BadInput) else BadInput(explain(path, "cannot be opened", error)) from None
+    return db
+
+
+def _log_bytes(path: Path) -> int:
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
+def explain(path: Path, what: str, error: Exception) -> str:
+    """One line on a file that failed: `what` could not be done, or, where it is damaged, what to do about that."""
+    reason = " ".join(str(error).split())
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if isinstance(error, OSError) or code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{path}: {what}: {reason}"
+    return (
+        f"{path}: the ledger is damaged ({reason}): restore a copy, or move it and its -wal away to begin a new one "
+        "(the calls it recorded will then be made and paid for again)"
+    )

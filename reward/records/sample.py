@@ -1,0 +1,208 @@
+"""The one definition of a sample and of a retrieval hit.
+
+A value walks one way: workbook row -> `Sample` -> parquet `extra_info` -> `Sample` -> scorer -> `Outcome`
+(`reward.records.outcome`) -> trainer batch, rollout log, metrics, report. Every stage reads and writes these types and
+no other; the JSON names are those of the canonical data set (spec 1, "Canonical SFT sample", "Canonical RL sample").
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class BadInput(Exception):
+    """User data or configuration that cannot be used: one line naming file, row and field."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Hit(Record):
+    """One retrieved passage. `score` is the engine's fused score, `reranker_score` lies in [0, 1] or is absent."""
+
+    content: str
+    score: float | None = None
+    reranker_score: float | None = None
+    doc_id: str | None = None
+
+    @property
+    def relevance(self) -> float:
+        """The hit's score as spec 1 reads it: `reranker_score`, else `score`, else 0."""
+        if self.reranker_score is not None:
+            return self.reranker_score
+        return self.score if self.score is not None else 0.0
+
+
+class Context(Record):
+    """What the service knows besides the query. `history_context` is lines of `用户: …` / `助手: …`."""
+
+    user_profile: str = ""
+    history_summary: str = ""
+    history_context: str = ""
+    thought_unit: str = ""
+
+    @property
+    def text(self) -> str:
+        """All non-empty parts joined by newlines, for lexical checks against the context."""
+        return "\n".join(p for p in (self.user_profile, self.history_summary, self.history_context) if p)
+
+
+class Metadata(Record):
+    source: Literal["production_log", "test_set"] = "test_set"
+    timestamp: str = ""
+    model: str = ""
+    quality_score: float | None = None
+    tenant_id: str
+    top1_score: float | None = None
+    recall_count: int | None = None
+    augmented: bool = False
+    split: Literal["train", "val", "test"] = "train"
+    slices: tuple[str, ...] = ()
+
+
+class Candidates(Record):
+    """The two rewrites that compete; the JSON names are the canonical ones of spec 1."""
+
+    policy: str = Field(default="", alias="qwen_8b_rewrite")
+    baseline: str = Field(default="", alias="qwen_32b_rewrite")
+
+
+class RetrievalResults(Record):
+    policy: tuple[Hit, ...] = Field(default=(), alias="qwen_8b_results")
+    baseline: tuple[Hit, ...] = Field(default=(), alias="qwen_32b_results")
+
+
+class Sample(Record):
+    """A query with its context, its recorded baseline and, when known, its relevant passages.
+
+    The same record is an SFT sample (`rewritten_query` set), an RL prompt (`candidates.baseline` set) and a
+    finished rollout (`candidates.policy`, `retrieval_results`, `evaluation`, `reward` set).
+    """
+
+    sample_id: str
+    original_query: str = Field(min_length=1)
+    rewritten_query: str = ""
+    context: Context = Context()
+    metadata: Metadata
+    candidates: Candidates = Candidates()
+    retrieval_results: RetrievalResults = RetrievalResults()
+    relevant_doc_ids: tuple[str, ...] = ()
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+    reward: float | None = None
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True)
+
+    def to_extra_info(self, index: int) -> dict[str, Any]:
+        """The `extra_info` struct of a verl parquet row: uniform keys, the sample itself as one JSON string.
+
+        Recorded hits stay behind: the trainer moves this struct with every rollout, and retrieval is live there.
+        """
+        sample = self.model_copy(update={"retrieval_results": RetrievalResults()})
+        return {"index": index, "split": self.metadata.split, "sample": sample.to_json()}
+
+    @classmethod
+    def from_extra_info(cls, extra_info: dict[str, Any]) -> Sample:
+        """Inverse of `to_extra_info`; keys that the trainer adds beside `sample` are ignored."""
+        return cls.model_validate_json(extra_info["sample"])
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Samples of a JSONL file, one a line.
+
+    Raises:
+        BadInput: the file is missing or empty, or a line does not hold a valid sample (names file, row and field).
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    samples = []
+    with path.open(encoding="utf-8") as lines:
+        for row, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                samples.append(Sample.model_validate_json(line))
+            except ValidationError as error:
+                raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
+    if not samples:
+        raise BadInput(f"{path}: holds no sample")
+    return samples
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write JSONL, replacing `path` only once everything is on disk."""
+    write_atomically(path, (sample.to_json() for sample in samples))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well.
+
+    Raises:
+        BadInput: the file cannot be written (names it and why); what stood at `path` stays.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, lines: Iterable[str]) -> None:
+    """Write `lines` beside `path`, then rename: a full disk or a kill leaves the earlier file intact."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
+        for line in lines:
+            out.write(line + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number from 1, object) of each non-blank line.
+
+    Raises:
+        BadInput: the file is missing, or a line is not a JSON object.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    with path.open(encoding="utf-8-sig") as lines:
+        for row, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadInput(f"{path}: row {row}: not JSON ({error.msg})") from None
+            if not isinstance(value, dict):
+                raise BadInput(f"{path}: row {row}: expected an object, found {type(value).__name__}")
+            yield row, value
+
+
+def first_problem(error: ValidationError) -> str:
+    """`field: message` of a validation error's first finding."""
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'record'}: {problem['msg']}"
+
+
+def read_last_line(path: Path) -> dict[str, Any]:
+    """The JSON object on the last line of a file that another process appends to; empty when there is none yet."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as lines:
+        lines.seek(max(0, path.stat().st_size - 65536))
+        complete = lines.read().decode("utf-8", errors="ignore").rpartition("\n")[0].rpartition("\n")[2]
+    try:
+        value = json.loads(complete or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,1 @@
+"""What the reward of query rewriting is made of."""

@@ -1,0 +1,156 @@
+"""Reward formulas as pure functions: the user's `v1` (spec 1, "Reward, version v1") and the default `v2`.
+
+Both score a rewrite against the baseline's rewrite of the same prompt. A term that is absent (no judge configured)
+is `None`: the remaining weights are renormalised and reported in the parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reward.records.outcome import Parts, Scored
+from reward.records.sample import Hit
+
+V1_JUDGE, V1_RETRIEVAL, V1_BONUS = 0.40, 0.35, 0.25
+DEEPEST_RANK = 100
+
+
+def _clip(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+def judge_term_v1(policy_score: float, baseline_score: float) -> float:
+    """tanh(2 * (S8/5 - S32/5)) of the two overall judge scores, each in [1, 5]."""
+    return math.tanh(2 * (policy_score / 5 - baseline_score / 5))
+
+
+def quality_v1(hits: Sequence[Hit]) -> float:
+    """0.5*top1 + 0.3*mean(top3) + 0.2*gap of hits in the service's order; 0 for no hits.
+
+    A hit's score is `reranker_score`, else `score`. gap = 2*clip(s1 - s2, 0, 0.2) over `reranker_score` alone (missing
+    counts as 0), 0 with fewer than two hits.
+    """
+    if not hits:
+        return 0.0
+    top = [hit.relevance for hit in hits[:3]]
+    gap = 0.0
+    if len(hits) >= 2:
+        first, second = (hit.reranker_score or 0.0 for hit in hits[:2])
+        gap = 2 * _clip(first - second, 0.0, 0.2)
+    return 0.5 * top[0] + 0.3 * (sum(top) / len(top)) + 0.2 * gap
+
+
+def retrieval_term_v1(policy_hits: Sequence[Hit], baseline_hits: Sequence[Hit]) -> float:
+    """tanh(3 * (quality8 - quality32))."""
+    return math.tanh(3 * (quality_v1(policy_hits) - quality_v1(baseline_hits)))
+
+
+def bonus_v1(mean_term: float) -> float:
+    """+0.5 above 0.3, +0.2 above 0.1, 0 above -0.1, else -0.3."""
+    if mean_term > 0.3:
+        return 0.5
+    if mean_term > 0.1:
+        return 0.2
+    return 0.0 if mean_term > -0.1 else -0.3
+
+
+def reward_v1(retrieval: float, judge: float | None) -> Scored:
+    """clip(0.40*judge + 0.35*retrieval + 0.25*bonus(m), -1, 1), m the mean of the two terms.
+
+    Without a judge m is the retrieval term and the weights of the two remaining parts are scaled to sum to 1.
+    """
+    if judge is None:
+        rest = V1_RETRIEVAL + V1_BONUS
+        bonus = bonus_v1(retrieval)
+        reward = _clip((V1_RETRIEVAL * retrieval + V1_BONUS * bonus) / rest, -1.0, 1.0)
+        parts = Parts(retrieval=retrieval, bonus=bonus, weight_retrieval=V1_RETRIEVAL / rest)
+        return Scored(reward=reward, parts=parts)
+    bonus = bonus_v1((judge + retrieval) / 2)
+    reward = _clip(V1_JUDGE * judge + V1_RETRIEVAL * retrieval + V1_BONUS * bonus, -1.0, 1.0)
+    parts = Parts(retrieval=retrieval, judge=judge, bonus=bonus, weight_retrieval=V1_RETRIEVAL, weight_judge=V1_JUDGE)
+    return Scored(reward=reward, parts=parts)
+
+
+def shaping_factor(step: int, base_reward: float, recent_mean: float) -> float:
+    """Adaptive shaping (spec 1): x1.5 below step 1000, x1 below 5000, then x1.3 for a base reward more than 0.2 above
+    `recent_mean`, the mean of the last 100 base rewards, this one included. `step` is the trainer's and counts from 1.
+    """
+    if step < 1000:
+        return 1.5
+    if step < 5000:
+        return 1.0
+    return 1.3 if base_reward - recent_mean > 0.2 else 1.0
+
+
+def shape(scored: Scored, factor: float) -> Scored:
+    """The scored reward times `factor`, clipped to [-1, 1]; the factor is kept in the parts."""
+    return Scored(
+        reward=_clip(scored.reward * factor, -1.0, 1.0), parts=scored.parts.model_copy(update={"shaping": factor})
+    )
+
+
+def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
+    """1-based rank of the best relevant passage among `hits`, None when it is not among them."""
+    wanted = set(relevant)
+    return next((rank for rank, hit in enumerate(hits, start=1) if hit.doc_id in wanted), None)
+
+
+def rank_value(rank: int | None) -> float:
+    """phi(r) = 1/2 / sqrt(r) + 1/2 * (1 - ln r / ln 101), 0 beyond rank 100: smooth, so that "almost" still teaches."""
+    if rank is None or rank > DEEPEST_RANK:
+        return 0.0
+    return 0.5 / math.sqrt(rank) + 0.5 * (1 - math.log(rank) / math.log(DEEPEST_RANK + 1))
+
+
+def quality_v2(hits: Sequence[Hit]) -> float:
+    """0.6*top1 + 0.4*mean(top3) of the frozen reranker's scores; 0 for no hits. No gap term: it rewarded worse second
+    hits."""
+    if not hits:
+        return 0.0
+    top = [hit.relevance for hit in hits[:3]]
+    return 0.6 * top[0] + 0.4 * sum(top) / len(top)
+
+
+def quality_term_v2(policy_hits: Sequence[Hit], baseline_hits: Sequence[Hit]) -> float:
+    """tanh(3 * difference of `quality_v2`): the retrieval term when no relevant passage is known."""
+    return math.tanh(3 * (quality_v2(policy_hits) - quality_v2(baseline_hits)))
+
+
+def rank_term_v2(policy_rank: int | None, baseline_rank: int | None) -> float:
+    """phi(policy's rank) - phi(baseline's rank), in [-1, 1]: the retrieval term when relevant passages are known."""
+    return rank_value(policy_rank) - rank_value(baseline_rank)
+
+
+def reward_v2(
+    retrieval: float,
+    judge: float | None,
+    *,
+    weight_retrieval: float,
+    weight_judge: float,
+    excess_length: int,
+    length_penalty: float,
+    is_copy: bool,
+    retrieves_best: bool,
+) -> Scored:
+    """clip(w_r*retrieval + w_j*judge - length_penalty*excess_length, -1, 1) with w_r + w_j = 1 over the present terms.
+
+    Args:
+        excess_length: characters beyond the target length, at least 0.
+        is_copy: the rewrite equals the original query: it earns at most 0 unless `retrieves_best`.
+        retrieves_best: the rewrite is known to put a relevant passage first.
+    """
+    total = weight_retrieval + (0.0 if judge is None else weight_judge)
+    share_retrieval, share_judge = weight_retrieval / total, 0.0 if judge is None else weight_judge / total
+    penalty = length_penalty * excess_length
+    reward = _clip(share_retrieval * retrieval + share_judge * (judge or 0.0) - penalty, -1.0, 1.0)
+    if is_copy and not retrieves_best:
+        reward = min(reward, 0.0)
+    parts = Parts(
+        retrieval=retrieval,
+        judge=judge,
+        length_penalty=penalty,
+        weight_retrieval=share_retrieval,
+        weight_judge=share_judge,
+    )
+    return Scored(reward=reward, parts=parts)

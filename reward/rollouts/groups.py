@@ -1,0 +1,128 @@
+"""What a training step does with its rollouts: which ones may train, what is logged, and when to stop.
+
+Pure functions over the flat fields that `reward.verl_reward` returns per rollout; the trainer adapter calls them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reward.records.call import CallKind
+from reward.settings.recipe import BreakerSettings
+
+
+def trainable(group_ids: Sequence[str], abstained: Sequence[bool], group_size: int) -> list[bool]:
+    """Which rollouts may train: the scored ones of every group that kept at least half of its `group_size`.
+
+    A group smaller than that is dropped whole, and so is a lone survivor of a larger group: without siblings its raw
+    reward would be its advantage (design of reward v2, "Abstain").
+
+    Args:
+        group_ids: the prompt of each rollout. Rollouts the trainer lost itself are absent and count as missing.
+        abstained: whether that rollout could not be scored.
+        group_size: rollouts per prompt asked for; 1 for PPO with a critic.
+    """
+    survivors = Counter(group for group, lost in zip(group_ids, abstained, strict=True) if not lost)
+    needed = 1 if group_size == 1 else max(2, (group_size + 1) // 2)
+    return [not lost and survivors[group] >= needed for group, lost in zip(group_ids, abstained, strict=True)]
+
+
+def step_metrics(
+    rollouts: Sequence[Mapping[str, Any]], kept: Sequence[bool], *, policy_label: str, baseline_label: str
+) -> dict[str, float]:
+    """The step's figures under the names of the user's dashboards (spec 1, "Monitored every step").
+
+    A figure without any observation in the step is left out rather than invented. The win rate is that of the decided
+    pairs, as in the evaluation.
+    """
+    metrics: dict[str, float] = {}
+
+    def mean(name: str, values: Sequence[float]) -> None:
+        if values:
+            metrics[name] = sum(values) / len(values)
+
+    answered = [r for r in rollouts if not r["abstained"]]
+    scored = [r for r in answered if not r["gated"]]
+    # A gated rewrite could not be used at all: it has lost to the baseline.
+    wins, losses = sum(r["win"] for r in scored), sum(r["loss"] or r["gated"] for r in answered)
+    mean("avg_reward", [r["score"] for r in answered])
+    if wins + losses:
+        metrics[f"{policy_label}_win_rate"] = wins / (wins + losses)
+    mean(f"{policy_label}_avg_top1", [r["policy_top1"] for r in scored])
+    mean(f"{baseline_label}_avg_top1", [r["baseline_top1"] for r in scored])
+    for part in ("retrieval", "length_penalty", "bonus"):
+        mean(f"reward_{part}", [r[part] for r in scored])
+    judged = [r for r in scored if r["judged"]]
+    mean("reward_judge", [r["judge"] for r in judged])
+    mean(f"{policy_label}_judge_score", [r["policy_judge_score"] for r in judged if r["policy_judge_score"]])
+    mean(f"{baseline_label}_judge_score", [r["baseline_judge_score"] for r in judged if r["baseline_judge_score"]])
+    mean("weight_retrieval", [r["weight_retrieval"] for r in scored])
+    mean("weight_judge", [r["weight_judge"] for r in scored])
+    mean("copy_rate", [r["copied"] for r in rollouts])
+    mean("rewrite_length", [r["length"] for r in rollouts])
+    mean("gated", [float(r["gated"]) for r in rollouts])
+    mean("abstained", [float(r["abstained"]) for r in rollouts])
+    metrics["dropped_from_training"] = float(sum(not k for k in kept))
+    for kind in ("gated", "abstained"):
+        for reason, count in Counter(r["reason"] for r in rollouts if r[kind]).items():
+            metrics[f"{kind}/{reason}"] = count / len(rollouts)
+    for failure, count in Counter(r["failure"] for r in rollouts if r["abstained"] and r["failure"]).items():
+        metrics[f"abstained/{failure}"] = count / len(rollouts)
+    return {**metrics, **call_metrics(rollouts)}
+
+
+def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the step's rollouts asked of the services.
+
+    `cache_hit_rate` and `<kind>_joined_rate` are shares of the answers asked for: of retrievals those that needed no
+    request, of any kind those that joined a request under way. Latencies and queue times are percentiles in seconds
+    over the rollouts that made a request. `reward_wait_seconds`: from the start of the last rollout's scoring, when all
+    text had been generated, to the end of the last scoring.
+    """
+    metrics: dict[str, float] = {}
+    for kind in CallKind:
+        asked = sum(r[f"{kind}_asked"] for r in rollouts)
+        metrics[f"{kind}_api_calls"] = sum(r[f"{kind}_made"] for r in rollouts)
+        if asked:
+            metrics[f"{kind}_joined_rate"] = sum(r[f"{kind}_joined"] for r in rollouts) / asked
+            answered = sum(r[f"{kind}_answered"] for r in rollouts)
+            hit_rate = 1 - answered / asked
+            metrics["cache_hit_rate" if kind is CallKind.RAG else f"{kind}_cache_hit_rate"] = hit_rate
+        seconds = [r[f"{kind}_seconds"] for r in rollouts if r[f"{kind}_answered"]]
+        if seconds:
+            metrics[f"{kind}_seconds_p50"], metrics[f"{kind}_seconds_p95"] = np.percentile(seconds, (50, 95)).tolist()
+    queued = [r["queued"] for r in rollouts if any(r[f"{kind}_answered"] for kind in CallKind)]
+    if queued:
+        metrics["queued_seconds_p50"], metrics["queued_seconds_p95"] = np.percentile(queued, (50, 95)).tolist()
+    for name, total in (("judge_input_tokens", "input_tokens"), ("judge_output_tokens", "output_tokens")):
+        metrics[name] = sum(r[total] for r in rollouts)
+    metrics["cost_cny"] = sum(r["cost"] for r in rollouts)
+    metrics["reward_wait_seconds"] = max(r["ended"] for r in rollouts) - max(r["started"] for r in rollouts)
+    return metrics
+
+
+class AbstentionBreaker:
+    """Trips when more rollouts than the allowed share of a whole window could not be scored.
+
+    The count is held against the full window even before it has filled: one lost call in a first, small step is noise.
+    """
+
+    def __init__(self, settings: BreakerSettings):
+        self._settings = settings
+        self._recent: deque[bool] = deque(maxlen=settings.window)
+
+    def record(self, abstained: Sequence[bool]) -> None:
+        self._recent.extend(abstained)
+
+    @property
+    def share(self) -> float:
+        """Share of abstentions among the recent rollouts, 0 before the first one."""
+        return sum(self._recent) / len(self._recent) if self._recent else 0.0
+
+    @property
+    def tripped(self) -> bool:
+        return sum(self._recent) > self._settings.max_abstained * self._settings.window

@@ -1,0 +1,56 @@
+"""The rewriter to beat: its recorded rewrite first, `POST {url}/api/rewrite_query` (spec 1) for what is missing."""
+
+from __future__ import annotations
+
+from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.sample import Sample
+from reward.services.http_calls import JsonService
+from reward.settings.recipe import BaselineSettings
+
+
+class BaselineClient:
+    """Use it from a single event loop; close it with `aclose`."""
+
+    def __init__(self, settings: BaselineSettings, tenant_id: str):
+        self._tenant_id = tenant_id
+        self._service = JsonService(settings.url, settings) if settings.url else None
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests sent so far, retries and hedges included."""
+        return self._service.calls if self._service else 0
+
+    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> str | ServiceFailure:
+        """The baseline's rewrite of `sample.original_query`; a missing answer is a failure, never the query itself."""
+        rewrite, _ = await self.rewrite_traced(sample, priority=priority)
+        return rewrite
+
+    async def rewrite_traced(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
+        """As `rewrite`, and how the call went: no tries for a recorded rewrite."""
+        if sample.candidates.baseline:
+            return sample.candidates.baseline, CallTrace()
+        if self._service is None:
+            reason = "no recorded rewrite and no baseline url configured"
+            return ServiceFailure(reason, FailureKind.NOT_CONFIGURED), CallTrace()
+        answer, trace = await self._service.post(
+            "/api/rewrite_query",
+            {
+                "query": sample.original_query,
+                "history": sample.context.history_context,
+                "thought": sample.context.thought_unit,
+                "tenant_id": self._tenant_id,
+                "user_profile": sample.context.user_profile,
+                "history_summary": sample.context.history_summary,
+            },
+            priority=priority,
+        )
+        if isinstance(answer, ServiceFailure):
+            return answer, trace
+        rewrite = answer.get("rewritten_query")
+        if not isinstance(rewrite, str) or not rewrite.strip():
+            return ServiceFailure("answer lacks rewritten_query", FailureKind.MALFORMED), trace
+        return rewrite.strip(), trace
+
+    async def aclose(self) -> None:
+        if self._service is not None:
+            await self._service.aclose()

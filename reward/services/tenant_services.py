@@ -1,0 +1,80 @@
+"""What a reward asks of a tenant's own services, the deployed rewriter and retrieval: each question once.
+
+Nowhere else are the keys of these calls made: what is asked ahead of training (`data_prep.fill_baseline`) lies in the
+ledger under the key that training looks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reward.ledger.calls import Calls
+from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
+from reward.records.outcome import Evidence
+from reward.records.sample import Hit, Sample
+from reward.rewrite import formulas
+from reward.services.baseline_client import BaselineClient
+from reward.services.rag_client import RagClient
+from reward.settings.recipe import TenantSettings
+
+KEPT_HITS = 3
+
+
+class TenantServices:
+    """Use it from a single event loop; close it with `aclose`.
+
+    Args:
+        top_k: hits asked for (`RewardSettings.top_k`); what is kept of them is an `Evidence`.
+
+    Raises:
+        BadInput: a URL is none, or a variable that holds an API key is not set.
+    """
+
+    def __init__(self, tenant: TenantSettings, top_k: int, calls: Calls):
+        self._tenant, self._top_k, self._calls = tenant, top_k, calls
+        self._rag = RagClient(tenant.rag, tenant.tenant_id)
+        self._baseline = BaselineClient(tenant.baseline, tenant.tenant_id)
+
+    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> Answer:
+        """The deployed rewriter's `{"rewritten_query": …}`, for a sample that has none recorded."""
+
+        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+            rewrite, trace = await self._baseline.rewrite_traced(sample, priority=priority)
+            return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
+
+        tenant, url = self._tenant.tenant_id, self._tenant.baseline.url or ""
+        key = content_key("baseline", url, tenant, sample.original_query, sample.context.model_dump())
+        return await self._calls.once(Call(CallKind.BASELINE, key, url, tenant), ask)
+
+    async def retrieve(self, sample: Sample, rewrite: str, *, priority: float = 0.0) -> Answer:
+        """What retrieval with `rewrite` finds: the JSON of an `Evidence`. No score is cut off: threshold 0."""
+        rag, tenant = self._tenant.rag, self._tenant.tenant_id
+
+        async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+            found, trace = await self._rag.retrieve_traced(
+                sample.original_query,
+                sample.context,
+                rewritten_query=rewrite,
+                top_k=self._top_k,
+                score_threshold=0.0,
+                priority=priority,
+            )
+            if isinstance(found, ServiceFailure):
+                return found, trace
+            return evidence_of(found.hits, sample.relevant_doc_ids).model_dump(exclude_none=True), trace
+
+        # Not the sample's id: exports number their rows from 1 each.
+        service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k)
+        asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
+        return await self._calls.once(Call(CallKind.RAG, content_key("rag", service, asked), rag.url, tenant), ask)
+
+    async def aclose(self) -> None:
+        await self._rag.aclose()
+        await self._baseline.aclose()
+
+
+def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
+    """What is kept of a retrieval's hits, in the service's order."""
+    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
+    return Evidence(top_hits=top, rank=formulas.relevant_rank(hits, relevant))

@@ -1,0 +1,1 @@
+"""Typed settings, validated once at start-up."""

@@ -1,0 +1,303 @@
+"""Typed settings of a tenant and of the reward, validated once at start-up. An unknown key is an error.
+
+Secrets never appear here: a setting that needs one holds the *name* of an environment variable, because the
+trainer prints its whole configuration and sends it to experiment trackers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from reward.records.outcome import GateReason
+from reward.records.sample import BadInput, first_problem
+from reward.settings.data import (
+    AugmentSettings,
+    DeidentifySettings,
+    FilterSettings,
+    SourceSettings,
+    StrictSettings,
+)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
+TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
+
+
+_S = TypeVar("_S", bound=StrictSettings)
+
+
+class ServiceSettings(StrictSettings):
+    """How patiently and how hard one service is called. Times in seconds.
+
+    `timeout` is for a whole attempt, from the first byte sent to the last one read. `hedge_after`: an attempt that has
+    not answered by then gets a second one beside it, and the first answer counts (off by default: it costs calls).
+    `api_key_env` names an environment variable.
+    """
+
+    timeout: float = Field(30.0, gt=0)
+    attempts: int = Field(3, ge=1)
+    backoff: tuple[float, float] = (0.5, 5.0)
+    hedge_after: float | None = Field(None, gt=0)
+    max_concurrency: int = Field(10, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    max_answer_bytes: int = Field(4_000_000, ge=1)
+    api_key_env: str | None = None
+
+
+class RagSettings(ServiceSettings):
+    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`).
+
+    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes.
+    """
+
+    url: str = "http://127.0.0.1:8000"
+    kb_name: str = "default"
+    kb_version: str = ""
+
+
+class BaselineSettings(ServiceSettings):
+    """The deployed rewriter to beat (spec 1, `POST {url}/api/rewrite_query`). No url: recorded rewrites only."""
+
+    url: str | None = None
+    timeout: float = Field(10.0, gt=0)
+    max_concurrency: int = Field(5, ge=1)
+
+
+class TenantSettings(StrictSettings):
+    """All that distinguishes one tenant from another: configuration, never code."""
+
+    tenant_id: str
+    short_id: str
+    system_prompt: str
+    synonyms: dict[str, list[str]] = Field(default_factory=dict)
+    protected_terms: list[str] = Field(default_factory=list)
+    sources: SourceSettings = SourceSettings()
+    filters: FilterSettings = FilterSettings()
+    deidentify: DeidentifySettings = DeidentifySettings()
+    augment: AugmentSettings = AugmentSettings()
+    rag: RagSettings = RagSettings()
+    baseline: BaselineSettings = BaselineSettings()
+
+
+class LengthSettings(StrictSettings):
+    """Rewrite length in characters: above `target` each one costs `penalty`; above `cap` the gate closes."""
+
+    target: int = Field(60, ge=1)
+    penalty: float = Field(0.002, ge=0)
+    cap: int = Field(500, ge=1)
+
+    @model_validator(mode="after")
+    def _target_below_cap(self) -> LengthSettings:
+        if self.target > self.cap:
+            raise ValueError(f"target ({self.target}) lies above cap ({self.cap})")
+        return self
+
+
+class BreakerSettings(StrictSettings):
+    """Stop the run when more than `max_abstained` of the last `window` rollouts could not be scored."""
+
+    max_abstained: float = Field(0.05, ge=0, le=1)
+    window: int = Field(256, ge=1)
+
+
+class RewardSettings(StrictSettings):
+    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`."""
+
+    formula: Literal["v1", "v2"] = "v2"
+    adaptive_shaping: bool = False
+    weight_retrieval: float = Field(0.6, ge=0)
+    weight_judge: float = Field(0.4, ge=0)
+    gate_floor: float = Field(-1.0, ge=-1, le=0)
+    gates: tuple[GateReason, ...] = tuple(GateReason)
+    length: LengthSettings = LengthSettings()
+    top_k: int = Field(100, ge=1)
+    breaker: BreakerSettings = BreakerSettings()
+    policy_label: str = "8b"
+    baseline_label: str = "32b"
+
+
+class PriceSettings(StrictSettings):
+    """Price of a model per million tokens, in the currency its provider bills in."""
+
+    currency: Literal["CNY", "USD"]
+    input: float = Field(ge=0)
+    cached_input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class ListwiseSettings(StrictSettings):
+    """Candidates of one prompt that arrive within `window` seconds of the first share one call, at most `candidates`
+    of them."""
+
+    window: float = Field(0.2, gt=0)
+    candidates: int = Field(8, ge=2)
+
+
+class JudgeSettings(ServiceSettings):
+    """An LLM judge behind an OpenAI-compatible chat API, and how it is asked: the model's profile.
+
+    Args:
+        version: of the model as served; part of every ledger key, so that a new version is judged anew.
+        token_limit: the request's name for the cap on output tokens (GPT-5 refuses `max_tokens`).
+        max_output_tokens: the cap; a reasoning model counts its reasoning against it.
+        temperature: `None` where the model refuses one (GPT-5).
+        response_format: JSON mode, or a JSON schema the server decodes under.
+        proxy_from_env: whether HTTPS_PROXY and its like apply: to a provider on the internet, not to one's own network.
+        mode: `pointwise` grades each rewrite alone, `listwise` several rewrites of a prompt in one call, `pairwise`
+            compares with the baseline's in both orders.
+        prompt: version of the prompt files, `judge/prompts/<mode>-<prompt>.txt`.
+        baseline_votes: the baseline's rewrite is graded that many times, once per prompt ever; the median counts.
+    """
+
+    model: str
+    version: str = ""
+    base_url: str
+    timeout: float = Field(60.0, gt=0)
+    backoff: tuple[float, float] = (2.0, 10.0)
+    max_concurrency: int = Field(5, ge=1)
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_output_tokens: int = Field(500, ge=1)
+    temperature: float | None = Field(0.1, ge=0, le=2)
+    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    response_format: Literal["json_object", "json_schema"] = "json_object"
+    proxy_from_env: bool = False
+    mode: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
+    prompt: str = "v1"
+    baseline_votes: int = Field(3, ge=1)
+    listwise: ListwiseSettings = ListwiseSettings()
+    price: PriceSettings
+
+
+class BudgetLimits(StrictSettings):
+    """What may be spent at most; `None` is no limit. Money in yuan."""
+
+    cny: float | None = Field(None, ge=0)
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+
+
+class LedgerSettings(StrictSettings):
+    """Where every call to a service is recorded, and what the paid ones may cost.
+
+    `path` is a SQLite file, shared by all runs that name the same one; `run_id` is whose budget a call counts against.
+    `shared`: with `process` one worker process does all scoring, with `ray` any number of workers on any node go
+    through one named actor. Calls to the judge count against the budgets; retrieval and the baseline are one's own.
+    """
+
+    path: Path
+    run_id: str
+    cny_per_usd: float = Field(7.1, gt=0)
+    run: BudgetLimits = BudgetLimits()
+    day: BudgetLimits = BudgetLimits()
+    shared: Literal["process", "ray"] = "process"
+
+
+class HealthSettings(StrictSettings):
+    """When the trainer's own figures call for a warning (spec 1, "Monitored every step"), and whether it stops the run.
+
+    Falls, rises and drifts compare the last `window` steps with the `window` before (`reward.rollouts.health`).
+    """
+
+    window: int = Field(20, ge=2)
+    reward_fall: float = Field(0.05, gt=0)
+    clip_fraction: float = Field(0.5, gt=0, le=1)
+    value_loss_rise: float = Field(2.0, gt=1)
+    kl: float = Field(0.5, gt=0)
+    entropy_floor: float = Field(0.05, ge=0)
+    length_drift: float = Field(1.5, gt=1)
+    copy_rate: float = Field(0.5, gt=0, le=1)
+    stop: bool = False
+
+
+class CanarySettings(StrictSettings):
+    """Human-labelled pairs that the judge grades again every `every_steps` steps: is it still the judge it was?
+
+    `drift` is the fall of agreement (Cohen's kappa) from the first check that raises the alarm.
+    """
+
+    file: Path
+    every_steps: int = Field(50, ge=1)
+    drift: float = Field(0.2, gt=0)
+
+
+class RewriterSettings(StrictSettings):
+    """The `rewriter` node of a recipe: the tenant, its reward, the judge and what is recorded and watched."""
+
+    tenant: TenantSettings
+    reward: RewardSettings = RewardSettings()
+    judge: JudgeSettings | None = None
+    ledger: LedgerSettings
+    health: HealthSettings = HealthSettings()
+    canary: CanarySettings | None = None
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> RewriterSettings:
+        if self.judge is not None and self.reward.formula == "v1" and self.judge.mode == "pairwise":
+            raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or listwise)")
+        if self.reward.weight_retrieval + (self.reward.weight_judge if self.judge else 0) == 0:
+            raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
+        if self.canary is not None and self.judge is None:
+            raise ValueError("canary: there is no judge to check")
+        return self
+
+
+def parse_settings(values: dict[str, Any], source: str) -> RewriterSettings:
+    """Validate the `rewriter` node of a composed recipe.
+
+    Raises:
+        BadInput: a key is unknown, missing or out of range (names `source` and the key).
+    """
+    return _validated(RewriterSettings, values, source)
+
+
+def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
+    """Validate the tenant node of a composed recipe that has no reward (distillation).
+
+    Raises:
+        BadInput: a key is unknown, missing or out of range (names `source` and the key).
+    """
+    return _validated(TenantSettings, values, source)
+
+
+def load_tenant(name_or_path: str) -> TenantSettings:
+    """The tenant of that name (`recipes/config/tenant/<name>.yaml`) or of that YAML file.
+
+    Raises:
+        BadInput: no such tenant, not YAML, or a key is unknown, missing or out of range.
+    """
+    known = sorted(path.stem for path in TENANT_CONFIGS.glob("*.yaml"))
+    return _load(TenantSettings, name_or_path, TENANT_CONFIGS, "tenant", f"known tenants: {', '.join(known)}")
+
+
+def load_judge(name_or_path: str) -> JudgeSettings:
+    """The judge profile of that name (`recipes/config/judge/<name>.yaml`) or of that YAML file.
+
+    Raises:
+        BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
+    """
+    known = sorted(path.stem for path in JUDGE_CONFIGS.glob("*.yaml") if path.stem != "none")
+    return _load(JudgeSettings, name_or_path, JUDGE_CONFIGS, "judge", f"known profiles: {', '.join(known)}")
+
+
+def _load(model: type[_S], name_or_path: str, folder: Path, what: str, known: str) -> _S:
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise BadInput(f"{what} {name_or_path!r}: no file {path} ({known})")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    return _validated(model, values, str(path))
+
+
+def _validated(model: type[_S], values: Any, source: str) -> _S:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {first_problem(error)}") from None

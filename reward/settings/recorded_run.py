@@ -1,0 +1,104 @@
+"""The settings that a run was made with, read back from its folder for `reward.replay` and `reward.audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from reward.records.sample import BadInput, Sample, first_problem
+from reward.settings.recipe import RewardSettings, TenantSettings, load_tenant
+
+COMPOSED = Path("hydra/.hydra/config.yaml")  # what Hydra composed for the run, beside the trainer's own log
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """`source` says where they come from, for the reader. Without a recorded tenant each sample names its own."""
+
+    source: str
+    reward: RewardSettings
+    tenant: TenantSettings | None
+    has_judge: bool
+
+    def protected_terms(self, sample: Sample) -> Sequence[str]:
+        """The lexicon of the sample's tenant.
+
+        Raises:
+            BadInput: the run's tenant is not recorded and the sample's is unknown here.
+        """
+        return (self.tenant or _known_tenant(sample.metadata.tenant_id)).protected_terms
+
+
+@lru_cache
+def _known_tenant(tenant_id: str) -> TenantSettings:
+    return load_tenant(tenant_id)
+
+
+def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = ()) -> RunSettings:
+    """The run's reward and tenant settings: of `file` when given, else as recorded in the run, else the defaults.
+
+    Args:
+        file: a YAML file with the nodes `reward` and, optionally, `tenant`, or a recipe with them under `rewriter`.
+        overrides: `key=value` of the reward settings, nested keys dotted, values in YAML.
+
+    Raises:
+        BadInput: a file cannot be read, or a key is unknown, missing or out of range (names file and key).
+    """
+    path = file or run / COMPOSED
+    if file is None and not path.is_file():
+        node, source = OmegaConf.create({}), "the defaults (the run has recorded none)"
+    else:
+        node, source = _rewriter_node(path), str(path)
+    try:
+        reward = RewardSettings.model_validate(_overridden(_values(node, "reward", source), overrides))
+        recorded = _values(node, "tenant", source)
+        tenant = TenantSettings.model_validate(recorded) if recorded else None
+    except ValidationError as error:
+        raise BadInput(f"{source}: {first_problem(error)}") from None
+    return RunSettings(source, reward, tenant, has_judge=bool(node.get("judge")))
+
+
+def _rewriter_node(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    node = config.get("rewriter", config) if isinstance(config, DictConfig) else None
+    if not isinstance(node, DictConfig):
+        raise BadInput(f"{path}: expected the keys `reward` and `tenant`, or a recipe with them under `rewriter`")
+    return node
+
+
+def _values(node: DictConfig, key: str, source: str) -> dict[str, Any]:
+    """The sub-node, its interpolations resolved; empty when there is none."""
+    try:
+        value = node.get(key)
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{source}: {key}: {str(error).splitlines()[0]}") from None
+    if plain is not None and not isinstance(plain, dict):
+        raise BadInput(f"{source}: {key}: expected keys and values")
+    return {str(name): setting for name, setting in (plain or {}).items()}
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> Any:
+    merged = OmegaConf.create(values)
+    for override in overrides:
+        key, found, value = override.partition("=")
+        if not found:
+            raise BadInput(f"--set {override}: expected key=value")
+        try:
+            OmegaConf.update(merged, key.strip(), yaml.safe_load(value), force_add=True)
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError):
+            raise BadInput(f"--set {override}: not a key and a YAML value") from None
+    return OmegaConf.to_container(merged)

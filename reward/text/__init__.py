@@ -1,0 +1,1 @@
+"""Text compared by meaning: one folding, numbers as values, negations."""

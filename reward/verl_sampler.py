@@ -1,0 +1,172 @@
+"""The sampler that stands between verl's rollouts and its update: drops what must not train, logs, and stops.
+
+`trainer.v1.sampler.custom_sampler.{path: pkg://reward.verl_sampler, name: RewardReplayBuffer}`. verl itself neither
+logs nor filters what a reward function returns beside its score; this is the one place where it lets us.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from omegaconf import OmegaConf
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from reward.engine import CANARY_FILE
+from reward.records.outcome import AbstainReason
+from reward.records.sample import read_last_line
+from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
+from reward.rollouts.health import HealthMonitor
+from reward.settings.recipe import HealthSettings, RewardSettings
+
+STOP_FILE = "stopped.json"
+METRICS_FILE = "reward_metrics.jsonl"
+HEALTH_FILE = "health.jsonl"
+
+
+class StopReason(StrEnum):
+    """Why a run stopped itself; `recipes/run.sh` gives each an exit code of its own."""
+
+    SERVICES_UNAVAILABLE = "services_unavailable"
+    BUDGET_SPENT = "budget_spent"
+    UNHEALTHY = "unhealthy"
+
+
+class RunStopped(RuntimeError):
+    """The run stopped itself; the checkpoint is written and the run can be resumed."""
+
+
+class RewardReplayBuffer(ReplayBuffer):
+    """verl's replay buffer plus abstention, metrics, the breaker and the health rules.
+
+    `sampler_kwargs` (from the recipe): `poll_interval` in seconds, `group_size`, `reward` and `health` (those nodes of
+    the recipe's `rewriter`) and `output_dir`, where `reward_metrics.jsonl` grows by a line a step and `health.jsonl` by
+    a line a warning.
+    """
+
+    def __init__(self, sampler_kwargs: Any, **kwargs: Any):
+        super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=sampler_kwargs.poll_interval, **kwargs)
+        self._settings = RewardSettings.model_validate(OmegaConf.to_container(sampler_kwargs.reward, resolve=True))
+        self._group_size = int(sampler_kwargs.group_size)
+        self._output_dir = Path(sampler_kwargs.output_dir)
+        self._breaker = AbstentionBreaker(self._settings.breaker)
+        health = HealthSettings.model_validate(OmegaConf.to_container(sampler_kwargs.health, resolve=True))
+        self._health = HealthMonitor(health)
+        self._stops_when_unhealthy = health.stop
+        self._sick: list[str] = []
+        self._watching = False
+        self._ended: float | None = None
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """A batch without abstained rollouts and half-empty groups, and the step's metrics.
+
+        Raises:
+            RunStopped: the breaker tripped, the budget is spent, a health rule says stop, or nothing is left to train.
+        """
+        self._watch_trainer()
+        started = time.monotonic()
+        batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        if partition_id != "train":
+            return batch, metrics
+        rollouts = _reward_fields(batch)
+        abstained = [bool(rollout["abstained"]) for rollout in rollouts]
+        kept = trainable([key.split("_")[0] for key in batch.keys], abstained, self._group_size)
+        figures = step_metrics(
+            rollouts, kept, policy_label=self._settings.policy_label, baseline_label=self._settings.baseline_label
+        )
+        ended = time.monotonic()
+        if self._ended is not None:
+            # From batch to batch: an update and a generation, whichever step they are counted to.
+            figures["reward_wait_share"] = figures["reward_wait_seconds"] / (ended - self._ended)
+        self._ended = ended
+        figures |= self._canary_figures()
+        self._append_metrics(global_steps, figures, ended - started)
+        self._breaker.record(abstained)
+        if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
+            self._stop(StopReason.BUDGET_SPENT, global_steps, _budget_message(rollouts))
+        if self._breaker.tripped or not any(kept):
+            self._stop(StopReason.SERVICES_UNAVAILABLE, global_steps, self._outage_message(rollouts))
+        if self._sick:
+            self._stop(StopReason.UNHEALTHY, global_steps, "; ".join(self._sick))
+        if not all(kept):
+            batch = _without_dropped(batch, kept)
+        return batch, {**metrics, **figures}
+
+    def _watch_trainer(self) -> None:
+        """Let the health rules see what the trainer logs: verl computes it after the sampler's turn and keeps none."""
+        if self._watching:
+            return
+        self._watching = True
+        logger = self.refill_fn.__self__.logger
+        log = logger.log
+
+        def log_and_check(data: dict[str, Any], step: int, **rest: Any) -> Any:
+            self._check_health(step, data)
+            return log(data=data, step=step, **rest)
+
+        logger.log = log_and_check
+
+    def _check_health(self, step: int, figures: dict[str, Any]) -> None:
+        for warning in self._health.record(figures):
+            print(f"warning: step {step}: {warning}", flush=True)
+            line = {"step": step, "rule": warning.name, "message": str(warning)}
+            with (self._output_dir / HEALTH_FILE).open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if self._stops_when_unhealthy:
+                self._sick.append(str(warning))
+
+    def _canary_figures(self) -> dict[str, float]:
+        last = read_last_line(self._output_dir / CANARY_FILE)
+        return {f"canary/{key}": float(value) for key, value in last.items() if isinstance(value, int | float)}
+
+    def _append_metrics(self, step: int, figures: dict[str, float], seconds: float) -> None:
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        with (self._output_dir / METRICS_FILE).open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"step": step, **figures, "rollout_seconds": round(seconds, 3)}) + "\n")
+
+    def _outage_message(self, rollouts: list[dict[str, Any]]) -> str:
+        reasons = sorted({f"{r['reason']}: {r['detail']}" for r in rollouts if r["abstained"]})
+        return (
+            f"{self._breaker.share:.0%} of the last rollouts could not be scored ({'; '.join(reasons[:2])}); "
+            f"restore the service and start the same command again to resume"
+        )
+
+    def _stop(self, reason: StopReason, step: int, message: str) -> None:
+        # The refill callback is the trainer's own method: through it the weights of the last finished step are saved.
+        trainer = self.refill_fn.__self__
+        finished = step - 1
+        saved = self._output_dir / f"global_step_{finished}"
+        if finished > 0 and not saved.exists():
+            trainer.on_sample_end()
+            trainer.global_steps = finished
+            trainer._save_checkpoint()
+        stop = {"reason": reason, "step": step, "message": f"step {step}: {message}"}
+        (self._output_dir / STOP_FILE).write_text(json.dumps(stop, ensure_ascii=False), encoding="utf-8")
+        raise RunStopped(stop["message"])
+
+
+def _budget_message(rollouts: list[dict[str, Any]]) -> str:
+    detail = next(r["detail"] for r in rollouts if r["reason"] == AbstainReason.BUDGET)
+    return f"{detail}; raise rewriter.ledger's budget and start the same command again to resume"
+
+
+def _reward_fields(batch: KVBatchMeta) -> list[dict[str, Any]]:
+    """What `compute_score` returned for each rollout of the batch, in the batch's order."""
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    return [getattr(fields, "data", fields)["reward_extra_info"] for fields in data["extra_fields"]]
+
+
+def _without_dropped(batch: KVBatchMeta, kept: list[bool]) -> KVBatchMeta:
+    dropped = [key for key, keep in zip(batch.keys, kept, strict=True) if not keep]
+    tq.kv_clear(partition_id=batch.partition_id, keys=dropped)
+    rows = [row for row, keep in enumerate(kept) if keep]
+    return KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=[batch.keys[row] for row in rows],
+        tags=[batch.tags[row] for row in rows],
+    )
