@@ -6,8 +6,9 @@ A workbook of spec 1's nine columns and a production log are generated into a te
 1.3 GB): Chinese questions, recorded hits, repeated and nearly repeated questions, 1 % broken rows, 2 % with personal
 data (`benchmarks.data_prep_inputs`). Then, each in a process of its own:
 
-- reading, from file to canonical rows: `data_prep.read_workbook` beside pandas with openpyxl and a loop over its rows,
-  `data_prep.read_logs` beside a loop of `json.loads` (`benchmarks.data_prep_readers`). All must find the same rows;
+- reading, from file to canonical rows: `data_prep.readers.workbook` beside pandas with openpyxl and a loop over its
+  rows, `data_prep.readers.log_file` beside a loop of `json.loads` (`benchmarks.data_prep_readers`). All must find the
+  same rows;
 - the whole build, `python -m data_prep.build_sft` on both files at once, by the seconds of its stages.
 
 Memory is resident, of a process and its children together, looked at every 20 ms. Seconds of reading leave out the

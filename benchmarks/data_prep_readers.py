@@ -22,9 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import LOG_PATHS, SCORES, TEXTS
-from data_prep.read_logs import read_logs
-from data_prep.read_workbook import read_workbook
+from data_prep.readers.log_file import read_logs
+from data_prep.readers.workbook import read_workbook
+from data_prep.rows.columns import LOG_PATHS, SCORES, TEXTS
 from reward.settings.data import SourceSettings
 
 _REQUIRED = ("original_query", "rewritten_query", "success")

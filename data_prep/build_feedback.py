@@ -20,7 +20,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.artefacts import (
+from data_prep.build_rl import write_split
+from data_prep.clicks.evidence import KINDS, Confidence, Evidence
+from data_prep.clicks.intake import Feedback, read_corpus
+from data_prep.clicks.samples import prompt_samples, reranker_records
+from data_prep.dataset.artefacts import (
     code_sha256,
     file_sha256,
     is_current,
@@ -28,13 +32,9 @@ from data_prep.artefacts import (
     write_manifest,
     writing_lines,
 )
-from data_prep.build_rl import write_split
-from data_prep.clean import competition_steps, intake_steps
-from data_prep.click_evidence import KINDS, Confidence, Evidence
-from data_prep.click_intake import Feedback, read_corpus
-from data_prep.click_samples import prompt_samples, reranker_records
-from data_prep.sources import find_files, write_quarantine
-from data_prep.split import Split
+from data_prep.dataset.filters import competition_steps, intake_steps
+from data_prep.questions.split import Split
+from data_prep.readers.sources import find_files, write_quarantine
 from reward.records.sample import BadInput, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 

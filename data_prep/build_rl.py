@@ -18,9 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.artefacts import MESSAGES, file_sha256, is_current, write_manifest, writing_lines, writing_parquet
-from data_prep.clean import competition_steps
-from data_prep.dataset import (
+from data_prep.dataset.artefacts import (
+    MESSAGES,
+    file_sha256,
+    is_current,
+    write_manifest,
+    writing_lines,
+    writing_parquet,
+)
+from data_prep.dataset.dataset import (
     Dataset,
     Purpose,
     add_arguments,
@@ -32,9 +38,10 @@ from data_prep.dataset import (
     selected,
     write_reports,
 )
-from data_prep.messages import build_messages
-from data_prep.sources import find_files, write_quarantine
-from data_prep.split import RL_SHARES, Split
+from data_prep.dataset.filters import competition_steps
+from data_prep.prompt import build_messages
+from data_prep.questions.split import RL_SHARES, Split
+from data_prep.readers.sources import find_files, write_quarantine
 from reward.records.sample import BadInput, Candidates, RetrievalResults, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.artefacts import (
+from data_prep.dataset.artefacts import (
     MESSAGES,
     is_current,
     point_latest,
@@ -26,9 +26,8 @@ from data_prep.artefacts import (
     writing_lines,
     writing_parquet,
 )
-from data_prep.augment import augment
-from data_prep.clean import imitation_steps
-from data_prep.dataset import (
+from data_prep.dataset.augment import augment
+from data_prep.dataset.dataset import (
     Dataset,
     Purpose,
     add_arguments,
@@ -39,10 +38,11 @@ from data_prep.dataset import (
     selected,
     write_reports,
 )
-from data_prep.leakage import drop_leaking
-from data_prep.messages import build_sft_messages
-from data_prep.sources import find_files, write_quarantine
-from data_prep.split import SFT_SHARES, Split, bare
+from data_prep.dataset.filters import imitation_steps
+from data_prep.prompt import build_sft_messages
+from data_prep.questions.leakage import drop_leaking
+from data_prep.questions.split import SFT_SHARES, Split, bare
+from data_prep.readers.sources import find_files, write_quarantine
 from reward.records.sample import BadInput, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 

@@ -16,13 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from data_prep.artefacts import file_sha256, is_current, settings_sha256, write_manifest
-from data_prep.asking import AskingBar, Stopped, ask_each, probe, with_options
-from data_prep.bvt_progress import RecordedAnswer, appending, question_key, read_progress, record_answer
-from data_prep.bvt_queries import Queries, read_queries
-from data_prep.bvt_row import NO_HIT, BvtRow
-from data_prep.bvt_workbook import MOST_ROWS, write_workbook
-from data_prep.sources import write_quarantine
+from data_prep.baseline.asking import AskingBar, Stopped, ask_each, probe, with_options
+from data_prep.bvt.progress import RecordedAnswer, appending, question_key, read_progress, record_answer
+from data_prep.bvt.queries import Queries, read_queries
+from data_prep.bvt.row import NO_HIT, BvtRow
+from data_prep.bvt.workbook import MOST_ROWS, write_workbook
+from data_prep.dataset.artefacts import file_sha256, is_current, settings_sha256, write_manifest
+from data_prep.readers.sources import write_quarantine
 from reward.records.call import ServiceFailure
 from reward.records.sample import BadInput
 from reward.services.rag_client import RagClient

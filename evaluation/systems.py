@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.messages import build_messages
+from data_prep.prompt import build_messages
 from reward.records.call import ServiceFailure
 from reward.records.sample import BadInput, Sample, read_jsonl, write_atomically
 from reward.services.baseline_client import BaselineClient

@@ -25,7 +25,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from data_prep import messages
+from data_prep import prompt as messages
 from examples.induction_heads import lay_induction_heads
 from reward.records.sample import BadInput, read_jsonl
 from reward.settings.recipe import load_tenant

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from data_prep import build_rl, build_sft
-from data_prep.augment import augment
-from data_prep.bvt_row import BvtRow
-from data_prep.bvt_workbook import write_workbook
-from data_prep.messages import INSTRUCTION, build_messages
-from data_prep.normalise import normalise_line, normalise_lines
-from data_prep.split import bare
+from data_prep.bvt.row import BvtRow
+from data_prep.bvt.workbook import write_workbook
+from data_prep.dataset.augment import augment
+from data_prep.prompt import INSTRUCTION, build_messages
+from data_prep.questions.split import bare
+from data_prep.text.normalise import normalise_line, normalise_lines
 from reward.records.sample import Candidates, Context, Metadata, Sample, read_samples
 from reward.settings.recipe import load_tenant
 

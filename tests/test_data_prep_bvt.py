@@ -27,11 +27,11 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from data_prep import run_bvt
-from data_prep.asking import ask_each
-from data_prep.bvt_progress import appending, read_progress, record_answer
-from data_prep.bvt_row import COLUMNS, NO_HIT, BvtRow
-from data_prep.bvt_workbook import CELL_LIMIT, hits_cell, write_workbook
-from data_prep.sources import Sources
+from data_prep.baseline.asking import ask_each
+from data_prep.bvt.progress import appending, read_progress, record_answer
+from data_prep.bvt.row import COLUMNS, NO_HIT, BvtRow
+from data_prep.bvt.workbook import CELL_LIMIT, hits_cell, write_workbook
+from data_prep.readers.sources import Sources
 from reward.records.sample import BadInput, Hit
 from reward.services.rag_client import RagAnswer
 from reward.settings.data import SourceSettings

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.cells import parse_columns
-from data_prep.columns import ROWS
-from data_prep.timestamps import read_timestamp
+from data_prep.rows.cells import parse_columns
+from data_prep.rows.columns import ROWS
+from data_prep.rows.timestamps import read_timestamp
 from reward.records.sample import Hit
 
 

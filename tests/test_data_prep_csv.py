@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.columns import ROWS
-from data_prep.read_csv import read_csv
+from data_prep.readers.csv_file import read_csv
+from data_prep.rows.columns import ROWS
 from reward.records.sample import BadInput
 from reward.settings.data import SourceSettings
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stdnum import luhn
 from stdnum.cn import ric
 
-from data_prep.deidentify import deidentify_column, deidentify_text
+from data_prep.text.deidentify import deidentify_column, deidentify_text
 from reward.settings.data import DeidentifySettings, PersonalKind
 
 _ALL = DeidentifySettings()

@@ -16,7 +16,7 @@ import pytest
 import xlsxwriter
 
 from data_prep import build_feedback
-from data_prep.messages import build_messages
+from data_prep.prompt import build_messages
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import load_tenant
 

@@ -23,8 +23,8 @@ from fastapi import FastAPI, Response
 from loopback_judge import LoopbackJudge
 
 from data_prep import build_rl, fill_baseline
-from data_prep.bvt_row import NO_HIT
-from data_prep.columns import COLUMNS
+from data_prep.bvt.row import NO_HIT
+from data_prep.rows.columns import COLUMNS
 from reward.engine import RewardEngine
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import RewriterSettings, load_judge, load_tenant

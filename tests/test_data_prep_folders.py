@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 
-from data_prep.sources import KINDS, Sources, find_files
+from data_prep.readers.sources import KINDS, Sources, find_files
 from reward.records.sample import BadInput
 from reward.settings.data import SourceSettings
 

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data_prep.columns import ALIASES, COLUMNS, LOG_PATHS, ROWS, SCORES, TEXTS
-from data_prep.log_lines import LONGEST_LINE
-from data_prep.log_paths import parse_path
-from data_prep.read_logs import read_logs
+from data_prep.readers.log_file import read_logs
+from data_prep.readers.log_lines import LONGEST_LINE
+from data_prep.readers.log_paths import parse_path
+from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, ROWS, SCORES, TEXTS
 from reward.records.sample import BadInput, Hit
 from reward.settings.data import SourceSettings
 

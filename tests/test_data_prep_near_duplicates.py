@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.near_duplicates import near_duplicate_groups
-from data_prep.particulars import particulars
-from data_prep.split import bare
+from data_prep.questions.facts import particulars
+from data_prep.questions.near_duplicates import near_duplicate_groups
+from data_prep.questions.split import bare
 
 HANZI = [chr(code) for code in range(0x6D00, 0x6D00 + 2000)]  # no numerals, no negations
 # Few characters, so that chance makes queries that are nearly alike; negations, numbers and units among them.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.normalise import SETTLED, normalise_column, normalise_line, normalise_lines
+from data_prep.text.normalise import SETTLED, normalise_column, normalise_line, normalise_lines
 
 # What normalising is about, next to each other far more often than by chance.
 _TRICKY = st.sampled_from(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.leakage import check_leakage, drop_leaking
-from data_prep.near_duplicates import near_duplicate_groups
-from data_prep.particulars import particulars
-from data_prep.split import RL_SHARES, SFT_SHARES, Shares, Split, assign_split, assign_splits, bare, leaks
+from data_prep.questions.facts import particulars
+from data_prep.questions.leakage import check_leakage, drop_leaking
+from data_prep.questions.near_duplicates import near_duplicate_groups
+from data_prep.questions.split import RL_SHARES, SFT_SHARES, Shares, Split, assign_split, assign_splits, bare, leaks
 
 THRESHOLD = 0.7
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

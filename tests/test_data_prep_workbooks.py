@@ -17,9 +17,9 @@ import openpyxl
 import pytest
 import xlsxwriter
 
-from data_prep.columns import ROWS
-from data_prep.read_workbook import read_workbook
-from data_prep.recall_cells import EXCEL_CELL_LIMIT
+from data_prep.readers.workbook import read_workbook
+from data_prep.rows.columns import ROWS
+from data_prep.rows.recall_cells import EXCEL_CELL_LIMIT
 from reward.records.sample import BadInput
 from reward.settings.data import SourceSettings
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from loopback_llm import Fault, loopback_llm
 
-from data_prep.click_evidence import Confidence, Evidence
-from data_prep.click_intake import SPOOL
-from data_prep.selection import Step
+from data_prep.clicks.evidence import Confidence, Evidence
+from data_prep.clicks.intake import SPOOL
+from data_prep.dataset.selection import Step
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Click, Clicks
 from rag.documents.records import Document, Passage

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
-from data_prep.messages import build_messages, build_sft_messages
+from data_prep.prompt import build_messages, build_sft_messages
 from examples.make_tiny_model import CHAT_TEMPLATE, make_tokenizer
 from recipes.preflight import compose_recipe
 from reward.records.sample import Context, Metadata, Sample

@@ -19,7 +19,7 @@ class SourceSettings(StrictSettings):
     """How this tenant's exports name things, beyond what is understood anyway.
 
     Args:
-        headings: heading in a workbook or CSV file → column name (`data_prep.columns`).
+        headings: heading in a workbook or CSV file → column name (`data_prep.rows.columns`).
         log_paths: column name → JSON paths in a log line (`payload.query`; a leading `$.` is fine), of which the first
             that holds something counts; they come before the built-in ones.
         log_days: of production logs, this many days before the newest line (or `--until`) are taken.

@@ -1,0 +1,1 @@
+"""What rows lack of the deployed rewriter, asked for."""

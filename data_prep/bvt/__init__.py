@@ -1,0 +1,1 @@
+"""The batch test of a RAG service and its workbook."""

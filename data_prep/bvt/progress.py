@@ -1,0 +1,75 @@
+"""The answers of a running BVT batch test, kept as they come (`<out>.progress.jsonl`), so that none is asked for twice.
+
+Only answers are kept, never failures: those are asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_prep.bvt.row import BvtRow
+from reward.records.call import content_key
+from reward.records.sample import Hit
+from reward.services.rag_client import RagAnswer
+from reward.settings.recipe import TenantSettings
+
+
+class RecordedAnswer(BaseModel):
+    """One line of the file: what the service answered to the question `key`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    hits: tuple[Hit, ...]
+    rewritten_query: str
+    user_profile: str
+    history_summary: str
+
+
+def question_key(row: BvtRow, tenant: TenantSettings) -> str:
+    """Names a question to a service: rows that agree in it need one call."""
+    rag = tenant.rag
+    service = [rag.url, rag.kb_name, rag.kb_version, tenant.tenant_id]
+    return content_key("bvt", service, row.original_query, row.context.model_dump())
+
+
+def read_progress(path: Path) -> dict[str, RecordedAnswer]:
+    """Recorded answers by key. A line cut off by a kill is passed over: its question is asked again."""
+    answers = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                answer = RecordedAnswer.model_validate_json(line)
+            except ValidationError:
+                continue
+            answers[answer.key] = answer
+    return answers
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """`path`, open at its end and at the start of a line, whatever a kill left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as record:
+        if record.tell():
+            record.write("\n")
+        yield record
+
+
+def record_answer(record: TextIO, key: str, answer: RagAnswer) -> RecordedAnswer:
+    """Append `answer`; it survives a kill once this returns."""
+    recorded = RecordedAnswer(
+        key=key,
+        hits=answer.hits,
+        rewritten_query=answer.rewritten_query,
+        user_profile=answer.user_profile,
+        history_summary=answer.history_summary,
+    )
+    record.write(recorded.model_dump_json() + "\n")
+    record.flush()
+    return recorded

@@ -1,0 +1,58 @@
+"""The questions of a BVT batch test, out of whatever files they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from data_prep.bvt.row import BvtRow
+from data_prep.readers.sources import Sources, Unreadable
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
+
+_ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")
+_REFUSED = ("file", "sheet", "row", "refused")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What stands in some files. `quarantined`: file, sheet, row and reason of each row that cannot be asked."""
+
+    files: list[Path]
+    rows: list[BvtRow]
+    quarantined: list[dict[str, Any]]
+    unreadable: list[Unreadable]
+
+    @property
+    def accounts(self) -> dict[str, int]:
+        asked, left_out = len(self.rows), len(self.quarantined)
+        return {"rows_in": asked + left_out, "asked": asked, "quarantined": left_out}
+
+
+def read_queries(paths: Sequence[Path], settings: SourceSettings) -> Queries:
+    """The questions of all files; what a file records of earlier answers is left behind.
+
+    Raises:
+        BadInput: no file could be read, or no row can be asked.
+    """
+    sources = Sources(paths, settings, ("original_query",))
+    rows: list[BvtRow] = []
+    quarantined: list[dict[str, Any]] = []
+    for batch in sources.batches():
+        usable = pc.equal(batch.column("refused"), "")
+        rows += [_question(values) for values in batch.filter(usable).select(_ASKED).to_pylist()]
+        for refused in batch.filter(pc.invert(usable)).select(_REFUSED).to_pylist():
+            reason = refused.pop("refused")
+            quarantined.append(refused | {"reason": reason})
+    if not rows:
+        first = "row {row} of {file}: {reason}".format_map(quarantined[0]) if quarantined else "there is no row"
+        raise BadInput(f"{', '.join(map(str, paths))}: no query can be asked; {first}")
+    return Queries(sources.files, rows, quarantined, sources.unreadable)
+
+
+def _question(values: dict[str, Any]) -> BvtRow:
+    return BvtRow(**values | {"slices": tuple(values["slices"] or ())})

@@ -1,0 +1,1 @@
+"""Click logs into evidence and samples."""

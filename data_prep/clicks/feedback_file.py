@@ -1,0 +1,179 @@
+"""Reads click logs into rows: JSON lines (plain, gzip, zstd), CSV and workbooks.
+
+A click row is typed by the same parser as a row of any export (`cells.parse_columns`): each of its columns as the
+column of the same kind there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep.readers.csv_file import read_csv
+from data_prep.readers.log_lines import LONGEST_LINE, LogLines
+from data_prep.readers.workbook import read_workbook
+from data_prep.rows.cells import Cells, Table, parse_columns
+from data_prep.rows.columns import ALIASES
+from data_prep.rows.headings import Name, fold, known_names
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
+
+# Column of a click row → column of any export whose cells are read alike.
+_READ_AS = {
+    "original_query": "original_query",
+    "passage": "thought_unit",
+    "doc_id": "query_id",
+    "clicked": "success",
+    "position": "recall_count",
+    "request_id": "model",
+    "timestamp": "timestamp",
+    "rewritten_query": "rewritten_query",
+    "user_profile": "user_profile",
+    "history_summary": "history_summary",
+    "history_context": "history_context",
+    "tenant_id": "tenant_id",
+}
+_KINDS = {"clicked": pa.bool_(), "position": pa.int64()}
+
+# Texts are "" and others None where nothing was recorded; `row`, `refused` as in `columns.ROWS`.
+CLICKS = pa.schema(
+    [
+        ("file", pa.string()),
+        ("sheet", pa.string()),
+        ("row", pa.int64()),
+        ("refused", pa.string()),
+        *((name, _KINDS.get(name, pa.string())) for name in _READ_AS),
+    ]
+)
+_ALIASES = ALIASES | {
+    "click": "clicked",
+    "is_clicked": "clicked",
+    "是否点击": "clicked",
+    "点击": "clicked",
+    "content": "passage",
+    "text": "passage",
+    "段落": "passage",
+    "片段": "passage",
+    "知识片段": "passage",
+    "passage_id": "doc_id",
+    "文档编号": "doc_id",
+    "片段编号": "doc_id",
+    "rank": "position",
+    "位置": "position",
+    "排名": "position",
+    "trace_id": "request_id",
+    "请求编号": "request_id",
+}
+REQUIRED = ("original_query", "clicked")
+_NESTED = ("response", "payload", "data")  # where a line may hold fields too; the line's own count first
+
+
+def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+    """The click rows of one file, schema `CLICKS`; a row that cannot be used says why in `refused`.
+
+    Args:
+        headings: the tenant's own (`SourceSettings.headings`); those of columns that a click row lacks are passed over.
+
+    Raises:
+        BadInput: the file cannot be read, holds no row, or no headings name the query and the click (one line).
+    """
+    settings = SourceSettings(headings={h: column for h, column in headings.items() if column in _READ_AS})
+    suffix = path.suffix.lower()
+    if suffix in (".xlsx", ".xlsm", ".xls"):
+        yield from read_workbook(path, settings, REQUIRED, table=_TABLE)
+    elif suffix == ".csv":
+        yield from read_csv(path, settings, REQUIRED, table=_TABLE)
+    else:
+        yield from _read_lines(path, known_names(settings.headings, _TABLE.aliases, _TABLE.columns))
+
+
+def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatch]:
+    """JSON lines: fields by any of their names, at the top or within `_NESTED`."""
+    known: dict[str, str | None] = {}
+
+    def column(key: str) -> str | None:
+        if key not in known:
+            name = names.get(fold(key))
+            known[key] = name.column if name else None
+        return known[key]
+
+    lines, rows = LogLines(path), 0
+    with closing(lines):
+        for batch in lines:
+            numbers: list[int] = []
+            refused: list[str] = []
+            cells: dict[str, list[object]] = {name: [] for name in _READ_AS}
+            texts = batch.column("line").cast(pa.binary()).to_pylist()
+            for number, text in zip(batch.column("row").to_pylist(), texts, strict=True):
+                if not text.strip() and number not in lines.too_long:
+                    continue
+                found, problem = _fields(text, column)
+                if number in lines.too_long:
+                    problem = f"the line is longer than {LONGEST_LINE >> 20} MiB"
+                for name, values in cells.items():
+                    values.append(found.get(name))
+                numbers.append(number)
+                refused.append(problem)
+            rows += len(numbers)
+            if numbers:
+                yield parse_clicks(cells, file=str(path), rows=numbers, refused=refused)
+    if lines.damage:
+        yield parse_clicks({}, file=str(path), rows=[lines.last_row + 1], refused=[lines.damage])
+    elif not rows:
+        raise BadInput(f"{path}: every line is blank")
+
+
+def _fields(text: bytes, column: Callable[[str], str | None]) -> tuple[dict[str, object], str]:
+    """The columns that a line holds something for and "", or why it cannot be read."""
+    try:
+        line = json.loads(text)
+    except UnicodeDecodeError:
+        return {}, "not UTF-8 text"
+    except json.JSONDecodeError as error:
+        return {}, f"not JSON ({error.msg}: column {error.colno})"
+    except (ValueError, RecursionError):
+        return {}, "not JSON (a number too long, or nested too deeply)"
+    if not isinstance(line, dict):
+        return {}, f"expected an object, found {type(line).__name__}"
+    found: dict[str, object] = {}
+    for part in (line, *(line.get(name) for name in _NESTED)):
+        if isinstance(part, dict):
+            for key, value in part.items():
+                name = column(key)
+                if name and value not in (None, ""):
+                    found.setdefault(name, value)
+    return found, ""
+
+
+def parse_clicks(
+    cells: Mapping[str, Cells],
+    *,
+    file: str,
+    rows: Sequence[int] | pa.Array,
+    sheet: str = "",
+    source: str = "production_log",
+    refused: Sequence[str] | None = None,
+) -> pa.RecordBatch:
+    """Typed rows of `CLICKS`, as `cells.parse_columns`; besides a cell that cannot be understood, a query or a click
+    that is not there and a passage without text or id refuse their row."""
+    raw = {kind: cells[name] for name, kind in _READ_AS.items() if name in cells}
+    read = parse_columns(raw, file=file, sheet=sheet, rows=rows, source=source, refused=refused)
+    columns = {name: read.column(_READ_AS.get(name, name)) for name in CLICKS.names}
+    for name, kind in _READ_AS.items():
+        columns["refused"] = pc.replace_substring_regex(columns["refused"], f"^{kind}: ", f"{name}: ")
+    nameless = pc.and_(pc.equal(columns["passage"], ""), pc.equal(columns["doc_id"], ""))
+    for missing, reason in (
+        (columns["clicked"].is_null(), "clicked: empty"),
+        (nameless, "passage: no text, no doc_id"),
+    ):
+        first = pc.and_(missing, pc.equal(columns["refused"], ""))
+        columns["refused"] = pc.if_else(first, reason, columns["refused"])
+    return pa.RecordBatch.from_arrays([columns[name] for name in CLICKS.names], schema=CLICKS)
+
+
+_TABLE = Table({h: column for h, column in _ALIASES.items() if column in _READ_AS}, tuple(_READ_AS), parse_clicks)

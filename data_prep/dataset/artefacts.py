@@ -1,0 +1,117 @@
+"""Files that appear whole or not at all, and the manifest beside them that says what made them.
+
+A manifest holds `request` (what was asked: hashes of input, settings and code, the options) and `outputs` (name →
+SHA-256). A command whose manifest still matches has nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+import data_prep
+import reward.records
+import reward.text
+from reward.records.sample import replacing, write_atomically
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_LIBRARIES = ("sales-rag-rewriter", "duckdb", "jieba", "pyarrow", "python-calamine", "xlsxwriter")
+_ROW_GROUP = 10_000
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def settings_sha256(settings: BaseModel) -> str:
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+
+
+def code_sha256() -> str:
+    """Hash this package, the records it writes and the text rules it uses: an edited filter is another build."""
+    packages = [Path(path) for package in (data_prep, reward.records, reward.text) for path in package.__path__]
+    files = [file for package in packages for file in sorted(package.rglob("*.py"))]
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2)])
+
+
+@contextmanager
+def writing_lines(path: Path) -> Iterator[Callable[[str], None]]:
+    """Yields what appends a line to `path`, which appears once the block ends well."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
+
+        def append(line: str) -> None:
+            out.write(line + "\n")
+
+        yield append
+
+
+@contextmanager
+def writing_parquet(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what appends a row to `path`, which appears once the block ends well; without rows it holds the schema
+    alone."""
+    waiting: list[dict[str, Any]] = []
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema) as out:
+
+        def flush() -> None:
+            out.write_table(pa.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        def append(row: dict[str, Any]) -> None:
+            waiting.append(row)
+            if len(waiting) == _ROW_GROUP:
+                flush()
+
+        yield append
+        flush()
+
+
+def point_latest(pointer: Path, target: Path) -> None:
+    """Make `pointer` a link to its neighbour `target`; a reader sees the earlier target or the new one."""
+    with replacing(pointer) as partial:
+        partial.unlink(missing_ok=True)
+        os.symlink(target.name, partial)
+
+
+def write_manifest(path: Path, request: dict[str, Any], outputs: Sequence[Path], facts: dict[str, Any]) -> None:
+    """`facts` come first (what people look for); `outputs` lie beside the manifest. Write it last."""
+    hashes = {output.name: file_sha256(output) for output in outputs}
+    write_json(path, {**facts, "request": request, "versions": versions(), "outputs": hashes})
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """None when there is none, or none that can be read."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def is_current(path: Path, request: dict[str, Any]) -> bool:
+    """Whether the manifest answers `request` and all its outputs are still what they were."""
+    manifest = read_manifest(path)
+    if manifest is None or manifest.get("request") != request:
+        return False
+    outputs: dict[str, str] = manifest.get("outputs", {})
+    files = {path.parent / name: digest for name, digest in outputs.items()}
+    return all(file.is_file() and file_sha256(file) == digest for file, digest in files.items())

@@ -1,0 +1,249 @@
+"""What both builders share: from the customer's files to selected rows, and the files beside every data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from data_prep.dataset.artefacts import code_sha256, file_sha256, settings_sha256, write_json
+from data_prep.dataset.filters import intake_steps, log_window
+from data_prep.dataset.intake import give_back, take_in
+from data_prep.dataset.selection import Selection, Step
+from data_prep.dataset.stats import describe, funnel_table, write_data_card, write_stats_page
+from data_prep.questions.leakage import Leakage, check_leakage
+from data_prep.questions.split import Split
+from data_prep.readers.sources import Sources
+from data_prep.text.deidentify import deidentify_text
+from reward.records.sample import BadInput, Context, Hit, Metadata
+from reward.settings.data import DeidentifySettings
+from reward.settings.recipe import TenantSettings
+
+NO_ROW = "no row passes the filters of tenant"
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What kind of data set it is, for its header and its card."""
+
+    name: str
+    version: str
+    description: str
+
+    def header(self, tenant: TenantSettings, now: datetime, splits: Mapping[Split, int]) -> dict[str, Any]:
+        """Spec 1's header of a data set."""
+        return {
+            "dataset_name": self.name,
+            "version": self.version,
+            "tenant_id": tenant.tenant_id,
+            "created_at": now.isoformat(timespec="seconds"),
+            "total_samples": sum(splits.values()),
+            "splits": dict(splits),
+        }
+
+
+@dataclass
+class Dataset:
+    """Rows of the customer's files, selected and split, while their spool exists."""
+
+    tenant: TenantSettings
+    sources: Sources
+    selection: Selection
+    masked: Counter[str]
+    names: tuple[Split, ...]
+    leakage: Leakage | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def rows(self, split: Split) -> Iterator[dict[str, Any]]:
+        """Each kept row of `split` as a dict of `columns.ROWS`, with `n`, its number among all kept, from 1."""
+        for batch in self.selection.batches(split):
+            yield from batch.to_pylist()
+
+    def count(self, split: Split) -> int:
+        return len(self.selection.queries(split))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        give_back()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        nargs="+",
+        help="files and folders: BVT exports (.xlsx .xls .csv) and JSON-lines logs (.jsonl .log, also .gz .zst)",
+    )
+    parser.add_argument("--tenant", required=True, help="tenant name, or a tenant YAML file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--since", type=date.fromisoformat, help="first day of production logs to take (YYYY-MM-DD)")
+    parser.add_argument(
+        "--until", type=date.fromisoformat, help="last day (default: the newest there is; --since: 30 days up to it)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    parser.add_argument("--dry-run", action="store_true", help="print the funnel, write nothing")
+
+
+def describe_request(args: argparse.Namespace, files: Sequence[Path], tenant: TenantSettings) -> dict[str, Any]:
+    """What was asked for: equal requests give equal bytes."""
+    return {
+        "input_sha256": {str(file): file_sha256(file) for file in files},
+        "tenant_sha256": settings_sha256(tenant),
+        "code_sha256": code_sha256(),
+        "seed": args.seed,
+        "split": args.split,
+        "since": args.since and args.since.isoformat(),
+        "until": args.until and args.until.isoformat(),
+    }
+
+
+@contextmanager
+def selected(
+    args: argparse.Namespace,
+    tenant: TenantSettings,
+    required: Sequence[str],
+    steps: Sequence[Step],
+    worth: str,
+    shares: tuple[tuple[Split, float], ...],
+) -> Iterator[Dataset]:
+    """Read, clean, select and split the rows of `args.input`; prints the funnel.
+
+    Args:
+        worth: SQL number; of duplicates the worthiest stays.
+        shares: of `data_prep.questions.split`, for `args.split` auto; else that split takes every row.
+
+    Raises:
+        BadInput: no file could be read, no row is left, or a training row is like a held-out one after all.
+    """
+    threshold = tenant.filters.near_duplicate
+    sources = Sources(args.input, tenant.sources, required)
+    seconds: dict[str, float] = {}
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data_prep_")))
+        start = time.monotonic()
+        intake = take_in(sources, tenant.deidentify, scratch / "rows.parquet")
+        seconds["read"] = round(time.monotonic() - start, 3)
+        give_back()
+        selection = Selection(scratch / "rows.parquet", scratch)
+        stack.callback(selection.close)
+        names = tuple(name for name, _ in reversed(shares))
+        dataset = Dataset(tenant, sources, selection, intake.masked, names, seconds=seconds)
+        with dataset.timed("clean"):
+            window = log_window(selection.newest_log_day(), tenant.sources.log_days, args.since, args.until)
+            selection.apply([*intake_steps(tenant, *window), *steps], worth)
+            selection.drop_duplicates()
+        groups = None
+        if threshold is not None:
+            with dataset.timed("near_duplicates"):
+                groups = selection.drop_near_duplicates(threshold)
+        with dataset.timed("split"):
+            if args.split == "auto":
+                selection.split(shares, args.seed, groups)
+                held_out = {str(name): selection.queries(name) for name in names if name != "train"}
+                dataset.leakage = check_leakage(selection.queries("train"), held_out, threshold)
+            else:
+                dataset.names = (args.split,)
+                selection.fix_split(args.split)
+        _report(dataset)
+        if not selection.kept:
+            raise BadInput(f"{_inputs(args.input)}: {NO_ROW} {tenant.tenant_id}")
+        if dataset.leakage and not dataset.leakage.clean:
+            raise BadInput(f"{_inputs(args.input)}: {dataset.leakage}")
+        yield dataset
+
+
+def _inputs(paths: Sequence[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _report(dataset: Dataset) -> None:
+    selection, console = dataset.selection, Console()
+    console.print(funnel_table(selection.rows_in, selection.funnel))
+    for note in dataset.sources.notes:
+        print(f"note: {note}")
+    for unreadable in dataset.sources.unreadable:
+        print(f"unreadable: {unreadable.file}: {unreadable.reason}")
+    if dataset.masked:
+        print("masked: " + ", ".join(f"{kind} {count}" for kind, count in sorted(dataset.masked.items())))
+    refused = selection.ask(
+        "SELECT count(*), min_by(file, id), min_by(row, id), min_by(reason, id) "
+        "FROM dropped JOIN rows USING (id) WHERE step = 'readable'"
+    )[0]
+    if refused[0]:
+        print(f"not readable: {refused[0]} rows; the first is row {refused[2]} of {refused[1]}: {refused[3]}")
+
+
+def write_reports(
+    out: Path, names: Mapping[str, str], dataset: Dataset, purpose: Purpose, augmented: int, request: dict[str, Any]
+) -> list[Path]:
+    """Statistics as JSON and as a page, and the data card; warns of an empty split.
+
+    Args:
+        names: of the files `json`, `html`, `card` and `quarantine`.
+    """
+    stats = describe(dataset.selection, dataset.names, augmented, dataset.masked, dataset.leakage, request["seed"])
+    empty = [name for name in dataset.names if not stats["splits"][name]["samples"]]
+    if empty:
+        print(f"warning: no sample in {', '.join(empty)}: too few rows to split")
+    write_json(out / names["json"], stats)
+    write_stats_page(out / names["html"], f"{purpose.name} · {dataset.tenant.tenant_id}", stats)
+    write_data_card(
+        out / names["card"],
+        purpose=purpose,
+        tenant=dataset.tenant,
+        stats=stats,
+        request=request,
+        unreadable=dataset.sources.unreadable,
+        leakage=dataset.leakage,
+        quarantine=names["quarantine"],
+    )
+    return [out / names[kind] for kind in ("json", "html", "card")]
+
+
+def left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """file, sheet, row, step and reason of every row that is not in the data set, in order."""
+    for batch in dataset.selection.left_out():
+        yield from batch.to_pylist()
+
+
+def context_of(row: Mapping[str, Any]) -> Context:
+    return Context(
+        user_profile=row["user_profile"],
+        history_summary=row["history_summary"],
+        history_context=row["history_context"],
+        thought_unit=row["thought_unit"],
+    )
+
+
+def metadata_of(row: Mapping[str, Any], tenant: TenantSettings, split: Split) -> Metadata:
+    return Metadata(
+        source=row["source"],
+        timestamp=row["timestamp"],
+        model=row["model"],
+        quality_score=row["quality_score"],
+        tenant_id=tenant.tenant_id,
+        top1_score=row["top1_score"],
+        recall_count=row["recall_count"],
+        split=split,
+        slices=tuple(row["slices"] or ()),
+    )
+
+
+def hits_of(row: Mapping[str, Any], settings: DeidentifySettings) -> tuple[Hit, ...]:
+    """Recorded hits with their passages de-identified."""
+    hits = json.loads(row["recall_results"] or "[]")
+    return tuple(Hit(**hit | {"content": deidentify_text(hit["content"], settings)[0]}) for hit in hits)

@@ -1,0 +1,102 @@
+"""From the customer's files to a spool: every row in, normalised and de-identified, in one Parquet file on disk.
+
+What follows reads the spool column by column; so neither long dialogues nor recorded hits ever lie in memory together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from data_prep.readers.sources import Sources
+from data_prep.rows.columns import ROWS
+from data_prep.text.deidentify import deidentify_column
+from data_prep.text.normalise import normalise_column
+from reward.settings.data import DeidentifySettings
+
+# The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
+FREE_TEXTS = {  # → whether line breaks stay
+    "original_query": False,
+    "user_profile": False,
+    "history_summary": False,
+    "history_context": True,
+    "thought_unit": True,
+    "rewritten_query": False,
+}
+_BATCH = 20_000
+_LIBC = ctypes.CDLL("libc.so.6") if platform.libc_ver()[0] == "glibc" else None
+SPOOL = ROWS.append(pa.field("id", pa.int64()))
+
+
+@dataclass(frozen=True)
+class Intake:
+    """`masked`: personal data masked, by kind."""
+
+    rows_in: int
+    masked: Counter[str]
+
+
+def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Intake:
+    """Write every row of `sources` to `spool`, `id` counting from 0.
+
+    Raises:
+        BadInput: no file could be read.
+    """
+    raw = spool.with_name("raw.parquet")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        # All is read before anything is cleaned: workbooks and the dictionaries that know names are large, each alone.
+        with pq.ParquetWriter(raw, ROWS, compression="zstd") as out:
+            task = bar.add_task("reading", total=None)
+            for batch in sources.batches():
+                out.write_batch(batch)
+                bar.advance(task, batch.num_rows)
+                del batch
+                give_back()
+        task = bar.add_task("cleaning", total=None)
+        rows, masked = 0, Counter[str]()
+        with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
+            for batch in read.iter_batches(_BATCH):
+                cleaned, found = clean_batch(batch, FREE_TEXTS, settings)
+                masked += found
+                out.write_batch(cleaned.append_column("id", pa.array(range(rows, rows + batch.num_rows), pa.int64())))
+                rows += batch.num_rows
+                bar.update(task, completed=rows)
+    raw.unlink()
+    return Intake(rows, masked)
+
+
+def give_back() -> None:
+    """Return to the machine what has been freed: Arrow and glibc keep it for themselves, and the next stage may use
+    another allocator."""
+    pa.default_memory_pool().release_unused()
+    if _LIBC is not None:
+        _LIBC.malloc_trim(0)
+
+
+def clean_batch(
+    batch: pa.RecordBatch, free_texts: Mapping[str, bool], settings: DeidentifySettings
+) -> tuple[pa.RecordBatch, Counter[str]]:
+    """`batch` with its free texts normalised and de-identified, and what was masked, by kind.
+
+    Args:
+        free_texts: column → whether its line breaks stay.
+    """
+    masked = Counter[str]()
+    for name, keep_lines in free_texts.items():
+        place = batch.schema.get_field_index(name)
+        texts = normalise_column(batch.column(place), keep_lines=keep_lines)
+        texts, found = deidentify_column(texts, settings)
+        masked += found
+        batch = batch.set_column(place, batch.schema.field(place), texts)
+    return batch, masked

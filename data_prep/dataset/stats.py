@@ -1,0 +1,133 @@
+"""What a build kept and what it looks like: the retention funnel, the figures of each split, the data card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from rich.table import Table
+
+from data_prep.dataset.selection import Selection, Stage
+from data_prep.questions.leakage import Leakage
+from data_prep.questions.split import Split
+from reward.records.sample import write_atomically
+
+_BINS = 10  # of the score distribution
+_EXAMPLES = 8
+_FIGURES = {
+    "samples": "count(*)",
+    "mean_query_length": "round(avg(length(original_query)), 2)",
+    "mean_rewrite_length": "round(avg(length(rewritten_query)) FILTER (rewritten_query <> ''), 2)",
+    "without_rewrite": "count(*) FILTER (rewritten_query = '')",
+    "mean_top1_score": "round(avg(top1_score), 4)",
+    "share_with_profile": "round(avg((user_profile <> '')::INT), 4)",
+    "share_with_history": "round(avg((history_summary <> '' OR history_context <> '')::INT), 4)",
+}
+
+
+def describe(
+    selection: Selection,
+    names: Sequence[Split],
+    augmented: int,
+    masked: Mapping[str, int],
+    leakage: Leakage | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures of the kept rows. Lengths are characters, shares lie in [0, 1]; augmented copies of training samples are
+    counted apart and in no other figure. `histogram` counts top1 scores below .1, .2, … 1 (and outside)."""
+    return {
+        "rows_in": selection.rows_in,
+        "rows_kept": selection.kept,
+        "rows_quarantined": selection.rows_in - selection.kept,
+        "retention": selection.kept / selection.rows_in if selection.rows_in else 0.0,
+        "funnel": [asdict(stage) for stage in selection.funnel],
+        "left_out": dict(
+            selection.ask("SELECT step, count(*) AS n FROM dropped GROUP BY step ORDER BY n DESC, step")  # type: ignore[arg-type]
+        ),
+        "refused": dict(
+            selection.ask(
+                """SELECT split_part(reason, ':', 1) AS field, count(*) AS n FROM dropped WHERE step = 'readable'
+                GROUP BY field ORDER BY n DESC, field"""
+            )  # type: ignore[arg-type]
+        ),
+        "masked": dict(sorted(masked.items())),
+        "augmented": augmented,
+        "splits": _splits(selection, names),
+        "histogram": _histogram(selection),
+        "months": dict(
+            selection.ask(
+                """SELECT left(timestamp, 7) AS month, count(*) FROM rows JOIN kept USING (id) WHERE timestamp <> ''
+                GROUP BY month ORDER BY month"""
+            )  # type: ignore[arg-type]
+        ),
+        "sources": dict(
+            selection.ask("SELECT source, count(*) FROM rows JOIN kept USING (id) GROUP BY source ORDER BY source")  # type: ignore[arg-type]
+        ),
+        "examples": _examples(selection, seed),
+        "leakage": asdict(leakage) if leakage else None,
+    }
+
+
+def _splits(selection: Selection, names: Sequence[Split]) -> dict[str, dict[str, Any]]:
+    figures = ", ".join(_FIGURES.values())
+    found = selection.ask(
+        f"""SELECT coalesce(split, 'all'), {figures} FROM rows JOIN kept USING (id) JOIN splits USING (id)
+        GROUP BY GROUPING SETS (split, ())"""
+    )
+    by_split = {row[0]: dict(zip(_FIGURES, row[1:], strict=True)) for row in found}
+    empty = dict.fromkeys(_FIGURES) | {"samples": 0, "without_rewrite": 0}
+    return {name: by_split.get(name, empty) for name in (*names, "all")}
+
+
+def _histogram(selection: Selection) -> list[int]:
+    found = selection.ask(
+        f"""SELECT least(greatest(floor(top1_score * {_BINS}), 0), {_BINS - 1})::INT AS bin, count(*)
+        FROM rows JOIN kept USING (id) WHERE top1_score IS NOT NULL GROUP BY bin"""
+    )
+    counts: dict[Any, Any] = {row[0]: row[1] for row in found}
+    return [counts.get(place, 0) for place in range(_BINS)] if counts else []
+
+
+def _examples(selection: Selection, seed: int) -> list[dict[str, Any]]:
+    """The same for the same rows, whatever their order."""
+    names = ("original_query", "user_profile", "history_summary", "rewritten_query", "top1_score")
+    found = selection.ask(
+        f"""SELECT {", ".join(names)} FROM rows JOIN kept USING (id) WHERE rewritten_query <> ''
+        ORDER BY md5(concat('{seed:d}', original_query, context)), id LIMIT {_EXAMPLES}"""
+    )
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def funnel_table(rows_in: int, funnel: Sequence[Stage]) -> Table:
+    """For the terminal: rows in and out of each step, and what remains of all."""
+    table = Table(title="retention", title_justify="left")
+    table.add_column("step")
+    for heading in ("rows in", "rows out", "of all"):
+        table.add_column(heading, justify="right")
+    for stage in funnel:
+        share = stage.rows_out / rows_in if rows_in else 0.0
+        table.add_row(stage.name, f"{stage.rows_in:,}", f"{stage.rows_out:,}", f"{share:.1%}")
+    return table
+
+
+def write_stats_page(path: Path, title: str, stats: dict[str, Any]) -> None:
+    """One self-contained HTML file."""
+    _write(path, "stats.html.j2", title=title, stats=stats)
+
+
+def write_data_card(path: Path, **facts: Any) -> None:
+    """`DATA_CARD.md`: what the set is, what it was made of and how, what was left out, what to know before use."""
+    _write(path, "data_card.md.j2", **facts)
+
+
+def _write(path: Path, template: str, **facts: Any) -> None:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_atomically(path, environment.get_template(template).render(**facts).splitlines())

@@ -1,0 +1,1 @@
+"""Questions compared: same, nearly the same, in which split."""

@@ -1,0 +1,115 @@
+"""Finds the customer's files and reads them, whatever their kind, into Arrow batches of `columns.ROWS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.dataset.artefacts import writing_lines
+from data_prep.readers.csv_file import read_csv
+from data_prep.readers.log_file import read_logs
+from data_prep.readers.workbook import read_workbook
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
+
+_TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv}
+_LOGS = (".jsonl", ".json", ".log")
+_PACKED = ("", ".gz", ".zst")
+KINDS = (*_TABLES, *(log + packed for log in _LOGS for packed in _PACKED))
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that could not be read to its end; rows before the damage, if any, were."""
+
+    file: str
+    reason: str
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files among `paths` and, in name order, those of a kind we read in its folders and theirs; each once.
+
+    Hidden files and Excel's lock files (`~$…`) in folders are passed over.
+
+    Raises:
+        BadInput: no such path, a file of a kind we do not read, or a folder without one that we do.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if _is_readable(file, path))
+            if not files:
+                raise BadInput(f"{path}: no file to read in this folder (kinds: {' '.join(KINDS)})")
+        elif not path.is_file():
+            raise BadInput(f"{path}: no such file or folder")
+        elif not _is_kind(path):
+            raise BadInput(f"{path}: expected one of {' '.join(KINDS)}")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """One JSON object a line: first the files that could not be read, without a row, then the rows left out."""
+    with writing_lines(path) as write:
+        for line in chain(map(asdict, unreadable), rows):
+            write(json.dumps(line, ensure_ascii=False))
+    return path
+
+
+class Sources:
+    """Files and folders of one tenant's data, read one after another.
+
+    Args:
+        unreadable: the files that could not be read to their end, once `batches` is through.
+        notes: what else a user should know of the files, a line each: sheets passed over, a quote left open.
+    """
+
+    def __init__(self, paths: Sequence[Path], settings: SourceSettings, required: Sequence[str]):
+        self.files = find_files(paths)
+        self.unreadable: list[Unreadable] = []
+        self.notes: list[str] = []
+        self._settings, self._required = settings, required
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Every row in, usable or refused, in file order.
+
+        Raises:
+            BadInput: of no file any row could be read.
+        """
+        self.unreadable.clear()
+        self.notes.clear()
+        rows = 0
+        for file in self.files:
+            try:
+                for batch in self._read(file):
+                    rows += batch.num_rows
+                    yield batch
+            except BadInput as problem:
+                self.unreadable.append(Unreadable(str(file), str(problem).removeprefix(f"{file}: ")))
+        if not rows:
+            first, *others = self.unreadable
+            more = f" (and {len(others)} more, none of which can be read)" if others else ""
+            raise BadInput(f"{first.file}: {first.reason}{more}")
+
+    def _read(self, file: Path) -> Iterator[pa.RecordBatch]:
+        reader = _TABLES.get(file.suffix.lower())
+        if reader is None:
+            return read_logs(file, self._settings, self._required)
+        return reader(file, self._settings, self._required, self.notes)
+
+
+def _is_kind(path: Path) -> bool:
+    return path.name.lower().endswith(KINDS)
+
+
+def _is_readable(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith((".", "~$")) for part in file.relative_to(folder).parts)
+    return not hidden and _is_kind(file) and file.is_file()

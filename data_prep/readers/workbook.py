@@ -1,0 +1,177 @@
+"""Reads workbooks (.xlsx, .xlsm, .xls) with calamine, through a process that may fail (`sheet_process`).
+
+calamine by its own interface, not behind pandas: pandas would hold every cell of the sheet as a Python object at once
+(gigabytes at 200 000 rows with their hits), and knows neither hidden sheets nor merged cells.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.readers.sheet_process import LENGTH_BYTES, PackedCells, Request
+from data_prep.rows.cells import EXPORT, Cells, Table
+from data_prep.rows.headings import NoHeadings, known_names
+from reward.records.sample import BadInput
+from reward.settings.data import SourceSettings
+
+_MIB = 1 << 20
+# Text of queries unpacks to three to ten times its size; styled empty cells, at worst, to a hundred times.
+_LARGEST, _LARGEST_RATIO, _RATIO_COUNTS_FROM = 4096 * _MIB, 100, 64 * _MIB
+# Bytes of memory for each byte unpacked: calamine holds the shared texts once for themselves and once in their cells.
+# The rest is for texts that stand in many cells: stored once in the file, but as often as they are seen in memory.
+_MEMORY, _MEMORY_SHARED, _MEMORY_SHEETS = 448 * _MIB, 2.2, 1.1
+_DAMAGED = "damaged: its reader came to grief over it"
+_TOO_LARGE = "needs more memory than a workbook of its size does: damaged, or made to"
+_ENDS = {
+    -signal.SIGABRT: _TOO_LARGE,
+    -signal.SIGKILL: _TOO_LARGE,
+    -signal.SIGXCPU: "takes longer than a workbook of its size does: damaged, or made to",
+}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # an .xls, or an encrypted .xlsx
+_SHEETS_SHOWN, _SHOWN = 4, 500
+_SECONDS, _BYTES_A_SECOND = 30, 5_000_000  # of processor time: many times what is needed
+
+
+def read_workbook(
+    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None, table: Table = EXPORT
+) -> Iterator[pa.RecordBatch]:
+    """The rows of every sheet that names what is required; `row` is the sheet's own row number.
+
+    Hidden sheets count only where no visible one has the columns. A cell merged over several rows counts in each of
+    them. Formulas count with the value that was saved with them. A cell of ours that holds an error (#N/A) or a formula
+    that was never calculated refuses its row; in an .xls, calamine reads errors as empty. Blank rows are no rows.
+
+    Args:
+        required: columns without which nothing can be done; the first is `original_query`.
+        notes: takes a line for each sheet with text that was not read: which and why.
+        table: what is looked for, and what rows are made of it.
+
+    Raises:
+        BadInput: there is no such file, it is no workbook, has a password, is damaged or unpacks to absurd sizes; no
+            sheet names what is required, or one names it twice; nothing stands below the headings. Rows of the sheets
+            before a damaged one come first.
+    """
+    shared, others = _unpacked_sizes(path)
+    try:
+        names = known_names(settings.headings, table.aliases, table.columns)
+    except NoHeadings as problem:
+        raise BadInput(str(problem)) from None
+    request = Request(
+        path=str(path),
+        names={key: (name.column, name.own) for key, name in names.items()},
+        required=tuple(required),
+        unpacked=shared + others,
+        memory=int(_MEMORY + _MEMORY_SHARED * shared + _MEMORY_SHEETS * others),
+        seconds=_SECONDS + (shared + others) // _BYTES_A_SECOND,
+    )
+    rows = 0
+    passed: list[str] = []
+    failure = ""
+    for message in _messages(path, request):
+        if message[0] == "done":
+            _, passed, failure = message
+            continue
+        batch = _parse(path, table, *message[1:])
+        del message  # what waits for its reader is the batch alone
+        rows += batch.num_rows
+        yield batch
+    if failure or not rows:
+        raise BadInput(f"{path}: {failure or _nothing_in(passed)}")
+    if notes is not None:
+        notes += [f"{path}: {reason}" for reason in passed]
+
+
+def _parse(
+    path: Path,
+    table: Table,
+    sheet: str,
+    numbers: list[int],
+    columns: dict[str, PackedCells],
+    problems: list[tuple[int, str]],
+) -> pa.RecordBatch:
+    refused = [""] * len(numbers)
+    for index, reason in problems:
+        refused[index] = reason
+    cells = {name: _unpacked(packed, len(numbers)) for name, packed in columns.items()}
+    return table.parse(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
+
+
+def _unpacked(packed: PackedCells, count: int) -> Cells:
+    kind, data, *rest = packed
+    if kind == "text":
+        return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(rest[0]), pa.py_buffer(data)])
+    return pa.Array.from_buffers(pa.float64(), count, [None, pa.py_buffer(data)]) if kind == "number" else data
+
+
+def _nothing_in(passed: Sequence[str]) -> str:
+    return "; ".join(passed[:_SHEETS_SHOWN])[:_SHOWN] if passed else "no row below the headings"
+
+
+def _unpacked_sizes(path: Path) -> tuple[int, int]:
+    """Bytes that the shared texts and the other parts of the workbook unpack to, as its directory has it.
+
+    Raises:
+        BadInput: it is no workbook at all, or unpacks to absurd sizes.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from None
+    if not start:
+        raise BadInput(f"{path}: the file is empty")
+    if start == _OLE:
+        return size, 0
+    if not start.startswith(b"PK"):
+        shown = start.decode("latin-1")
+        raise BadInput(f"{path}: not a readable workbook: it begins with {shown!r}; save it as .xlsx in Excel or WPS")
+    try:
+        with zipfile.ZipFile(path) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+            shared = sum(part.file_size for part in parts.infolist() if part.filename.endswith("sharedStrings.xml"))
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{path}: not a readable workbook: damaged ({error})") from None
+    if unpacked > _LARGEST or (unpacked > _RATIO_COUNTS_FROM and unpacked > _LARGEST_RATIO * size):
+        raise BadInput(f"{path}: unpacks to {unpacked // _MIB} MiB, {unpacked // size} times its size: not read")
+    return shared, unpacked - shared
+
+
+def _messages(path: Path, request: Request) -> Iterator[tuple[Any, ...]]:
+    """What `sheet_process` says, until it is done. Raises BadInput when it ends before."""
+    root = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join((root, *filter(None, [os.environ.get("PYTHONPATH")])))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "data_prep.readers.sheet_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # the backtrace of a crash is no line for a user
+        env=os.environ | {"PYTHONPATH": search},
+    )
+    assert process.stdin and process.stdout
+    try:
+        with process.stdin as asked:
+            marshal.dump(dict(request), asked)
+        message: tuple[Any, ...] = ("",)
+        while message[0] != "done":
+            length = int.from_bytes(process.stdout.read(LENGTH_BYTES), "little")
+            data = process.stdout.read(length)
+            if not length or len(data) < length:
+                raise BadInput(f"{path}: {_ENDS.get(process.wait(), _DAMAGED)}")
+            message = marshal.loads(data)
+            del data
+            yield message
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,1 @@
+"""A row of the customer's data: columns, headings, cells."""

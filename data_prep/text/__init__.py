@@ -1,0 +1,1 @@
+"""Free text: one spelling, personal data masked."""
