@@ -36,7 +36,7 @@ from rich.table import Table
 from benchmarks.loopback_services import Services, loopback_services
 from benchmarks.reward_traffic import make_sample
 from data_prep.build_rl import write_split
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,18 +24,12 @@ from data_prep.build_rl import write_split
 from data_prep.clicks.evidence import KINDS, Confidence, Evidence
 from data_prep.clicks.intake import Feedback, read_corpus
 from data_prep.clicks.samples import prompt_samples, reranker_records
-from data_prep.dataset.artefacts import (
-    code_sha256,
-    file_sha256,
-    is_current,
-    settings_sha256,
-    write_manifest,
-    writing_lines,
-)
+from data_prep.dataset.artefacts import code_sha256, is_current, settings_sha256, write_manifest
 from data_prep.dataset.filters import competition_steps, intake_steps
 from data_prep.questions.split import Split
 from data_prep.readers.sources import find_files, write_quarantine
-from reward.records.sample import BadInput, Sample
+from reward.records.files import BadInput, file_sha256, writing_lines
+from reward.records.sample import Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 
 DATASET_NAME = "sales_rag_feedback"

@@ -18,14 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.dataset.artefacts import (
-    MESSAGES,
-    file_sha256,
-    is_current,
-    write_manifest,
-    writing_lines,
-    writing_parquet,
-)
+from data_prep.dataset.artefacts import MESSAGES, is_current, write_manifest, writing_parquet
 from data_prep.dataset.dataset import (
     Dataset,
     Purpose,
@@ -42,7 +35,8 @@ from data_prep.dataset.filters import competition_steps
 from data_prep.prompt import build_messages
 from data_prep.questions.split import RL_SHARES, Split
 from data_prep.readers.sources import find_files, write_quarantine
-from reward.records.sample import BadInput, Candidates, RetrievalResults, Sample
+from reward.records.files import BadInput, file_sha256, writing_lines
+from reward.records.sample import Candidates, RetrievalResults, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 
 PURPOSE = Purpose(

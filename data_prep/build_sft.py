@@ -18,14 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.dataset.artefacts import (
-    MESSAGES,
-    is_current,
-    point_latest,
-    write_manifest,
-    writing_lines,
-    writing_parquet,
-)
+from data_prep.dataset.artefacts import MESSAGES, is_current, point_latest, write_manifest, writing_parquet
 from data_prep.dataset.augment import augment
 from data_prep.dataset.dataset import (
     Dataset,
@@ -43,7 +36,8 @@ from data_prep.prompt import build_sft_messages
 from data_prep.questions.leakage import drop_leaking
 from data_prep.questions.split import SFT_SHARES, Split, bare
 from data_prep.readers.sources import find_files, write_quarantine
-from reward.records.sample import BadInput, Sample
+from reward.records.files import BadInput, writing_lines
+from reward.records.sample import Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 
 PURPOSE = Purpose(

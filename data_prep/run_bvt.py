@@ -21,10 +21,10 @@ from data_prep.bvt.progress import RecordedAnswer, appending, question_key, read
 from data_prep.bvt.queries import Queries, read_queries
 from data_prep.bvt.row import NO_HIT, BvtRow
 from data_prep.bvt.workbook import MOST_ROWS, write_workbook
-from data_prep.dataset.artefacts import file_sha256, is_current, settings_sha256, write_manifest
+from data_prep.dataset.artefacts import is_current, settings_sha256, write_manifest
 from data_prep.readers.sources import write_quarantine
 from reward.records.call import ServiceFailure
-from reward.records.sample import BadInput
+from reward.records.files import BadInput, file_sha256
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RagSettings, TenantSettings, load_tenant
 

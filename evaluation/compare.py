@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import platform
 import re
@@ -43,7 +42,8 @@ from evaluation.systems import (
     rewrite_by_original,
 )
 from evaluation.training_log import judge_took_part, read_training_log, reward_change
-from reward.records.sample import BadInput, Sample, read_samples, write_atomically
+from reward.records.files import BadInput, file_sha256, write_atomically
+from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import TenantSettings, load_tenant
 
 METRICS_FILE, REWRITES_FILE = "metrics.json", "rewrites.jsonl"
@@ -104,7 +104,7 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
         "provenance": {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "tenant": tenant.tenant_id,
-            "test": {"path": str(args.test), "sha256": _sha256(args.test)},
+            "test": {"path": str(args.test), "sha256": file_sha256(args.test)},
             "models": {name: {"path": str(folder), "sha256": hashes[name]} for name, folder in models.items()},
             "counts": {
                 "samples": len(samples),
@@ -249,11 +249,6 @@ def _read_costs(path: Path | None) -> dict[str, dict[str, float]]:
         raise BadInput(f"{path}: not JSON ({error.msg})") from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise BadInput(f"{path}: expected an object of stage: {{seconds, peak_gb}}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

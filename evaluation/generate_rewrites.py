@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reward.records.sample import BadInput, read_jsonl, write_atomically
+from reward.records.files import BadInput, read_jsonl, write_atomically
 
 # GiB of RAM for the KV cache when there is no GPU: plenty for the small models one runs there.
 CPU_KV_CACHE_GIB = "1"

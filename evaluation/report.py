@@ -24,7 +24,7 @@ from evaluation.metrics import TOP1
 from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL
 from evaluation.training_log import judge_took_part, read_training_log, reward_change, series
 from evaluation.verdict import Verdict, judge_pair
-from reward.records.sample import BadInput, read_jsonl, write_atomically
+from reward.records.files import BadInput, read_jsonl, write_atomically
 
 EXAMPLES = 10
 LABELS = {

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data_prep.prompt import build_messages
 from reward.records.call import ServiceFailure
-from reward.records.sample import BadInput, Sample, read_jsonl, write_atomically
+from reward.records.files import BadInput, file_sha256, read_jsonl, write_atomically
+from reward.records.sample import Sample
 from reward.services.baseline_client import BaselineClient
 from reward.settings.recipe import TenantSettings
 
@@ -100,8 +101,7 @@ def model_hash(folder: Path) -> str:
             raise BadInput(f"{folder}: not a Hugging Face model folder, lacks {wanted}")
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as content:
-            digest.update(f"{path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reward.records.sample import BadInput, read_jsonl
+from reward.records.files import BadInput, read_jsonl
 
 
 def read_training_log(path: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from data_prep import prompt as messages
 from examples.induction_heads import lay_induction_heads
-from reward.records.sample import BadInput, read_jsonl
+from reward.records.files import BadInput, read_jsonl
 from reward.settings.recipe import load_tenant
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -26,7 +26,7 @@ from typing import Any
 
 import jieba
 
-from reward.records.sample import BadInput, read_jsonl, write_atomically
+from reward.records.files import BadInput, read_jsonl, write_atomically
 
 HELD_OUT_SHARE = 0.2
 # Words of asking and telling that are frequent in no single query, so that their weight alone would not drop them.

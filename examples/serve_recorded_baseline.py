@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from reward.records.sample import BadInput, read_jsonl
+from reward.records.files import BadInput, read_jsonl
 
 
 class RewriteRequest(BaseModel):

@@ -27,7 +27,8 @@ from pydantic import ValidationError
 
 from recipes.run_record import check_output, run_record
 from reward.records.call import ServiceFailure
-from reward.records.sample import BadInput, Sample, first_problem
+from reward.records.files import BadInput, first_problem
+from reward.records.sample import Sample
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from reward.records.sample import BadInput
+from reward.records.files import BadInput, file_sha256
 from reward.settings.recipe import ServiceSettings
 
 RECORD_FILE = "run.json"
@@ -56,7 +56,7 @@ def run_record(name: str, config: DictConfig) -> dict[str, Any]:
     return {
         "recipe": name,
         "config_sha256": _sha256(settings.encode()),
-        "data_sha256": _sha256(Path(config.data.train_files).read_bytes()),
+        "data_sha256": file_sha256(Path(config.data.train_files)),
         "start_sha256": _weights_key(str(config.model.path)),
         "length": {"steps": config.trainer.total_training_steps, "epochs": config.trainer.total_epochs},
         "versions": {package: _version(package) for package in PACKAGES},
@@ -103,7 +103,7 @@ def _weights_key(path: str) -> str:
         return _sha256(path.encode())
     sizes = [file.stat().st_size for file in files]
     described = [
-        (file.name, _sha256(file.read_bytes()) if size <= LARGEST_HASHED else size)
+        (file.name, file_sha256(file) if size <= LARGEST_HASHED else size)
         for file, size in zip(files, sizes, strict=True)
     ]
     return _sha256(json.dumps(described).encode())

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from reward.records.files import BadInput, first_problem, read_last_line
 from reward.records.outcome import Rollout
-from reward.records.sample import BadInput, first_problem, read_last_line
 from reward.rollouts.alarms import Alarm, AlarmLimits, check_run, judge_drift
 from reward.rollouts.rollout_log import FOLDER, read_rollouts, rollout_files
 from reward.rollouts.windows import Window

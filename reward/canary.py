@@ -27,8 +27,9 @@ from reward.judge.protocol import Comparison
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer
+from reward.records.files import BadInput, first_problem, read_jsonl
 from reward.records.outcome import Verdict
-from reward.records.sample import BadInput, Context, Metadata, Record, Sample, first_problem, read_jsonl
+from reward.records.sample import Context, Metadata, Record, Sample
 from reward.settings.recipe import CanarySettings, LedgerSettings, load_judge, load_tenant
 
 _R = TypeVar("_R", bound=Record)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from reward.canary import check_canary, read_pairs
 from reward.records.call import Answer, CallKind, ServiceFailure
+from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
-from reward.records.sample import BadInput, Sample
+from reward.records.sample import Sample
 from reward.rewrite.gates import normalise
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.scorer import Scorer, Scoring

@@ -24,7 +24,7 @@ from rich.table import Table
 from reward.ledger.ledger import OK
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import CallKind
-from reward.records.sample import BadInput, replacing, write_atomically
+from reward.records.files import BadInput, replacing, write_atomically
 
 DESCRIPTION = "Write what a ledger holds for people and spreadsheets: judgements.jsonl and usage.csv."
 JUDGEMENTS_FILE, USAGE_FILE = "judgements.jsonl", "usage.csv"

@@ -34,7 +34,7 @@ from reward.ledger.calls import Calls, Perform
 from reward.ledger.ledger import Ledger
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import Answer, Call, CallTrace, content_key
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings, load_judge, load_tenant
 
 MODES: tuple[Mode, ...] = get_args(Mode)

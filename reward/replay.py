@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from reward.records.files import BadInput, replacing
 from reward.records.outcome import Abstained, Gated
-from reward.records.sample import BadInput, replacing
 from reward.rollouts.rescoring import Comparison, Missing, Rescored, rescore_run
 from reward.rollouts.rollout_log import read_rollouts
 from reward.settings.recorded_run import load_run_settings

@@ -18,8 +18,8 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from reward.engine import CANARY_FILE
+from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
-from reward.records.sample import read_last_line
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.rollouts.health import HealthMonitor
 from reward.settings.recipe import HealthSettings, RewardSettings

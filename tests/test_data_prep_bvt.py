@@ -32,7 +32,8 @@ from data_prep.bvt.progress import appending, read_progress, record_answer
 from data_prep.bvt.row import COLUMNS, NO_HIT, BvtRow
 from data_prep.bvt.workbook import CELL_LIMIT, hits_cell, write_workbook
 from data_prep.readers.sources import Sources
-from reward.records.sample import BadInput, Hit
+from reward.records.files import BadInput
+from reward.records.sample import Hit
 from reward.services.rag_client import RagAnswer
 from reward.settings.data import SourceSettings
 

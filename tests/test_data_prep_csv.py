@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.readers.csv_file import read_csv
 from data_prep.rows.columns import ROWS
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")

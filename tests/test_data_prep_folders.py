@@ -9,7 +9,7 @@ import pytest
 import xlsxwriter
 
 from data_prep.readers.sources import KINDS, Sources, find_files
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")

@@ -16,7 +16,8 @@ from data_prep.readers.log_file import read_logs
 from data_prep.readers.log_lines import LONGEST_LINE
 from data_prep.readers.log_paths import parse_path
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, ROWS, SCORES, TEXTS
-from reward.records.sample import BadInput, Hit
+from reward.records.files import BadInput
+from reward.records.sample import Hit
 from reward.settings.data import SourceSettings
 
 HITS = [{"content": "鱼油每日一次", "score": 0.5, "reranker_score": 0.9, "rank": 1}, {"content": "随餐", "score": 0.6}]

@@ -20,7 +20,7 @@ import xlsxwriter
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.columns import ROWS
 from data_prep.rows.recall_cells import EXCEL_CELL_LIMIT
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 REQUIRED = ("original_query", "rewritten_query")

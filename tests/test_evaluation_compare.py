@@ -19,7 +19,8 @@ from fastapi.responses import JSONResponse
 
 from evaluation import compare, report
 from evaluation.systems import model_hash
-from reward.records.sample import Candidates, Context, Metadata, Sample, write_samples
+from reward.records.files import write_atomically
+from reward.records.sample import Candidates, Context, Metadata, Sample
 
 
 class Service:
@@ -101,7 +102,7 @@ def tenant(tmp_path: Path) -> Path:
 
 
 def run(tmp_path: Path, tenant: Path, service: Service, samples: list[Sample], *more: str) -> int:
-    write_samples(tmp_path / "test.jsonl", samples)
+    write_atomically(tmp_path / "test.jsonl", [sample.to_json() for sample in samples])
     fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "run")]
     return compare.main([*fixed, "--rag-url", service.url, *more])
 

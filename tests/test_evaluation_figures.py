@@ -12,7 +12,8 @@ from evaluation.metrics import query_metrics, rank_value, ranked_doc_ids, summar
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
 from evaluation.training_log import read_training_log, reward_change, series
 from evaluation.verdict import judge_pair
-from reward.records.sample import BadInput, Hit
+from reward.records.files import BadInput
+from reward.records.sample import Hit
 
 
 def docs(*ids: str | None) -> list[Hit]:

@@ -13,7 +13,7 @@ from examples.make_tiny_model import frequent_words, make_tokenizer
 from examples.prepare_beir import KeywordBaseline, is_held_out, main, words
 from examples.run_stage import progress_of, record_cost
 from examples.serve_recorded_baseline import create_app
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from examples.make_tiny_model import make_model, make_tokenizer
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 TOKENIZER = make_tokenizer(["".join(chr(0x4E00 + i) for i in range(2000))], [])
 

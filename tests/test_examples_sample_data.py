@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from examples.fivedoctors.generate_sample_data import load_intents, load_yaml, main, write_sample_data
-from reward.records.sample import read_jsonl
+from reward.records.files import read_jsonl
 from reward.settings.recipe import load_tenant
 
 FILES = ("corpus.jsonl", "qrels.tsv", "queries_train.jsonl", "queries_heldout.jsonl", "baseline_rewrites.jsonl")

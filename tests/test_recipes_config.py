@@ -13,7 +13,7 @@ from recipes.preflight import (
     main,
     shell_assignments,
 )
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
 
 RECIPES = sorted(path.stem for path in CONFIG_DIR.glob("*_*.yaml"))

@@ -8,7 +8,7 @@ import pytest
 
 from recipes.preflight import compose_recipe
 from recipes.run_record import check_output, run_record
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from reward.judge.canary import JudgedPair, add_drift, cohen_kappa, confusion, k
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
-from reward.records.sample import BadInput, read_jsonl
+from reward.records.files import BadInput, read_jsonl
 from reward.settings.recipe import CanarySettings, JudgeSettings, LedgerSettings, load_tenant
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "fivedoctors" / "canary_pairs.jsonl"

@@ -19,8 +19,8 @@ from scripted_service import ScriptedService
 import reward.ledger.ledger_file
 from reward.engine import RewardEngine
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Scored
-from reward.records.sample import BadInput
 from reward.rollouts.rollout_log import read_rollouts
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "fault-matrix.md"

@@ -12,7 +12,7 @@ import pytest
 from scripted_service import ScriptedService, Step, answer, status, trickle
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.services.attempts import LONGEST_RETRY_AFTER, retry_after
 from reward.services.http_calls import JsonService, parse_object
 from reward.settings.recipe import ServiceSettings

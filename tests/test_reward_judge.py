@@ -13,7 +13,8 @@ from reward.judge.protocol import DELIMITERS
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import FailureKind, ServiceFailure
-from reward.records.sample import BadInput, Context, Metadata, Sample
+from reward.records.files import BadInput
+from reward.records.sample import Context, Metadata, Sample
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 
 TENANT = TenantSettings(tenant_id="t", short_id="t", system_prompt="你是保健品知识库的查询优化专家。")

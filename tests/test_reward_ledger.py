@@ -20,7 +20,7 @@ import reward.ledger.ledger_file
 from reward.ledger.ledger import Ledger
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from logged_rollouts import make_rollout, make_sample, pointwise
 
+from reward.records.files import BadInput
 from reward.records.outcome import AbstainReason, Rollout
-from reward.records.sample import BadInput, Metadata
+from reward.records.sample import Metadata
 from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
+from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Scored
-from reward.records.sample import BadInput, Candidates, Metadata, Sample
+from reward.records.sample import Candidates, Metadata, Sample
 from reward.scorer import Scorer
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RewriterSettings

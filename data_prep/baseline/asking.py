@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from reward.records.sample import BadInput, first_problem
+from reward.records.files import BadInput, first_problem
 from reward.settings.recipe import ServiceSettings
 
 _AHEAD = 1000  # questions begun or waiting behind the first that has no answer yet: what lies in memory

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from data_prep.baseline.answers import BaselineAnswers, Filled, RecordedCalls, Row
 from data_prep.baseline.asking import AskingBar, ask_each
-from data_prep.dataset.artefacts import writing_lines
 from data_prep.rows.columns import COLUMNS
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import CallKind
+from reward.records.files import writing_lines
 from reward.services.tenant_services import TenantServices
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from data_prep.bvt.row import BvtRow
 from data_prep.readers.sources import Sources, Unreadable
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")

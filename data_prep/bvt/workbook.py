@@ -18,7 +18,8 @@ from xlsxwriter.utility import xl_col_to_name
 from xlsxwriter.worksheet import Worksheet
 
 from data_prep.bvt.row import COLUMNS, BvtRow
-from reward.records.sample import Hit, replacing
+from reward.records.files import replacing
+from reward.records.sample import Hit
 
 CELL_LIMIT = 32_767  # UTF-16 units
 MOST_ROWS = 1_048_575  # of a sheet, below its headings

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from data_prep.dataset.selection import Step, failures
 from data_prep.rows.sql import literal
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 _MEMORY = "400MB"
 _BATCH = 10_000

@@ -20,7 +20,7 @@ from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Cells, Table, parse_columns
 from data_prep.rows.columns import ALIASES
 from data_prep.rows.headings import Name, fold, known_names
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 # Column of a click row → column of any export whose cells are read alike.

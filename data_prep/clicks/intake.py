@@ -16,7 +16,7 @@ from data_prep.dataset.intake import clean_batch
 from data_prep.readers.sources import Unreadable, find_files
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
-from reward.records.sample import BadInput, read_jsonl
+from reward.records.files import BadInput, read_jsonl
 from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 

@@ -23,16 +23,11 @@ from pydantic import BaseModel
 import data_prep
 import reward.records
 import reward.text
-from reward.records.sample import replacing, write_atomically
+from reward.records.files import file_sha256, replacing, write_json
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _LIBRARIES = ("sales-rag-rewriter", "duckdb", "jieba", "pyarrow", "python-calamine", "xlsxwriter")
 _ROW_GROUP = 10_000
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def settings_sha256(settings: BaseModel) -> str:
@@ -48,21 +43,6 @@ def code_sha256() -> str:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2)])
-
-
-@contextmanager
-def writing_lines(path: Path) -> Iterator[Callable[[str], None]]:
-    """Yields what appends a line to `path`, which appears once the block ends well."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
-
-        def append(line: str) -> None:
-            out.write(line + "\n")
-
-        yield append
 
 
 @contextmanager

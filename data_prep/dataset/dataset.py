@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.dataset.artefacts import code_sha256, file_sha256, settings_sha256, write_json
+from data_prep.dataset.artefacts import code_sha256, settings_sha256
 from data_prep.dataset.filters import intake_steps, log_window
 from data_prep.dataset.intake import give_back, take_in
 from data_prep.dataset.selection import Selection, Step
@@ -25,7 +25,8 @@ from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
 from data_prep.readers.sources import Sources
 from data_prep.text.deidentify import deidentify_text
-from reward.records.sample import BadInput, Context, Hit, Metadata
+from reward.records.files import BadInput, file_sha256, write_json
+from reward.records.sample import Context, Hit, Metadata
 from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 

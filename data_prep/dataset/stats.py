@@ -13,7 +13,7 @@ from rich.table import Table
 from data_prep.dataset.selection import Selection, Stage
 from data_prep.questions.leakage import Leakage
 from data_prep.questions.split import Split
-from reward.records.sample import write_atomically
+from reward.records.files import write_atomically
 
 _BINS = 10  # of the score distribution
 _EXAMPLES = 8

@@ -16,7 +16,7 @@ from pyarrow import csv as arrow_csv
 from data_prep.readers.text_file import LOST, TextFile
 from data_prep.rows.cells import EXPORT, Table
 from data_prep.rows.headings import TOP_ROWS, Name, NoHeadings, SameMeaning, find_headings, known_names
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _BLOCK = 2 << 20  # bytes, of which pyarrow holds dozens; no row may be longer

@@ -22,7 +22,7 @@ from data_prep.readers.log_query import SPEAKERS, LogQuery
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
 from data_prep.rows.timestamps import read_timestamps
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _BATCH_BYTES = 8 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
 LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _STEP = re.compile(r'"([^"]+)"|\[(\d{1,6})\]|([^."\[\]*]+)')

@@ -11,11 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.dataset.artefacts import writing_lines
 from data_prep.readers.csv_file import read_csv
 from data_prep.readers.log_file import read_logs
 from data_prep.readers.workbook import read_workbook
-from reward.records.sample import BadInput
+from reward.records.files import BadInput, writing_lines
 from reward.settings.data import SourceSettings
 
 _TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv}

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 LOST = "\ufffd"  # stands for bytes that are no text
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

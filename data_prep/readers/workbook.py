@@ -21,7 +21,7 @@ import pyarrow as pa
 from data_prep.readers.sheet_process import LENGTH_BYTES, PackedCells, Request
 from data_prep.rows.cells import EXPORT, Cells, Table
 from data_prep.rows.headings import NoHeadings, known_names
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _MIB = 1 << 20

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from reward.records.sample import BadInput, first_problem, write_atomically
+from reward.records.files import BadInput, first_problem, write_atomically
 
 SOURCES = Path(__file__).parent
 

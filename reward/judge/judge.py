@@ -28,8 +28,9 @@ from reward.judge.protocol import (
 )
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, FailureKind, ServiceFailure, content_key
+from reward.records.files import BadInput
 from reward.records.outcome import Judgement, Verdict
-from reward.records.sample import BadInput, Sample
+from reward.records.sample import Sample
 from reward.rewrite.gates import normalise
 from reward.settings.recipe import JudgeSettings, TenantSettings
 

@@ -19,8 +19,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from reward.records.call import FailureKind, ServiceFailure, content_key
+from reward.records.files import first_problem
 from reward.records.outcome import Grade, Verdict
-from reward.records.sample import Record, Sample, first_problem
+from reward.records.sample import Record, Sample
 from reward.settings.recipe import JudgeSettings
 
 DELIMITERS = ("<待评数据>", "</待评数据>")

@@ -21,7 +21,7 @@ from typing import Any
 
 from reward.ledger.ledger_file import explain, make_if_missing, open_checked
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 OK = "ok"  # the status of a call that was answered; any other status is a FailureKind

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 
 BUSY_SECONDS = 10.0  # how long a file that another process has locked is waited for
 

@@ -7,17 +7,12 @@ no other; the JSON names are those of the canonical data set (spec 1, "Canonical
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-
-class BadInput(Exception):
-    """User data or configuration that cannot be used: one line naming file, row and field."""
+from reward.records.files import BadInput, first_problem
 
 
 class Record(BaseModel):
@@ -134,75 +129,3 @@ def read_samples(path: Path) -> list[Sample]:
     if not samples:
         raise BadInput(f"{path}: holds no sample")
     return samples
-
-
-def write_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write JSONL, replacing `path` only once everything is on disk."""
-    write_atomically(path, (sample.to_json() for sample in samples))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well.
-
-    Raises:
-        BadInput: the file cannot be written (names it and why); what stood at `path` stays.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write `lines` beside `path`, then rename: a full disk or a kill leaves the earlier file intact."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
-        for line in lines:
-            out.write(line + "\n")
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, object) of each non-blank line.
-
-    Raises:
-        BadInput: the file is missing, or a line is not a JSON object.
-    """
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    with path.open(encoding="utf-8-sig") as lines:
-        for row, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(f"{path}: row {row}: not JSON ({error.msg})") from None
-            if not isinstance(value, dict):
-                raise BadInput(f"{path}: row {row}: expected an object, found {type(value).__name__}")
-            yield row, value
-
-
-def first_problem(error: ValidationError) -> str:
-    """`field: message` of a validation error's first finding."""
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc']) or 'record'}: {problem['msg']}"
-
-
-def read_last_line(path: Path) -> dict[str, Any]:
-    """The JSON object on the last line of a file that another process appends to; empty when there is none yet."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as lines:
-        lines.seek(max(0, path.stat().st_size - 65536))
-        complete = lines.read().decode("utf-8", errors="ignore").rpartition("\n")[0].rpartition("\n")[2]
-    try:
-        value = json.loads(complete or "{}")
-    except json.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from reward.records.files import BadInput, first_problem
 from reward.records.outcome import Rollout
-from reward.records.sample import BadInput, first_problem
 
 FOLDER = "rollouts"
 _NAME = re.compile(r"rollouts-(\d{5,})\.jsonl")

@@ -14,7 +14,7 @@ import aiohttp
 import yarl
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
-from reward.records.sample import BadInput
+from reward.records.files import BadInput
 from reward.services.attempts import Try, call_service, retry_after
 from reward.services.limits import Limiter
 from reward.settings.recipe import ServiceSettings

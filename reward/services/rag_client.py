@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
-from reward.records.sample import Context, Hit, first_problem
+from reward.records.files import first_problem
+from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
 from reward.settings.recipe import RagSettings
 

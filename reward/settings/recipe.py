@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from reward.records.files import BadInput, first_problem
 from reward.records.outcome import GateReason
-from reward.records.sample import BadInput, first_problem
 from reward.settings.data import (
     AugmentSettings,
     DeidentifySettings,

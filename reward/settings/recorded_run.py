@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from reward.records.sample import BadInput, Sample, first_problem
+from reward.records.files import BadInput, first_problem
+from reward.records.sample import Sample
 from reward.settings.recipe import RewardSettings, TenantSettings, load_tenant
 
 COMPOSED = Path("hydra/.hydra/config.yaml")  # what Hydra composed for the run, beside the trainer's own log
