@@ -37,9 +37,9 @@ from benchmarks.retrieval_runs import EngineRuns, switched_on
 from benchmarks.retrieval_sets import FOLDS, RetrievalSet, fold_of, read_retrieval_set
 from rag.documents.records import IngestError
 from rag.learning.judged_queries import MEASURES, paired_difference, query_figures
-from rag.models.cross_encoder import Reranker, open_reranker
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
+from rag.models.reranker import Reranker, open_reranker
 
 JIEBA, WORDS, OWN_TOKENS = "BM25, jieba words (bm25s)", "BM25, \\w\\w+ words (bm25s)", "BM25, our tokens (bm25s)"
 DENSE, KEYWORD, HYBRID = "dense", "keyword", "hybrid (RRF)"

@@ -14,9 +14,9 @@ from rag.documents.records import Document
 from rag.index.edge_engine import EdgeEngine
 from rag.index.indexer import Indexer
 from rag.learning.judged_queries import DEPTH
-from rag.models.cross_encoder import Reranker
 from rag.models.embedder import EmbedderMaker
 from rag.models.language_model import LanguageModel
+from rag.models.reranker import Reranker
 from rag.retrieval.channels import Channels
 from rag.retrieval.retriever import CHANNEL_DEPTH, Hit, Retriever, SearchRequest
 

@@ -8,7 +8,6 @@ deployed rewriter.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +33,7 @@ from data_prep.dataset.dataset import (
 from data_prep.dataset.filters import competition_steps
 from data_prep.prompt import build_messages
 from data_prep.questions.split import RL_SHARES, Split
+from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import find_files, write_quarantine
 from reward.records.files import BadInput, file_sha256, writing_lines
 from reward.records.sample import Candidates, RetrievalResults, Sample
@@ -75,28 +75,6 @@ and for the build (<mode> is the --split given)
 exit codes
   0 written, or nothing to do; 2 bad input, in one line
 """
-
-
-def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
-    """query id → ids of its relevant documents (score > 0), from a BEIR `qrels.tsv` (query-id, corpus-id, score).
-
-    Raises:
-        BadInput: no such file, or a line is not three tab-separated fields with a numeric score.
-    """
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    relevant: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        for row, fields in enumerate(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
-            if not fields or (row == 1 and fields[0] == "query-id"):
-                continue
-            try:
-                query_id, doc_id, score = fields
-                if float(score) > 0:
-                    relevant.setdefault(query_id, []).append(doc_id)
-            except ValueError:
-                raise BadInput(f"{path}: row {row}: expected query-id, corpus-id, score") from None
-    return {query_id: tuple(doc_ids) for query_id, doc_ids in relevant.items()}
 
 
 def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split) -> Iterator[Sample]:

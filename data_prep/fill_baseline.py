@@ -23,9 +23,9 @@ from rich.table import Table
 
 from data_prep.baseline.asking import Stopped, probe, with_options
 from data_prep.baseline.filling import Plan, Spool, Tally, Task, fill_rows, look_up
-from data_prep.build_rl import read_qrels
 from data_prep.dataset.artefacts import code_sha256, is_current, read_manifest, settings_sha256, write_manifest
 from data_prep.dataset.intake import take_in
+from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import Sources, write_quarantine
 from reward.ledger.ledger import Ledger
 from reward.records.call import CallKind

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from evaluation.metrics import ranked_doc_ids
 from reward.records.call import FailureKind, ServiceFailure
+from reward.records.outcome import relevant_rank
 from reward.records.sample import Sample
-from reward.rewrite.formulas import relevant_rank
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
 

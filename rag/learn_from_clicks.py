@@ -40,9 +40,9 @@ from rag.learning.click_evidence import Pair, normalize_query, weigh_clicks
 from rag.learning.judged_queries import JudgedQueries, read_judged_queries
 from rag.learning.rehearsal import rehearse
 from rag.learning.reranker_pairs import write_reranker_pairs
-from rag.models.cross_encoder import open_reranker
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
+from rag.models.reranker import open_reranker
 
 PAIRS, MANIFEST = "reranker_pairs.jsonl", "manifest.json"
 _HELD_OUT = 5  # every so many queries with a sure answer are kept apart

@@ -27,8 +27,8 @@ from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.records import KnowledgeBase, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import IngestError
-from rag.models.cross_encoder import Reranker, open_reranker
 from rag.models.language_model import LanguageModel, LanguageModelSettings, ModelFailure
+from rag.models.reranker import Reranker, open_reranker
 from rag.retrieval.lexical_reranker import LexicalReranker
 
 # Faithfulness in [0, 1] of each question to the passage; may raise ModelFailure.

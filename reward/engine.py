@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reward.canary import check_canary, read_pairs
+from reward.judge.canary import check_canary, read_pairs
 from reward.records.call import Answer, CallKind, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
 from reward.records.sample import Sample
-from reward.rewrite.gates import normalise
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.scorer import Scorer, Scoring
 from reward.settings.recipe import RewriterSettings
+from reward.text.fold import is_same_text
 
 CANARY_FILE = "canary.jsonl"
 
@@ -114,7 +114,7 @@ def flat_fields(scoring: Scoring) -> dict[str, float | str]:
         "baseline_top1": parts.baseline_top1 or 0.0,
         "policy_rank": float(parts.policy_rank or 0),
         "baseline_rank": float(parts.baseline_rank or 0),
-        "copied": float(normalise(rollout.completion) == normalise(rollout.sample.original_query)),
+        "copied": float(is_same_text(rollout.completion, rollout.sample.original_query)),
         "length": float(len(rollout.completion.strip())),
         "started": scoring.started,
         "ended": scoring.ended,

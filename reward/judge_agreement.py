@@ -27,8 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from reward.canary import CanaryPair, judge_pairs, read_pairs
-from reward.judge.canary import JudgedPair, Mode, cohen_kappa, confusion, summarise
+from reward.judge.agreement import JudgedPair, Mode, cohen_kappa, confusion, summarise
+from reward.judge.canary import CanaryPair, judge_pairs, read_pairs
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls, Perform
 from reward.ledger.ledger import Ledger

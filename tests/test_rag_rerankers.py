@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_bert, save_cross_encoder, save_qwen3, save_sentence_transformer
 
 from rag.documents.records import IngestError
-from rag.models.cross_encoder import open_reranker
 from rag.models.embedder import embedder_maker
 from rag.models.failure import ModelFailure
+from rag.models.reranker import open_reranker
 
 TEXTS = ["鱼油每日一粒，饭后服用。", "孕妇慎用退烧药", "Omega-3 1.5 g daily", ""]
 ALPHABET = "".join(TEXTS) + "abcdefghijklmnopqrstuvwxyz:?？我能吃吗"

@@ -17,9 +17,9 @@ from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import Document, Passage
 from rag.documents.tokenizer import query_token_ids
 from rag.index.indexer import Indexer, engine_of
-from rag.models.cross_encoder import open_reranker
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
+from rag.models.reranker import open_reranker
 from rag.models.rewriter import Rewriter
 from rag.retrieval.channels import CHANNELS, Channels
 from rag.retrieval.fusion import fuse

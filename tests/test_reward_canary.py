@@ -9,8 +9,9 @@ import pytest
 from loopback_judge import BAD, FAIR, GOOD, LoopbackJudge
 from sklearn.metrics import cohen_kappa_score
 
-from reward.canary import check_canary, main, read_pairs
-from reward.judge.canary import JudgedPair, add_drift, cohen_kappa, confusion, kappa_interval, summarise
+from reward.canary import main
+from reward.judge.agreement import JudgedPair, add_drift, cohen_kappa, confusion, kappa_interval, summarise
+from reward.judge.canary import check_canary, read_pairs
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from reward.records.outcome import relevant_rank
 from reward.records.sample import Hit
 from reward.rewrite import formulas
 
@@ -89,8 +90,8 @@ def test_rank_value():
 
 
 def test_relevant_rank():
-    assert formulas.relevant_rank(hits(0.9, 0.8, 0.7), ["d2", "d1"]) == 2
-    assert formulas.relevant_rank(hits(0.9), ["x"]) is None
+    assert relevant_rank(hits(0.9, 0.8, 0.7), ["d2", "d1"]) == 2
+    assert relevant_rank(hits(0.9), ["x"]) is None
 
 
 def v2(**changes):

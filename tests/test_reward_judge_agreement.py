@@ -7,8 +7,8 @@ import pytest
 from loopback_judge import BAD, FAIR, GOOD, LoopbackJudge, grade
 from scipy.stats import spearmanr
 
-from reward.canary import CanaryPair
-from reward.judge.canary import JudgedPair
+from reward.judge.agreement import JudgedPair
+from reward.judge.canary import CanaryPair
 from reward.judge_agreement import compare_modes, main
 
 # The last two share a query: listwise, their four rewrites share a call.

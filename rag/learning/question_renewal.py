@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, Question, StoredPassage
 from rag.documents.tokenizer import query_token_ids
-from rag.models.cross_encoder import Reranker
 from rag.models.language_model import LanguageModel
+from rag.models.reranker import Reranker
 from rag.write_questions import lexical_score, model_score, write_questions
 
 # Share of common tokens (Jaccard) from which a question leads to the passage whoever asks the query:

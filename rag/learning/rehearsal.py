@@ -14,9 +14,9 @@ from rag.index.edge_engine import EdgeEngine
 from rag.index.indexer import Indexer
 from rag.learning.judged_queries import DEPTH, MEASURES, JudgedQueries, paired_difference, query_figures
 from rag.learning.question_renewal import Renewal, renew_questions
-from rag.models.cross_encoder import Reranker
 from rag.models.embedder import EmbedderMaker
 from rag.models.language_model import LanguageModel
+from rag.models.reranker import Reranker
 from rag.retrieval.retriever import Retriever, SearchRequest
 
 Figures = dict[str, dict[str, float]]

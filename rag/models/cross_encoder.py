@@ -1,5 +1,5 @@
-"""Scores of passages by a model that reads the user's own query, the conversation and the passage together: a
-sentence-transformers CrossEncoder in a local folder, or an endpoint."""
+"""Scores passages with a sentence-transformers CrossEncoder in a local folder: it reads the user's own query, the
+conversation and the passage together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,40 +22,6 @@ _BATCH = 32
 _ASKED_LENGTH = 200
 _ENOUGH_PASSAGES = 10
 _log = logging.getLogger(__name__)
-
-
-class Reranker(Protocol):
-    """`constant_answers`: how often ten or more passages all got one and the same score, the mark of a broken model."""
-
-    constant_answers: int
-
-    @property
-    def id(self) -> str: ...
-    async def score(self, query: str, context: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """Relevance in [0, 1] of each passage, in their order.
-
-        Raises:
-            ModelFailure: the model gave no usable scores.
-        """
-        ...
-
-    async def aclose(self) -> None: ...
-
-
-def open_reranker(reranker: str) -> Reranker:
-    """The folder of a CrossEncoder, or `URL#model`, URL that of a rerank endpoint (…/v1 or …/v1/rerank), its key in
-    the environment variable RERANKER_API_KEY if it needs one.
-
-    Raises:
-        IngestError: neither, or the folder's model cannot be loaded or does not give one score.
-    """
-    if reranker.startswith(("http://", "https://")):
-        from rag.models.rerank_endpoint import RerankEndpoint
-
-        return RerankEndpoint(reranker)
-    if Path(reranker).is_dir():
-        return LocalCrossEncoder(Path(reranker))
-    raise IngestError(f"reranker {reranker}: neither a model's folder nor http(s)://…/v1#model")
 
 
 def asked_text(query: str, context: str) -> str:

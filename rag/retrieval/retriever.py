@@ -14,9 +14,9 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.index.indexer import Indexer, OpenVersion
-from rag.models.cross_encoder import Reranker
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
+from rag.models.reranker import Reranker
 from rag.models.rewriter import Rewrite, Rewriter
 from rag.retrieval.channel_search import ChannelRank, Found, by_passage, embedded_query, keyword_weights
 from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable

@@ -15,10 +15,10 @@ from rag.catalogue.clicks import Clicks
 from rag.catalogue.records import KnowledgeBase
 from rag.index.engine import EngineUnavailable
 from rag.index.indexer import Indexer, open_engine
-from rag.models.cross_encoder import Reranker, open_reranker
 from rag.models.embedder import embedder_maker
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
+from rag.models.reranker import Reranker, open_reranker
 from rag.models.rewriter import Rewriter
 from rag.retrieval.retriever import Retrieval, Retriever, SearchRequest
 from rag.service.access import Gate, allowed_tenant

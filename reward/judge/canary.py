@@ -1,141 +1,166 @@
-"""What a canary check says of a judge: agreement with people, position bias, drift. Pure."""
+"""The canary: pairs labelled by people, judged again now and then. Is the judge still the judge it was?
+
+A check asks about every pair anew (its step is part of every ledger key), compares the judge's preference with the
+people's, and tells how far the judge has moved since the first check in the same file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
+from pydantic import Field, ValidationError
 
-from reward.records.sample import Record
+from reward.judge.agreement import CanaryCheck, JudgedPair, Label, Mode, add_drift, summarise
+from reward.judge.judge import Judge
+from reward.judge.protocol import Comparison
+from reward.records.call import Answer
+from reward.records.files import BadInput, first_problem, read_jsonl
+from reward.records.outcome import Verdict
+from reward.records.sample import Context, Metadata, Record, Sample
+from reward.settings.recipe import CanarySettings
 
-RESAMPLES = 2000
-Label = Literal["a", "b", "tie"]
-Mode = Literal["pointwise", "listwise", "pairwise"]
-LABELS: tuple[Label, ...] = ("a", "tie", "b")
+_R = TypeVar("_R", bound=Record)
 
 
-class JudgedPair(Record):
-    """`judged` is `None` when the judge failed. Scores are 综合得分 (pointwise, listwise); `orders` are the labels that
-    the judge gave with A first and with B first (pairwise)."""
+class CanaryPair(Record):
+    """Two rewrites of one query and the one that people prefer; `note` says why, `origin` where the label is from."""
 
-    step: int = 0
     pair_id: str
+    original_query: str = Field(min_length=1)
+    context: Context = Context()
+    rewrite_a: str = Field(min_length=1)
+    rewrite_b: str = Field(min_length=1)
     preferred: Label
-    judged: Label | None = None
-    score_a: float | None = None
-    score_b: float | None = None
-    orders: tuple[Label, Label] | None = None
+    note: str = ""
+    origin: str = ""
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(
+            sample_id=self.pair_id,
+            original_query=self.original_query,
+            context=self.context,
+            metadata=Metadata(tenant_id="canary"),
+        )
 
 
-class CanaryCheck(Record):
-    """The figures of one check, over the pairs that were judged; `None` where there is none to count.
+def read_pairs(path: Path) -> list[CanaryPair]:
+    """The pairs of a JSONL file.
+
+    Raises:
+        BadInput: no such file, a row that is no pair, an id twice, or fewer than two different labels: agreement
+            beyond chance cannot be told then.
+    """
+    pairs = list(read_records(path, CanaryPair))
+    ids = Counter(pair.pair_id for pair in pairs)
+    if repeated := [name for name, count in ids.items() if count > 1]:
+        raise BadInput(f"{path}: pair_id: {repeated[0]} occurs twice")
+    if len({pair.preferred for pair in pairs}) < 2:
+        raise BadInput(f"{path}: preferred: needs pairs with at least two different labels")
+    return pairs
+
+
+async def check_canary(
+    judge: Judge, pairs: Sequence[CanaryPair], step: int, settings: CanarySettings, file: Path
+) -> None:
+    """Check number `step`: its figures become a line of `file`, its verdicts lines of the `…_verdicts.jsonl` beside it.
+
+    Drift is measured against the first check of that mode in `file`. The same step again is answered from the ledger.
+    """
+    judged, cost = await judge_pairs(judge, pairs, ("canary", step))
+    now = summarise(judge.service, judge.mode, step, judged, cost)
+    check = add_drift(now, judged, *_first_check(file, judge.mode), limit=settings.drift)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with verdicts_file(file).open("a", encoding="utf-8") as out:
+        out.writelines(pair.model_copy(update={"step": step}).model_dump_json() + "\n" for pair in judged)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(check.model_dump_json() + "\n")
+
+
+async def judge_pairs(
+    judge: Judge, pairs: Sequence[CanaryPair], round_: Sequence[Any], on_judged: Callable[[], None] = lambda: None
+) -> tuple[list[JudgedPair], float]:
+    """What the judge says of every pair, and the yuan it took; `round_` as in `Judge.grade`.
 
     Args:
-        judge: model and version.
-        agreement: share of pairs where judge and people say the same.
-        kappa, kappa_low, kappa_high: Cohen's kappa over the labels a, tie, b, and its 95 % bootstrap interval.
-        flipped: share of pairs whose winner changes with the order (pairwise).
-        first_preference: wins of the place shown first minus those of the second, by verdicts; 0 is fair (pairwise).
-        cost: yuan.
-        drift: kappa of the first check minus this one.
-        overall_change: mean absolute change of 综合得分 since the first check (pointwise, listwise).
-        relabelled: share of pairs on which the judge has changed its mind since the first check.
-        alarm: `drift` is beyond its limit.
+        on_judged: called once for each pair, when it was judged or has failed.
     """
+    ask = _compare_in_both_orders if judge.mode == "pairwise" else _grade_both
 
-    judge: str
-    mode: Mode
-    step: int
-    judged: int
-    failed: int
-    agreement: float | None = None
-    kappa: float | None = None
-    kappa_low: float | None = None
-    kappa_high: float | None = None
-    flipped: float | None = None
-    first_preference: float | None = None
-    cost: float = 0.0
-    drift: float | None = None
-    overall_change: float | None = None
-    relabelled: float | None = None
-    alarm: bool = False
+    async def judge_one(pair: CanaryPair) -> tuple[JudgedPair, float]:
+        judged = await ask(judge, pair, round_)
+        on_judged()
+        return judged
+
+    results = await asyncio.gather(*(judge_one(pair) for pair in pairs))
+    return [pair for pair, _ in results], sum(cost for _, cost in results)
 
 
-def summarise(judge: str, mode: Mode, step: int, pairs: Sequence[JudgedPair], cost: float = 0.0) -> CanaryCheck:
-    """The figures of one check, without those of drift."""
-    known = [pair for pair in pairs if pair.judged is not None]
-    failed = len(pairs) - len(known)
-    check = CanaryCheck(judge=judge, mode=mode, step=step, judged=len(known), failed=failed, cost=cost)
-    if not known:
-        return check
-    table = confusion([pair.preferred for pair in known], [pair.judged for pair in known if pair.judged])
-    figures: dict[str, float] = {"agreement": float(np.trace(table) / table.sum())}
-    kappa = float(cohen_kappa(table))
-    if not np.isnan(kappa):
-        low, high = kappa_interval(table, seed=0)
-        figures |= {"kappa": kappa, "kappa_low": low, "kappa_high": high}
-    if both := [pair.orders for pair in known if pair.orders]:
-        # The place shown first wins when the first order says a and when the second one says b.
-        first = sum((one == "a") + (two == "b") for one, two in both)
-        second = sum((one == "b") + (two == "a") for one, two in both)
-        figures["flipped"] = float(np.mean([one != two for one, two in both]))
-        figures["first_preference"] = (first - second) / (2 * len(both))
-    return check.model_copy(update=figures)
+def verdicts_file(file: Path) -> Path:
+    return file.with_name(f"{file.stem}_verdicts.jsonl")
 
 
-def add_drift(
-    check: CanaryCheck,
-    pairs: Sequence[JudgedPair],
-    first: CanaryCheck | None,
-    first_pairs: Sequence[JudgedPair],
-    limit: float,
-) -> CanaryCheck:
-    """`check` with how far the judge has moved since the `first` one, over the pairs judged in both; `limit` is the
-    fall of kappa that raises the alarm."""
-    if first is None:
-        return check
-    before = {pair.pair_id: pair for pair in first_pairs if pair.judged is not None}
-    both = [(before[pair.pair_id], pair) for pair in pairs if pair.judged is not None and pair.pair_id in before]
-    changes = [
-        abs(old - new)
-        for one, two in both
-        for old, new in ((one.score_a, two.score_a), (one.score_b, two.score_b))
-        if old is not None and new is not None
-    ]
-    drift = None if first.kappa is None or check.kappa is None else first.kappa - check.kappa
-    return check.model_copy(
-        update={
-            "drift": drift,
-            "overall_change": float(np.mean(changes)) if changes else None,
-            "relabelled": float(np.mean([one.judged != two.judged for one, two in both])) if both else None,
-            "alarm": drift is not None and drift > limit,
-        }
+def _first_check(file: Path, mode: Mode) -> tuple[CanaryCheck | None, list[JudgedPair]]:
+    """The first check in that mode that could tell how well the judge agrees, and its verdicts.
+
+    Raises:
+        BadInput: one of the two files holds something else.
+    """
+    if not file.is_file():
+        return None, []
+    first = next(
+        (check for check in read_records(file, CanaryCheck) if check.mode == mode and check.kappa is not None), None
     )
+    verdicts = verdicts_file(file)
+    if first is None or not verdicts.is_file():
+        return first, []
+    return first, [pair for pair in read_records(verdicts, JudgedPair) if pair.step == first.step]
 
 
-def confusion(people: Sequence[Label], judge: Sequence[Label]) -> np.ndarray:
-    """Counts of shape (3, 3): what people say by what the judge says, in the order of `LABELS`."""
-    table = np.zeros((len(LABELS), len(LABELS)))
-    np.add.at(table, ([LABELS.index(label) for label in people], [LABELS.index(label) for label in judge]), 1)
-    return table
+def read_records(path: Path, record: type[_R]) -> Iterator[_R]:
+    """Yield the records of a JSONL file.
+
+    Raises:
+        BadInput: no such file, or a row that is no such record.
+    """
+    for row, values in read_jsonl(path):
+        try:
+            yield record.model_validate(values)
+        except ValidationError as error:
+            raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
 
 
-def cohen_kappa(tables: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of confusion tables of shape (..., k, k): (p_o - p_e) / (1 - p_e). NaN where both sides always give
-    the same single label. (Cohen, A coefficient of agreement for nominal scales, 1960.)"""
-    shares = tables / tables.sum(axis=(-2, -1), keepdims=True)
-    observed = np.trace(shares, axis1=-2, axis2=-1)
-    expected = (shares.sum(axis=-1) * shares.sum(axis=-2)).sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
+async def _grade_both(judge: Judge, pair: CanaryPair, round_: Sequence[Any]) -> tuple[JudgedPair, float]:
+    asked = (judge.grade(pair.sample, rewrite, round_) for rewrite in (pair.rewrite_a, pair.rewrite_b))
+    a, b = await asyncio.gather(*asked)
+    judged = JudgedPair(pair_id=pair.pair_id, preferred=pair.preferred)
+    if isinstance(a.value, dict) and isinstance(b.value, dict):
+        score_a, score_b = (Verdict.model_validate(answer.value).overall for answer in (a, b))
+        label = _label(score_a - score_b)
+        judged = judged.model_copy(update={"judged": label, "score_a": score_a, "score_b": score_b})
+    return judged, a.cost + b.cost
 
 
-def kappa_interval(table: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of kappa over pairs: drawing n pairs with replacement is drawing a table of n
-    from its cells."""
-    count = int(table.sum())
-    draws = np.random.default_rng(seed).multinomial(count, table.ravel() / count, size=RESAMPLES)
-    kappas = cohen_kappa(draws.reshape(-1, *table.shape))
-    low, high = np.nanpercentile(kappas, [2.5, 97.5]) if not np.isnan(kappas).all() else (np.nan, np.nan)
-    return float(low), float(high)
+async def _compare_in_both_orders(judge: Judge, pair: CanaryPair, round_: Sequence[Any]) -> tuple[JudgedPair, float]:
+    a_first, b_first = await asyncio.gather(
+        judge.compare(pair.sample, pair.rewrite_a, pair.rewrite_b, round_),
+        judge.compare(pair.sample, pair.rewrite_b, pair.rewrite_a, round_),
+    )
+    judged = JudgedPair(pair_id=pair.pair_id, preferred=pair.preferred)
+    if isinstance(a_first.value, dict) and isinstance(b_first.value, dict):
+        orders = _label(_winner(a_first)), _label(-_winner(b_first))
+        label: Label = orders[0] if orders[0] == orders[1] else "tie"
+        judged = judged.model_copy(update={"judged": label, "orders": orders})
+    return judged, a_first.cost + b_first.cost
+
+
+def _winner(answer: Answer) -> int:
+    return Comparison.model_validate(answer.value).winner
+
+
+def _label(difference: float) -> Label:
+    return "a" if difference > 0 else "b" if difference < 0 else "tie"

@@ -31,8 +31,8 @@ from reward.records.call import Answer, Call, CallKind, FailureKind, ServiceFail
 from reward.records.files import BadInput
 from reward.records.outcome import Judgement, Verdict
 from reward.records.sample import Sample
-from reward.rewrite.gates import normalise
 from reward.settings.recipe import JudgeSettings, TenantSettings
+from reward.text.fold import is_same_text
 
 PROMPTS = Path(__file__).with_name("prompts")
 _FIRST_VOTE = ("vote", 0)
@@ -95,7 +95,7 @@ class Judge:
         are the same text: they tie, and cost no grading beyond the baseline's (pairwise: beyond one call for the grade
         of intent).
         """
-        same = normalise(policy) == normalise(baseline)
+        same = is_same_text(policy, baseline)
         if self._settings.mode == "pairwise":
             return await self._judge_pair(sample, baseline if same else policy, baseline, priority)
         asked = self._votes(sample, baseline, priority)

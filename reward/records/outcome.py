@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -23,6 +24,12 @@ class Evidence(Record):
     @property
     def top1(self) -> float:
         return self.top_hits[0].relevance if self.top_hits else 0.0
+
+
+def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
+    """1-based rank of the best relevant passage among `hits`, None when it is not among them."""
+    wanted = set(relevant)
+    return next((rank for rank, hit in enumerate(hits, start=1) if hit.doc_id in wanted), None)
 
 
 Grade = Annotated[int, Field(ge=1, le=5, strict=True)]

@@ -8,8 +8,9 @@ from typing import Any
 from reward.records.outcome import Abstained, Evidence, Gated, GateReason, Judgement, Rollout, Scored
 from reward.records.sample import Candidates, RetrievalResults, Sample
 from reward.rewrite import formulas
-from reward.rewrite.gates import check_gates, normalise
+from reward.rewrite.gates import check_gates
 from reward.settings.recipe import RewardSettings
+from reward.text.fold import is_same_text
 
 INTENT_FLOOR = 2  # a grade of 意图保持 at or below it: the rewrite asks for something else
 
@@ -66,7 +67,7 @@ def combine(
             weight_judge=settings.weight_judge,
             excess_length=max(0, len(rewrite) - settings.length.target),
             length_penalty=settings.length.penalty,
-            is_copy=normalise(rewrite) == normalise(sample.original_query),
+            is_copy=is_same_text(rewrite, sample.original_query),
             retrieves_best=policy.rank == 1,
         )
     found = {

@@ -90,12 +90,6 @@ def shape(scored: Scored, factor: float) -> Scored:
     )
 
 
-def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
-    """1-based rank of the best relevant passage among `hits`, None when it is not among them."""
-    wanted = set(relevant)
-    return next((rank for rank, hit in enumerate(hits, start=1) if hit.doc_id in wanted), None)
-
-
 def rank_value(rank: int | None) -> float:
     """phi(r) = 1/2 / sqrt(r) + 1/2 * (1 - ln r / ln 101), 0 beyond rank 100: smooth, so that "almost" still teaches."""
     if rank is None or rank > DEEPEST_RANK:

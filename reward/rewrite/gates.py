@@ -7,11 +7,11 @@ invented ones against query and context together.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from reward.records.outcome import Gated, GateReason
 from reward.records.sample import Sample
+from reward.text.fold import fold, fold_without_spaces
 from reward.text.numbers import ARTICLE, COUNTED, NUMERALS, numeral_values
 
 MAX_LENGTH_RATIO = 5
@@ -34,11 +34,6 @@ _JUDGE = re.compile(
 )
 
 
-def normalise(text: str) -> str:
-    """Text with full-width forms folded (NFKC), lower-cased, without white space."""
-    return re.sub(r"\s+", "", _folded(text))
-
-
 def check_gates(
     sample: Sample, rewrite: str, *, gates: Iterable[GateReason], cap: int, protected_terms: Sequence[str], floor: float
 ) -> Gated | None:
@@ -58,8 +53,8 @@ def check_gates(
 def _findings(
     sample: Sample, rewrite: str, cap: int, protected_terms: Sequence[str]
 ) -> Iterable[tuple[GateReason, str]]:
-    query, text = normalise(sample.original_query), normalise(rewrite)
-    known = query + normalise(sample.context.text)
+    query, text = fold_without_spaces(sample.original_query), fold_without_spaces(rewrite)
+    known = query + fold_without_spaces(sample.context.text)
     room = min(cap, MAX_LENGTH_RATIO * len(sample.original_query))
     if not text:
         yield GateReason.EMPTY, ""
@@ -76,7 +71,7 @@ def _findings(
     if into_latin or into_cjk:
         yield GateReason.LANGUAGE_SWITCH, ""
     # With white space: "b12 30粒" holds no 1230.
-    asked, said, context = map(_folded, (sample.original_query, rewrite, sample.context.text))
+    asked, said, context = map(fold, (sample.original_query, rewrite, sample.context.text))
     numbers = {*_NUMBER.findall(said), *_values(match["count"] for match in _COUNT.finditer(said))}
     for number in _fitting(_NUMBER.findall(asked), room):
         if number not in numbers:
@@ -91,7 +86,7 @@ def _findings(
         # "没有糖尿病" -> "糖尿病" turns the meaning round; "不想要了" -> "退换货" does not.
         if scope in text and not _NEGATION.search(text):
             yield GateReason.NEGATION_DROPPED, scope
-    terms = [normalise(term) for term in protected_terms]
+    terms = [fold_without_spaces(term) for term in protected_terms]
     for term in _fitting([term for term in terms if term in query], room):
         if term not in text:
             yield GateReason.TERM_DROPPED, term
@@ -100,10 +95,6 @@ def _findings(
             yield GateReason.TERM_INVENTED, term
     if (address := _JUDGE.search(text)) and address.group() not in known:
         yield GateReason.JUDGE_ADDRESSED, address.group()
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
 
 
 def _values(numerals: Iterable[str | None]) -> set[str]:

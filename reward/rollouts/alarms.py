@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import spearmanr
 
 from reward.records.outcome import Abstained, Gated, GateReason, Rollout
-from reward.rewrite.gates import normalise
 from reward.rollouts.text_measures import LOST_FACTS, character_entropy, fails_gates, is_stuffed
 from reward.rollouts.windows import EQUAL, Example, Window, contributions, disputed, examples, mean, variance_shares
+from reward.text.fold import fold_without_spaces, is_same_text
 
 
 class AlarmLimits(BaseModel):
@@ -75,7 +75,7 @@ def copy_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
 
     def is_copy(rollout: Rollout) -> bool:
         best = rollout.policy is not None and rollout.policy.rank == 1
-        return not best and normalise(rollout.completion) == normalise(rollout.sample.original_query)
+        return not best and is_same_text(rollout.completion, rollout.sample.original_query)
 
     advice = "queries come back unchanged: train on queries that need a rewrite, check that a copy earns nothing"
     return _share_alarm("copy_rate", is_copy, first, last, limits.copy_rate, limits.rise, advice)
@@ -104,21 +104,21 @@ def entropy_drop(first: Window, last: Window, limits: AlarmLimits) -> Alarm | No
     queries get much the same rewrite. (That siblings grow alike is what training does, and no alarm.)"""
 
     def relative_entropy(window: Window) -> float:
-        queries = character_entropy(normalise(r.sample.original_query) for r in window.answered)
-        rewrites = character_entropy(normalise(r.completion) for r in window.answered)
+        queries = character_entropy(fold_without_spaces(r.sample.original_query) for r in window.answered)
+        rewrites = character_entropy(fold_without_spaces(r.completion) for r in window.answered)
         return rewrites / queries if queries else 0.0
 
     before, now = relative_entropy(first), relative_entropy(last)
     if before == 0:
         return None
-    given = Counter(normalise(r.completion) for r in last.answered)
-    ranked = sorted(last.answered, key=lambda r: -given[normalise(r.completion)])
+    given = Counter(fold_without_spaces(r.completion) for r in last.answered)
+    ranked = sorted(last.answered, key=lambda r: -given[fold_without_spaces(r.completion)])
     return Alarm(
         "entropy_drop",
         now / before,
         limits.entropy_drop,
         "different queries get the same words: raise the entropy or KL coefficient, or stop earlier",
-        examples(ranked, lambda r: f"given {given[normalise(r.completion)]} times"),
+        examples(ranked, lambda r: f"given {given[fold_without_spaces(r.completion)]} times"),
         first=1.0,
         raised=now / before < limits.entropy_drop,
     )

@@ -11,9 +11,8 @@ from typing import Any
 
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
-from reward.records.outcome import Evidence
+from reward.records.outcome import Evidence, relevant_rank
 from reward.records.sample import Hit, Sample
-from reward.rewrite import formulas
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
@@ -77,4 +76,4 @@ class TenantServices:
 def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
     """What is kept of a retrieval's hits, in the service's order."""
     top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
-    return Evidence(top_hits=top, rank=formulas.relevant_rank(hits, relevant))
+    return Evidence(top_hits=top, rank=relevant_rank(hits, relevant))
