@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install Debian's Chromium, in which tests/test_rag_page.py opens the service's page. Nothing happens when it is there.
+# Install Debian's Chromium, in which tests/rag/test_page.py opens the service's page. Nothing happens when it is there.
 # usage: requirements/install_chromium.sh     Without root or apt-get those tests are skipped: never an error.
 set -euo pipefail
 if [ -x /usr/bin/chromium ]; then

@@ -1,0 +1,316 @@
+"""verl's own trainers on a CPU: every algorithm, against a live retrieval service, started as a user starts them.
+
+A few real steps of one recipe per algorithm run in every test run; every shipped recipe, and a service that dies and
+comes back in mid-training, under the marker `slow`.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recipes.preflight import CONFIG_DIR
+from reward.rollouts.rollout_log import read_rollouts
+from tests.support import ROOT
+from tests.support.loopback_judge import LoopbackJudge
+
+RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))
+ROWS = 64
+
+
+def run(*command: str, timeout: int = 600) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def python(*arguments: str) -> None:
+    result = run(sys.executable, "-m", *arguments)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Service:
+    """The retrieval service of this repository, in a process that can be killed."""
+
+    def __init__(self, index: Path):
+        self._index, self._port = index, free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "rag.serve", "--index", str(self._index), "--port", str(self._port)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=1)
+                return
+            except OSError:
+                assert self._process.poll() is None, "the service ended at start-up"
+                time.sleep(0.1)
+        raise AssertionError("the service did not start")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Setting:
+    """Everything a run needs, for one tenant: data, service, tiny model."""
+
+    def __init__(self, folder: Path, tenant: str):
+        self.folder, self.tenant = folder, tenant
+        data, prepared = folder / "data", folder / "prepared"
+        python("examples.fivedoctors.generate_sample_data", "--out", str(data))
+        python("rag.build_index", "--kb_dir", str(data), "--out", str(folder / "index"), "--tenant", tenant)
+        rewrites = {
+            row["query_id"]: row for row in map(json.loads, (data / "baseline_rewrites.jsonl").read_text().splitlines())
+        }
+        queries = [json.loads(line) for line in (data / "queries_train.jsonl").read_text().splitlines()[:ROWS]]
+        export = [
+            {
+                "original_query": q["query"],
+                "query_id": q["query_id"],
+                "history_context": q["history_context"],
+                "user_profile": q["user_profile"],
+                "history_summary": q["history_summary"],
+                "rewritten_query": rewrites[q["query_id"]]["rewritten_query"],
+                "recall_results": "[]",
+                "recall_count": 1,
+                "top1_score": 0.9,
+                "avg_top3_score": 0.9,
+                "success": True,
+            }
+            for q in queries
+        ]
+        (folder / "export.jsonl").write_text("\n".join(json.dumps(row) for row in export))
+        common = ["--input", str(folder / "export.jsonl"), "--tenant", tenant, "--out", str(prepared)]
+        python("data_prep.build_sft", *common, "--no-augment")
+        python("data_prep.build_rl", *common, "--qrels", str(data / "qrels.tsv"))
+        texts = [str(data / "queries_train.jsonl"), str(data / "baseline_rewrites.jsonl")]
+        tiny = str(folder / "tiny")
+        python("examples.make_tiny_model", "--tenant", tenant, "--text", *texts, "--out", tiny, "--hidden", "64")
+        self.service = Service(folder / "index")
+
+    def command(self, recipe: str, *overrides: str) -> list[str]:
+        return [
+            "bash",
+            f"recipes/{recipe}.sh",
+            "machine=cpu",
+            "model=tiny",
+            f"recipe.data_dir={self.folder / 'prepared'}",
+            f"recipe.pretrained={self.folder / 'tiny'}",
+            f"rewriter.tenant.rag.url={self.service.url}",
+            "+rewriter.tenant.rag.backoff=[0.05,0.1]",
+            *overrides,
+        ]
+
+    def train_rl(self, recipe: str, steps: int, *overrides: str) -> tuple[Path, subprocess.CompletedProcess]:
+        output = self.folder / recipe
+        overrides = (
+            f"recipe.output_dir={output}",
+            f"recipe.start_from={self.folder / 'tiny'}",
+            f"trainer.total_training_steps={steps}",
+            "recipe.rl.prompts_per_step=4",
+            "recipe.rl.prompts_per_update=4",
+            "recipe.rl.micro_batch=16",
+            "recipe.rl.max_new_tokens=8",
+            *overrides,
+        )
+        return output, run(*self.command(recipe, *overrides))
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    made = Setting(tmp_path_factory.mktemp("trainer"), "fivedoctors")
+    yield made
+    made.service.kill()
+
+
+@pytest.fixture
+def judge():
+    """Grades anything between 2 and 5, the same text always the same."""
+    server = LoopbackJudge(grade=lambda rewrite: 2 + zlib.crc32(rewrite.encode()) % 4)
+    yield server
+    server.close()
+
+
+def logged_steps(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "reward_metrics.jsonl").read_text().splitlines()]
+
+
+def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int) -> None:
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    logged = logged_steps(output)
+    assert [row["step"] for row in logged] == list(range(1, steps + 1))
+    for row in logged:
+        assert -1 <= row["avg_reward"] <= 1 and row["abstained"] == 0
+        assert row["rag_api_calls"] >= 0 and row["reward_wait_seconds"] >= 0
+    # Every rollout is on record, and scored again from the record it earns the same.
+    rollouts = list(read_rollouts(output))
+    assert {rollout.step for rollout in rollouts} == set(range(1, steps + 1))
+    for row in logged:
+        rewards = [rollout.outcome.reward for rollout in rollouts if rollout.step == row["step"]]
+        assert sum(rewards) / len(rewards) == pytest.approx(row["avg_reward"])
+    replay = run(sys.executable, "-m", "reward.replay", "--run", str(output))
+    assert replay.returncode == 0, replay.stderr
+    assert (output / "final" / "config.json").is_file()
+    # The dashboards' names reach verl's own logger.
+    assert "8b_win_rate" in result.stdout or not any("8b_win_rate" in row for row in logged)
+    assert "avg_reward" in result.stdout and "actor/grad_norm" in result.stdout
+
+
+def test_two_steps_of_sft(setting):
+    output = setting.folder / "sft"
+    overrides = (
+        f"recipe.output_dir={output}",
+        "recipe.sft.batch=16",
+        "recipe.sft.micro_batch=16",
+        "recipe.sft.epochs=1",
+        "recipe.sft.lora_rank=8",  # as on GPUs: the merge has to fold the adapter in
+    )
+    result = run(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    assert "train/loss" in result.stdout
+    assert (output / "final" / "config.json").is_file()
+
+
+def test_three_steps_of_grpo(setting):
+    # A limit that any step breaks: the health rules see what the trainer logs.
+    output, result = setting.train_rl("fivedoctors_grpo", 3, "rewriter.health.kl=1e-12", "rewriter.health.window=2")
+    assert_trained(output, result, steps=3)
+    assert "warning: step 3: " in result.stdout and "kl" in (output / "health.jsonl").read_text()
+    assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
+
+
+def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
+    output, result = setting.train_rl(
+        "fivedoctors_ppo",
+        2,
+        "trainer.critic_warmup=0",
+        "recipe.rl.prompts_per_step=16",
+        "recipe.rl.prompts_per_update=16",
+        "judge=self_hosted",
+        f"rewriter.judge.base_url={judge.url}",
+        "rewriter.reward.gates=[empty]",
+        "rewriter.ledger.run.calls=5000",
+    )
+    assert_trained(output, result, steps=2)
+    assert "critic/vf_loss" in result.stdout
+    logged = logged_steps(output)
+    assert all(0 < row["weight_judge"] < 1 and 1 <= row["8b_judge_score"] <= 5 for row in logged)
+    assert sum(row["judge_api_calls"] for row in logged) == len(judge.requests) > 0
+    assert logged[0]["judge_input_tokens"] > 0
+
+
+@pytest.mark.slow
+def test_a_spent_budget_stops_the_run_and_a_raised_one_resumes_it(setting, judge):
+    overrides = ["judge=self_hosted", f"rewriter.judge.base_url={judge.url}", "rewriter.reward.gates=[empty]"]
+    overrides.append(f"recipe.output_dir={setting.folder / 'budget'}")
+    output, stopped = setting.train_rl("fivedoctors_grpo", 3, *overrides, "rewriter.ledger.run.calls=60")
+    output = setting.folder / "budget"
+    assert stopped.returncode == 76, (stopped.stdout + stopped.stderr)[-3000:]
+    assert json.loads((output / "stopped.json").read_text())["reason"] == "budget_spent"
+    paid = len(judge.requests)
+    assert paid <= 60
+    _, resumed = setting.train_rl("fivedoctors_grpo", 3, *overrides)
+    assert resumed.returncode == 0, (resumed.stdout + resumed.stderr)[-3000:]
+    asked = [json.dumps(request["messages"]) for request in judge.requests]
+    votes = 3  # the baseline's rewrite is graded that often
+    assert len(asked) > paid and max(map(asked.count, asked)) <= votes
+
+
+@pytest.mark.slow
+def test_several_reward_workers_share_one_engine(setting):
+    output = setting.folder / "shared"
+    overrides = (f"recipe.output_dir={output}", "reward.num_workers=2", "rewriter.ledger.shared=ray")
+    _, result = setting.train_rl("fivedoctors_grpo", 2, *overrides)
+    assert_trained(output, result, steps=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RL_RECIPES)
+def test_two_steps_of_every_shipped_recipe(recipe, tmp_path):
+    own = Setting(tmp_path, recipe.rsplit("_", 1)[0])
+    try:
+        extra = ("recipe.rl.prompts_per_step=16", "recipe.rl.prompts_per_update=16") if recipe.endswith("_ppo") else ()
+        output, result = own.train_rl(recipe, 2, "trainer.critic_warmup=0", *extra)
+        assert_trained(output, result, steps=2)
+    finally:
+        own.service.kill()
+
+
+@pytest.mark.slow
+def test_a_dead_service_stops_the_run_and_a_revived_one_resumes_it(setting):
+    """The service is killed after step 3: nothing is scored, the run stops with its own code, and goes on later."""
+    output = setting.folder / "outage"
+    arguments = (
+        f"recipe.output_dir={output}",
+        f"recipe.start_from={setting.folder / 'tiny'}",
+        "trainer.total_training_steps=12",
+        "recipe.rl.prompts_per_step=4",
+        "recipe.rl.prompts_per_update=4",
+        "recipe.rl.micro_batch=16",
+        "recipe.rl.max_new_tokens=8",
+    )
+    command = setting.command("fivedoctors_grpo", *arguments)
+    with (setting.folder / "outage.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 500
+        while not (output / "reward_metrics.jsonl").is_file() or len(logged_steps(output)) < 3:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        setting.service.kill()
+        assert process.wait(timeout=300) == 75
+    stopped = json.loads((output / "stopped.json").read_text())
+    assert stopped["reason"] == "services_unavailable"
+    assert "stopped:" in (setting.folder / "outage.log").read_text()
+    finished = stopped["step"] - 1
+    assert (output / f"global_step_{finished}" / "actor").is_dir()
+    assert logged_steps(output)[-1]["abstained"] > 0.05
+
+    setting.service.start()
+    result = run(*command)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    resumed = [row["step"] for row in logged_steps(output)]
+    assert resumed[-1] == 12 and not (output / "stopped.json").exists()
+    # Nothing finished before the outage is done again.
+    assert resumed.count(finished) == 1 and resumed.count(stopped["step"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sign"),
+    [("fivedoctors_sft", b"train/loss"), pytest.param("fivedoctors_grpo", b"avg_reward:", marks=pytest.mark.slow)],
+)
+def test_an_interrupted_run_leaves_no_process_behind(setting, recipe, sign):
+    command = setting.command(
+        recipe,
+        f"recipe.output_dir={setting.folder / f'interrupted_{recipe}'}",
+        "recipe.sft.batch=16",
+        "recipe.sft.micro_batch=16",
+        "recipe.sft.epochs=500",
+        *(() if recipe.endswith("_sft") else (f"recipe.start_from={setting.folder / 'tiny'}",)),
+    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    seen = any(sign in line for line in process.stdout)
+    assert seen, "the trainer ended before its first step"
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+    os.kill(process.pid, signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive

@@ -1,0 +1,150 @@
+"""Evidence and judgement into an outcome, and a rollout as the canonical record."""
+
+import math
+
+import pytest
+
+from reward.records.outcome import AbstainReason, Evidence, Gated, GateReason, Judgement, Scored
+from reward.records.sample import Hit, Sample
+from reward.rewrite import formulas
+from reward.rewrite.combination import canonical_sample, check_text, combine, judge_term
+from reward.settings.recipe import LengthSettings, RewardSettings
+from tests.support.logged_rollouts import TERMS, evidence, make_rollout, make_sample, pointwise
+
+V1, V2 = RewardSettings(formula="v1"), RewardSettings()
+BY_RANK = make_sample(11)
+BY_QUALITY = BY_RANK.model_copy(update={"relevant_doc_ids": ()})
+REWRITE = "钙片 用法用量"
+FOUND, BASELINE_FOUND = evidence(1, 0.9), evidence(4, 0.6)
+
+
+def pairwise(preference: float, intent: float = 5.0) -> Judgement:
+    return Judgement(mode="pairwise", preference=preference, orders_agree=True, intent=intent)
+
+
+def reward(settings, sample=BY_RANK, judgement=None, rewrite=REWRITE, policy=FOUND, baseline=BASELINE_FOUND):
+    outcome = combine(settings, sample, rewrite, policy, baseline, judgement)
+    assert isinstance(outcome, Scored)
+    return outcome
+
+
+def test_v2_takes_ranks_where_relevant_passages_are_known_and_quality_elsewhere():
+    assert reward(V2).reward == pytest.approx(1 - formulas.rank_value(4))
+    # 0.6*0.9 + 0.4*0.8 = 0.86 against 0.6*0.6 + 0.4*0.5 = 0.56
+    assert reward(V2, BY_QUALITY).reward == pytest.approx(math.tanh(3 * 0.3))
+
+
+def test_v2_weighs_retrieval_and_judge():
+    scored = reward(V2, judgement=pointwise(5, 4))
+    retrieval, judge = 1 - formulas.rank_value(4), math.tanh(2 * 0.2)
+    assert scored.reward == pytest.approx(0.6 * retrieval + 0.4 * judge)
+    assert (scored.parts.weight_retrieval, scored.parts.weight_judge) == pytest.approx((0.6, 0.4))
+    assert (scored.parts.retrieval, scored.parts.judge) == pytest.approx((retrieval, judge))
+
+
+def test_without_a_judge_the_weights_are_renormalised():
+    parts = reward(V2).parts
+    assert (parts.judge, parts.weight_retrieval, parts.weight_judge) == (None, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("preference", [-1.0, 0.0, 1.0])
+def test_v2_takes_a_preference_as_it_is(preference):
+    assert reward(V2, judgement=pairwise(preference)).parts.judge == preference
+
+
+def test_v1_is_the_formula_of_the_draft():
+    # quality 0.5*0.9 + 0.3*0.8 + 0.2*0.2 = 0.73 and 0.5*0.6 + 0.3*0.5 + 0.2*0.2 = 0.49
+    retrieval, judge = math.tanh(3 * 0.24), math.tanh(2 * 0.2)
+    scored = reward(V1, judgement=pointwise(5, 4))
+    assert scored.parts.bonus == 0.5
+    assert scored.reward == pytest.approx(0.40 * judge + 0.35 * retrieval + 0.25 * 0.5)
+    assert scored.parts.shaping == 1.0
+
+
+def test_v1_refuses_a_judgement_without_scores():
+    with pytest.raises(ValueError, match="pairwise judgement without scores"):
+        combine(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pairwise(1.0))
+
+
+@pytest.mark.parametrize("judgement", [pointwise(4, 4, intent=2), pairwise(1.0, intent=1)])
+def test_lost_intent_closes_the_gate_of_v2(judgement):
+    outcome = combine(V2, BY_RANK, REWRITE, evidence(1), evidence(2), judgement)
+    assert isinstance(outcome, Gated)
+    assert (outcome.reward, outcome.reason) == (-1.0, GateReason.INTENT_LOST)
+
+
+def test_lost_intent_is_scored_when_kept_by_a_hair_or_not_gated():
+    assert reward(V2, judgement=pointwise(4, 4, intent=3)).reward > 0
+    gates = tuple(gate for gate in GateReason if gate is not GateReason.INTENT_LOST)
+    assert reward(RewardSettings(gates=gates), judgement=pointwise(4, 4, intent=1)).reward > 0
+    assert isinstance(combine(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pointwise(4, 4, intent=1)), Scored)
+
+
+def test_length_beyond_the_target_costs():
+    settings = RewardSettings(length=LengthSettings(target=5, penalty=0.02))
+    assert reward(settings).parts.length_penalty == pytest.approx(0.02 * (len(REWRITE) - 5))
+
+
+def test_a_copy_earns_nothing_unless_it_retrieves_best():
+    query = BY_RANK.original_query
+    assert reward(V2, rewrite=f" {query} ", policy=evidence(2)).reward == 0.0
+    assert reward(V2, rewrite=query, policy=evidence(1)).reward > 0.0
+
+
+def test_parts_tell_what_was_found():
+    parts = reward(V2, policy=evidence(None, 0.4), baseline=Evidence()).parts
+    assert (parts.policy_top1, parts.baseline_top1, parts.policy_rank, parts.baseline_rank) == (0.4, 0.0, None, None)
+
+
+def test_text_gates_belong_to_v2():
+    assert check_text(V1, TERMS, BY_RANK, "") is None
+    assert check_text(RewardSettings(gates=()), TERMS, BY_RANK, "<think>") is None
+    only_leaks = RewardSettings(gates=(GateReason.TEMPLATE_LEAK,), gate_floor=-0.5)
+    empty = check_text(only_leaks, TERMS, BY_RANK, "")
+    assert empty is not None and (empty.reason, empty.reward) == (GateReason.EMPTY, -0.5)
+    asked = make_sample(0)
+    dropped = check_text(V2, TERMS, asked, "鱼油 用法")
+    assert dropped is not None and dropped.reason is GateReason.TERM_DROPPED
+
+
+def test_judge_terms():
+    assert judge_term(pointwise(5, 3)) == pytest.approx(math.tanh(0.8))
+    assert judge_term(pairwise(-1.0)) == -1.0
+
+
+def test_a_rollout_as_the_canonical_record():
+    hits = tuple(Hit(content="", reranker_score=s, doc_id=d) for s, d in ((0.9, "p11"), (0.6, "x"), (0.3, "y")))
+    rollout = make_rollout(11, judgement=pointwise(5, 4), rewrite=f"{REWRITE}\n".strip())
+    rollout = rollout.model_copy(update={"policy": Evidence(top_hits=hits, rank=1)})
+    sample = Sample.model_validate_json(canonical_sample(rollout).to_json())
+    assert (sample.candidates.policy, sample.candidates.baseline) == (REWRITE, rollout.baseline_rewrite)
+    assert [hit.doc_id for hit in sample.retrieval_results.policy] == ["p11", "x", "y"]
+    assert sample.evaluation == {
+        "gpt5_scores": {"qwen_8b": 5.0, "qwen_32b": 4.0},
+        "retrieval_metrics": {
+            "qwen_8b": {"top1_score": 0.9, "avg_top3_score": pytest.approx(0.6), "recall_at_3": 1.0},
+            "qwen_32b": {"top1_score": 0.7, "avg_top3_score": pytest.approx(0.6), "recall_at_3": 0.0},
+        },
+        "winner": "qwen_8b",
+        "margin": 1.0,
+    }
+    assert sample.reward == rollout.outcome.reward
+
+
+@pytest.mark.parametrize(
+    ("judgement", "winner", "margin"),
+    [(pointwise(3, 4), "qwen_32b", 1.0), (pointwise(4, 4), "tie", 0.0), (pairwise(1.0), "qwen_8b", None),
+     (pairwise(0.0), "tie", None), (None, None, None)],
+)  # fmt: skip
+def test_winner_and_margin(judgement, winner, margin):
+    evaluation = canonical_sample(make_rollout(11, judgement=judgement)).evaluation
+    assert (evaluation["winner"], evaluation["margin"]) == (winner, margin)
+
+
+def test_what_is_not_known_is_none():
+    sample = canonical_sample(make_rollout(11, failed=AbstainReason.RAG))
+    unknown = {"top1_score": None, "avg_top3_score": None, "recall_at_3": None}
+    assert sample.reward is None and sample.evaluation["retrieval_metrics"]["qwen_8b"] == unknown
+    found_nothing = make_rollout(11, sample=BY_QUALITY).model_copy(update={"policy": Evidence()})
+    metrics = canonical_sample(found_nothing).evaluation["retrieval_metrics"]["qwen_8b"]
+    assert metrics == {"top1_score": 0.0, "avg_top3_score": 0.0, "recall_at_3": None}

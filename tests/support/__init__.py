@@ -1,0 +1,5 @@
+"""Servers, tiny models and inputs that several tests share."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
