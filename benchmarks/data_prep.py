@@ -4,11 +4,11 @@
 
 A workbook of spec 1's nine columns and a production log are generated into a temporary folder (seeded; at full size
 1.3 GB): Chinese questions, recorded hits, repeated and nearly repeated questions, 1 % broken rows, 2 % with personal
-data (`benchmarks.data_prep_inputs`). Then, each in a process of its own:
+data (`benchmarks.data_prep_runs.inputs`). Then, each in a process of its own:
 
 - reading, from file to canonical rows: `data_prep.readers.workbook` beside pandas with openpyxl and a loop over its
-  rows, `data_prep.readers.log_file` beside a loop of `json.loads` (`benchmarks.data_prep_readers`). All must find the
-  same rows;
+  rows, `data_prep.readers.log_file` beside a loop of `json.loads` (`benchmarks.data_prep_runs.readers`). All must find
+  the same rows;
 - the whole build, `python -m data_prep.build_sft` on both files at once, by the seconds of its stages.
 
 Memory is resident, of a process and its children together, looked at every 20 ms. Seconds of reading leave out the
@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.data_prep_inputs import write_log, write_workbook
-from benchmarks.data_prep_readers import Reading
-from benchmarks.measured_command import run_measured
+from benchmarks.data_prep_runs.inputs import write_log, write_workbook
+from benchmarks.data_prep_runs.measured_command import run_measured
+from benchmarks.data_prep_runs.readers import Reading
 
 ROWS, LINES = 200_000, 1_000_000
 TENANT = "fivedoctors"
@@ -115,7 +115,7 @@ def _generate(progress: Progress, name: str, total: int, write: Callable[[Callab
 
 def _read(progress: Progress, way: str, file: Path) -> Measured:
     task = progress.add_task(f"reading {file.name}: {way}", total=1)
-    run = run_measured(["benchmarks.data_prep_readers", way, str(file)])
+    run = run_measured(["benchmarks.data_prep_runs.readers", way, str(file)])
     progress.update(task, completed=1)
     return Measured(way, Reading(**json.loads(run.last_line)), run.peak_mb)
 

@@ -28,9 +28,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rag_load_runs import CLIENTS, Load, Run, run_by_hand, run_engine
-from benchmarks.rag_load_service import Mix, load_http, mix_http, serving
-from benchmarks.rag_load_texts import SyntheticText
+from benchmarks.rag_load_runs.runs import CLIENTS, Load, Run, run_by_hand, run_engine
+from benchmarks.rag_load_runs.service import Mix, load_http, mix_http, serving
+from benchmarks.rag_load_runs.texts import SyntheticText
 
 SYSTEMS = ("bm25s + faiss by hand", "engine, in process", "service, over HTTP")
 

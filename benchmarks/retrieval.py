@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.retrieval_peers import Bm25, jieba_words, latin_words
-from benchmarks.retrieval_runs import EngineRuns, switched_on
-from benchmarks.retrieval_sets import FOLDS, RetrievalSet, fold_of, read_retrieval_set
+from benchmarks.retrieval_runs.peers import Bm25, jieba_words, latin_words
+from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
+from benchmarks.retrieval_runs.sets import FOLDS, RetrievalSet, fold_of, read_retrieval_set
 from rag.documents.records import IngestError
 from rag.learning.judged_queries import MEASURES, paired_difference, query_figures
 from rag.models.embedder import embedder_maker

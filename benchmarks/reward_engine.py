@@ -9,8 +9,9 @@ retrieval service of 0.15 s in the mean (log-normal, seeded by text: every syste
 - this engine, entered where verl enters it, with a pointwise judge; and again with listwise calls;
 - the draft: sample after sample, four calls each. A few samples are timed and extrapolated to all;
 - verl's naive reward manager with 8 workers, and its `rate_limited` manager at the judge's true limit (its limits are
-  per process, hence one worker), both with the draft's calls made asynchronously (`benchmarks.draft_reward`);
-- the floor, computed: a bound below which no system can come (`benchmarks.list_scheduling`).
+  per process, hence one worker), both with the draft's calls made asynchronously
+  (`benchmarks.reward_runs.draft_reward`);
+- the floor, computed: a bound below which no system can come (`benchmarks.reward_runs.list_scheduling`).
 
 Wall times run from the first finished rollout to the last reward. Then 100 000 rollouts are streamed through one engine
 against services without latency (500 prompts that come again and again, 5 % of the rewrites new): what a rollout costs
@@ -33,10 +34,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.draft_reward import run_draft_loop
-from benchmarks.loopback_services import Counts, Services, loopback_services
-from benchmarks.reward_runs import EngineRun, JudgeMode, Soak, engine_settings, in_process, run_engine, soak_engine
-from benchmarks.reward_traffic import (
+from benchmarks.reward_runs.draft_reward import run_draft_loop
+from benchmarks.reward_runs.loopback_services import Counts, Services, loopback_services
+from benchmarks.reward_runs.runs import EngineRun, JudgeMode, Soak, engine_settings, in_process, run_engine, soak_engine
+from benchmarks.reward_runs.traffic import (
     JUDGE_LIMIT,
     PROMPTS,
     RAG_LIMIT,
@@ -45,7 +46,7 @@ from benchmarks.reward_traffic import (
     make_traffic,
     unique_calls,
 )
-from benchmarks.verl_managers import run_manager
+from benchmarks.reward_runs.verl_managers import run_manager
 
 NAIVE_WORKERS = 8
 DRAFT_SAMPLES = 6

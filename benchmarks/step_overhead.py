@@ -33,8 +33,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loopback_services import Services, loopback_services
-from benchmarks.reward_traffic import make_sample
+from benchmarks.reward_runs.loopback_services import Services, loopback_services
+from benchmarks.reward_runs.traffic import make_sample
 from data_prep.build_rl import write_split
 from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
@@ -112,8 +112,8 @@ def _overrides(services: Services) -> list[str]:
     return [
         f"rewriter.tenant.rag.url={services.rag.url}",
         "rewriter.reward.gates=[]",  # a random model's rewrites would all be gated, and cost nothing
-        "reward.custom_reward_function.path=pkg://benchmarks.step_probes",
-        "trainer.v1.sampler.custom_sampler.path=pkg://benchmarks.step_probes",
+        "reward.custom_reward_function.path=pkg://benchmarks.reward_runs.step_probes",
+        "trainer.v1.sampler.custom_sampler.path=pkg://benchmarks.reward_runs.step_probes",
         "trainer.v1.sampler.custom_sampler.name=TimedReplayBuffer",
     ]
 

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from benchmarks import data_prep
-from benchmarks.data_prep_inputs import XLSX_HITS, questions, write_log, write_workbook
-from benchmarks.data_prep_readers import WAYS
-from benchmarks.measured_command import run_measured
+from benchmarks.data_prep_runs.inputs import XLSX_HITS, questions, write_log, write_workbook
+from benchmarks.data_prep_runs.measured_command import run_measured
+from benchmarks.data_prep_runs.readers import WAYS
 
 ROWS = 4000
 

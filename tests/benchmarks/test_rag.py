@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 
 from benchmarks import rag_load, retrieval
-from benchmarks.rag_load_texts import Question, SyntheticText
-from benchmarks.rag_load_traffic import _Clients
-from benchmarks.retrieval_peers import Bm25
-from benchmarks.retrieval_runs import EngineRuns, switched_on
-from benchmarks.retrieval_sets import FOLDS, fold_of, read_retrieval_set
+from benchmarks.rag_load_runs.texts import Question, SyntheticText
+from benchmarks.rag_load_runs.traffic import _Clients
+from benchmarks.retrieval_runs.peers import Bm25
+from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
+from benchmarks.retrieval_runs.sets import FOLDS, fold_of, read_retrieval_set
 from rag.models.embedder import embedder_maker
 from tests.support.loopback_llm import loopback_llm
 from tests.support.scripted_service import ScriptedService, answer, status

@@ -1,7 +1,9 @@
 """The benchmark's own arithmetic, and one small run of everything it measures."""
 
+import heapq
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import fmean
 
 import pytest
@@ -9,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import reward_engine
-from benchmarks.draft_reward import run_draft_loop
-from benchmarks.list_scheduling import Job, list_schedule, lower_bound
-from benchmarks.loopback_services import loopback_services
-from benchmarks.reward_runs import engine_settings, in_process, run_engine
-from benchmarks.reward_traffic import (
+from benchmarks.reward_runs.draft_reward import run_draft_loop
+from benchmarks.reward_runs.list_scheduling import Job, lower_bound
+from benchmarks.reward_runs.loopback_services import loopback_services
+from benchmarks.reward_runs.runs import engine_settings, in_process, run_engine
+from benchmarks.reward_runs.traffic import (
     GROUP_SIZE,
     JUDGE_SECONDS,
     PROMPTS,
@@ -29,6 +31,20 @@ from benchmarks.reward_traffic import (
 
 times = st.floats(0, 100, allow_nan=False)
 some_jobs = st.lists(st.builds(Job, times, times), min_size=1, max_size=30)
+
+
+def list_schedule(jobs: Sequence[Job], slots: int) -> float:
+    """When the last job ends if each is begun, first come, first served, as soon as a slot is free.
+
+    A schedule that can be had without knowing the future; it ends before twice the best possible time.
+    """
+    free = [0.0] * slots
+    ends = 0.0
+    for job in sorted(jobs, key=lambda job: job.arrival):
+        end = max(heapq.heappop(free), job.arrival) + job.duration
+        heapq.heappush(free, end)
+        ends = max(ends, end)
+    return ends
 
 
 @pytest.mark.parametrize(

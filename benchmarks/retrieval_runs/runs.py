@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.retrieval_sets import Asked
+from benchmarks.retrieval_runs.sets import Asked
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase
 from rag.documents.records import Document

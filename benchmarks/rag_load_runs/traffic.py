@@ -1,7 +1,7 @@
 """Clients of the RAG service: closed loops over kept connections, in processes of their own.
 
-    python -m benchmarks.rag_load_traffic read URL CLIENTS
-    python -m benchmarks.rag_load_traffic mix URL CLIENTS SECONDS SEED TENANT...
+    python -m benchmarks.rag_load_runs.traffic read URL CLIENTS
+    python -m benchmarks.rag_load_runs.traffic mix URL CLIENTS SECONDS SEED TENANT...
 
 `read` asks every question of stdin, which an empty line ends, once. `mix` asks for so many seconds, and one more client
 adds, finds, replaces, misses and deletes documents of its own all the while. Both print `ready`, begin when
@@ -21,7 +21,7 @@ from itertools import count
 
 import aiohttp
 
-from benchmarks.rag_load_texts import Question, SyntheticText
+from benchmarks.rag_load_runs.texts import Question, SyntheticText
 
 TOP_K = 10
 _TIMEOUT = aiohttp.ClientTimeout(total=60)
@@ -140,7 +140,7 @@ def _session(url: str, connections: int) -> aiohttp.ClientSession:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rag_load_traffic")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rag_load_runs.traffic")
     parser.add_argument("what", choices=("read", "mix"))
     parser.add_argument("url")
     parser.add_argument("clients", type=int)

@@ -8,7 +8,7 @@ import bm25s
 import faiss
 import numpy as np
 
-from benchmarks.retrieval_peers import K1, B
+from benchmarks.retrieval_runs.peers import K1, B
 from rag.documents.tokenizer import tokenize
 from rag.models.embedder import embedder_maker
 from rag.retrieval.fusion import fuse

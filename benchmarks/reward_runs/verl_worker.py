@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.ppo.reward import load_reward_manager
 
-from benchmarks.reward_traffic import Arrival
+from benchmarks.reward_runs.traffic import Arrival
 
 
 class _CodePoints:

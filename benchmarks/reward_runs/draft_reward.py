@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.reward_traffic import Arrival
+from benchmarks.reward_runs.traffic import Arrival
 from reward.records.outcome import Verdict
 from reward.records.sample import Sample
 

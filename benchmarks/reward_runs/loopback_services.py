@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from benchmarks.reward_traffic import JUDGE_LIMIT, RAG_LIMIT, codes_in, judge_seconds, rag_seconds
+from benchmarks.reward_runs.traffic import JUDGE_LIMIT, RAG_LIMIT, codes_in, judge_seconds, rag_seconds
 
 _REASON = (
     "改写把口语问题整理成了清楚的检索词，保留了顾客关心的产品和时间安排，"
@@ -129,7 +129,7 @@ class Services:
 
 @contextmanager
 def loopback_services(seed: int, scale: float) -> Iterator[Services]:
-    """Both services on free ports for the length of the block, at the limits of `benchmarks.reward_traffic`.
+    """Both services on free ports for the length of the block, at the limits of `benchmarks.reward_runs.traffic`.
 
     Args:
         scale: factor on the latencies.

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.rag_load_runs import Load
-from benchmarks.rag_load_texts import Question
-from benchmarks.rag_load_traffic import Traffic
+from benchmarks.rag_load_runs.runs import Load
+from benchmarks.rag_load_runs.texts import Question
+from benchmarks.rag_load_runs.traffic import Traffic
 
 READERS = 8
 _CLIENT_PROCESSES = 2
@@ -121,7 +121,7 @@ class _Client:
     """A client process, its connections open, that waits for `go`."""
 
     def __init__(self, *arguments: str, questions: Sequence[Question] = ()):
-        command = [sys.executable, "-m", "benchmarks.rag_load_traffic", *arguments]
+        command = [sys.executable, "-m", "benchmarks.rag_load_runs.traffic", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout

@@ -6,7 +6,6 @@ p_j, no interruption. The exact optimum is NP-hard; what is computed here lies b
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,17 +35,3 @@ def lower_bound(jobs: Sequence[Job], slots: int) -> float:
         work += job.duration
         bound = max(bound, job.arrival + job.duration, job.arrival + work / slots)
     return bound
-
-
-def list_schedule(jobs: Sequence[Job], slots: int) -> float:
-    """When the last job ends if each is begun, first come, first served, as soon as a slot is free.
-
-    A schedule that can be had without knowing the future; it ends before twice the best possible time.
-    """
-    free = [0.0] * slots
-    ends = 0.0
-    for job in sorted(jobs, key=lambda job: job.arrival):
-        end = max(heapq.heappop(free), job.arrival) + job.duration
-        heapq.heappush(free, end)
-        ends = max(ends, end)
-    return ends

@@ -24,8 +24,16 @@ import psutil
 import uvloop
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.loopback_services import Counts, Services
-from benchmarks.reward_traffic import GROUP_SIZE, JUDGE_LIMIT, PROMPTS, RAG_LIMIT, Arrival, make_rewrite, make_sample
+from benchmarks.reward_runs.loopback_services import Counts, Services
+from benchmarks.reward_runs.traffic import (
+    GROUP_SIZE,
+    JUDGE_LIMIT,
+    PROMPTS,
+    RAG_LIMIT,
+    Arrival,
+    make_rewrite,
+    make_sample,
+)
 from reward.settings.recipe import load_tenant
 from reward.verl_reward import compute_score
 

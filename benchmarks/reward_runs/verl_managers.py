@@ -2,9 +2,9 @@
 
 In verl each worker (`verl.experimental.reward_loop.RewardLoopWorker`) is a Ray actor with an event loop and one reward
 manager; each finished rollout goes at once to a random worker, whose `compute_score` awaits the manager's `run_single`.
-Here the workers are plain processes (`benchmarks.verl_worker`): the same manager classes, loaded by verl's own
-`load_reward_manager` from its configuration, without what Ray's messages would cost them. The tokenizer is a stand-in
-that takes no time.
+Here the workers are plain processes (`benchmarks.reward_runs.verl_worker`): the same manager classes, loaded by verl's
+own `load_reward_manager` from its configuration, without what Ray's messages would cost them. The tokenizer is a
+stand-in that takes no time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
-from benchmarks.reward_traffic import Arrival
+from benchmarks.reward_runs.traffic import Arrival
 
-_WORKER = "benchmarks.verl_worker"
+_WORKER = "benchmarks.reward_runs.verl_worker"
 _START_AHEAD = 0.2  # seconds for all workers to hear when to begin
 
 
@@ -46,7 +46,7 @@ def run_manager(
             "max_concurrent": max_concurrent,
             "reward_manager": {"source": "register", "name": manager},
             "custom_reward_function": {
-                "path": "pkg://benchmarks.draft_reward",
+                "path": "pkg://benchmarks.reward_runs.draft_reward",
                 "name": "compute_score",
                 "reward_kwargs": {"judge_url": judge_url, "rag_url": rag_url},
             },

@@ -13,9 +13,9 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.rag_load_peer import ByHand
-from benchmarks.rag_load_texts import Question, SyntheticText
-from benchmarks.rag_load_traffic import TOP_K
+from benchmarks.rag_load_runs.peer import ByHand
+from benchmarks.rag_load_runs.texts import Question, SyntheticText
+from benchmarks.rag_load_runs.traffic import TOP_K
 from rag import build_index
 from rag.catalogue.catalogue import Catalogue
 from rag.index.indexer import Indexer, open_engine

@@ -1,6 +1,6 @@
 """Reads one file by one way of reading and prints what that took: a process of its own, so that its memory is its own.
 
-    python -m benchmarks.data_prep_readers WAY FILE
+    python -m benchmarks.data_prep_runs.readers WAY FILE
 
 Every way ends in the same canonical rows: texts, recall results as hits, their count and scores (computed from the hits
 where they are not recorded), success as a truth value; a row that cannot be read is refused and counted. The two peers
@@ -158,7 +158,7 @@ WAYS: dict[str, Callable[[Path], tuple[int, int, int, float]]] = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data_prep_readers", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.data_prep_runs.readers", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("file", type=Path)

@@ -9,7 +9,7 @@ import bm25s
 import jieba
 import numpy as np
 
-from benchmarks.retrieval_sets import Asked, RetrievalSet
+from benchmarks.retrieval_runs.sets import Asked, RetrievalSet
 from rag.documents.tokenizer import tokenize
 from rag.learning.judged_queries import DEPTH
 

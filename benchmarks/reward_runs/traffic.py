@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.list_scheduling import Job, lower_bound
+from benchmarks.reward_runs.list_scheduling import Job, lower_bound
 from reward.records.sample import Candidates, Context, Metadata, Sample
 
 PROMPTS, GROUP_SIZE, REPEATED = 64, 8, 0.25

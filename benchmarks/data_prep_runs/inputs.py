@@ -35,7 +35,7 @@ _LAST_DAY, _DAYS = datetime(2026, 3, 31, 23, 59, 59), 28
 
 Progress = Callable[[int], None]
 
-_PHRASES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "data_prep_phrases.yaml").read_text("utf-8"))
+_PHRASES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text("utf-8"))
 _PRODUCTS, _QUESTIONS, _TERMS, _FACTS = (_PHRASES[name] for name in ("products", "questions", "terms", "facts"))
 _PROFILES = [
     f"{age}岁{sex}，{work}" for age in range(22, 78, 4) for sex in "男女" for work in ("退休", "上班", "自由职业")

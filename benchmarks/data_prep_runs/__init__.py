@@ -1,0 +1,1 @@
+"""Inputs, peers and measurements of `benchmarks.data_prep`."""

@@ -1,0 +1,1 @@
+"""Texts, traffic, peers and services of `benchmarks.rag_load`."""

@@ -1,0 +1,1 @@
+"""Retrieval sets, peers and runs of `benchmarks.retrieval`."""

@@ -1,0 +1,1 @@
+"""Traffic, services, peers and runs of `benchmarks.reward_engine` and `benchmarks.step_overhead`."""
