@@ -14,12 +14,12 @@ from pathlib import Path
 from reward.judge.canary import check_canary, read_pairs
 from reward.records.call import Answer, CallKind, ServiceFailure
 from reward.records.files import BadInput
-from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
+from reward.records.outcome import Abstained, AbstainReason, Gated, Rollout, Scored
 from reward.records.sample import Sample
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.scorer import Scorer, Scoring
 from reward.settings.recipe import RewriterSettings
-from reward.text.fold import is_same_text
+from reward.task import Task
 
 CANARY_FILE = "canary.jsonl"
 
@@ -59,7 +59,7 @@ class RewardEngine:
             now = time.time()
             rollout = Rollout(step=step, time=now, sample=sample, completion=completion, outcome=outcome)
             scoring = Scoring(rollout, answers, started, now)
-        return flat_fields(scoring)
+        return flat_fields(scoring, self._scorer.task)
 
     async def aclose(self) -> None:
         """Close connections, ledger and log."""
@@ -81,16 +81,13 @@ class RewardEngine:
         self._canary_task = asyncio.ensure_future(check)
 
 
-def flat_fields(scoring: Scoring) -> dict[str, float | str]:
-    """The one key set that every rollout reports, whatever its outcome: scalars and strings only.
+def flat_fields(scoring: Scoring, task: Task) -> dict[str, float | str]:
+    """Return the one key set that every rollout reports, whatever its outcome: scalars and strings only.
 
-    Absent numbers are 0; `judged` and `gated`/`abstained` say which ones are meant. Seconds of calls are those of the
-    calls made for this rollout, 0 when none was.
+    Absent numbers are 0; `gated` and `abstained` say which ones are meant. Seconds of calls are those of the calls made
+    for this rollout, 0 when none was.
     """
-    rollout = scoring.rollout
-    outcome, judgement = rollout.outcome, rollout.judgement
-    parts = outcome.parts if isinstance(outcome, Scored) else Parts()
-    term = parts.weight_retrieval * (parts.retrieval or 0.0) + parts.weight_judge * (parts.judge or 0.0)
+    outcome = scoring.rollout.outcome
     fields: dict[str, float | str] = {
         "score": 0.0 if isinstance(outcome, Abstained) else outcome.reward,
         "abstained": float(isinstance(outcome, Abstained)),
@@ -98,27 +95,12 @@ def flat_fields(scoring: Scoring) -> dict[str, float | str]:
         "reason": "" if isinstance(outcome, Scored) else outcome.reason.value,
         "failure": outcome.failure.value if isinstance(outcome, Abstained) and outcome.failure else "",
         "detail": "" if isinstance(outcome, Scored) else outcome.detail,
-        "win": float(term > 0),
-        "loss": float(term < 0),
-        "retrieval": parts.retrieval or 0.0,
-        "judged": float(parts.judge is not None),
-        "judge": parts.judge or 0.0,
-        "policy_judge_score": (judgement and judgement.policy_score) or 0.0,
-        "baseline_judge_score": (judgement and judgement.baseline_score) or 0.0,
-        "length_penalty": parts.length_penalty,
-        "bonus": parts.bonus,
-        "shaping": parts.shaping,
-        "weight_retrieval": parts.weight_retrieval,
-        "weight_judge": parts.weight_judge,
-        "policy_top1": parts.policy_top1 or 0.0,
-        "baseline_top1": parts.baseline_top1 or 0.0,
-        "policy_rank": float(parts.policy_rank or 0),
-        "baseline_rank": float(parts.baseline_rank or 0),
-        "copied": float(is_same_text(rollout.completion, rollout.sample.original_query)),
-        "length": float(len(rollout.completion.strip())),
+        **task.fields(scoring.rollout),
         "started": scoring.started,
         "ended": scoring.ended,
     }
+
+    # What its calls took.
     for kind in CallKind:
         fields |= _call_fields(kind, [answer for answer in scoring.answers if answer.kind is kind])
     made = _made(scoring.answers)

@@ -5,7 +5,6 @@
 
 It starts from the reward settings that the run recorded (or `--settings`); without any change it must give back every
 logged reward. What the log does not hold for the formula asked for is counted and reported, never invented.
-`--neutral-failures` shows what scoring failed calls as neutral, as the first draft did, would have trained on.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from reward.records.outcome import Abstained, Gated
 from reward.rollouts.rescoring import Comparison, Missing, Rescored, rescore_run
 from reward.rollouts.rollout_log import read_rollouts
 from reward.settings.recorded_run import load_run_settings
+from reward.task import make_task
 
 FIELDS = (
     "step", "sample_id", "query", "rewrite", "baseline_rewrite",
@@ -55,13 +55,8 @@ def replay_run(args: argparse.Namespace) -> Comparison:
     settings = load_run_settings(args.run, args.settings, [*formula, *args.set])
     if settings.reward.weight_retrieval + settings.reward.weight_judge == 0:
         raise BadInput("--set: weight_retrieval and weight_judge are both 0")
-    rescored = rescore_run(
-        read_rollouts(args.run),
-        settings.reward,
-        settings.protected_terms,
-        neutral_failures=args.neutral_failures,
-        has_judge=settings.has_judge,
-    )
+    task = make_task(settings.task, settings.reward, settings.protected_terms, has_judge=settings.has_judge)
+    rescored = rescore_run(read_rollouts(args.run), task)
     comparison = Comparison()
     with _writer(args.out) as write, console.status("scoring again") as status:
         for row in rescored:
@@ -120,11 +115,11 @@ def _row(rescored: Rescored) -> dict[str, Any]:
 
 
 def _print(comparison: Comparison) -> None:
-    figures = comparison.figures()
+    metrics = comparison.metrics()
     table = Table("", "before", "after", title=f"{comparison.rollouts} rollouts", title_justify="left")
     total = comparison.kinds_before.total()
-    if "mean_before" in figures:
-        table.add_row("mean reward", f"{figures['mean_before']:+.4f}", f"{figures['mean_after']:+.4f}")
+    if "mean_before" in metrics:
+        table.add_row("mean reward", f"{metrics['mean_before']:+.4f}", f"{metrics['mean_after']:+.4f}")
     for kind in ("scored", "gated", "abstained"):
         if total:
             before, after = comparison.kinds_before[kind] / total, comparison.kinds_after[kind] / total
@@ -134,20 +129,20 @@ def _print(comparison: Comparison) -> None:
         console.print(f"not scored again: {count} ({reason})", soft_wrap=True)
     if total:
         console.print(f"outcome changed: {comparison.changed_kind / total:.2%}")
-    if "newly_scored" in figures:
-        mean = figures["newly_scored_mean"]
-        console.print(f"had abstained, would have trained: {figures['newly_scored']:.0f}, mean reward {mean:+.4f}")
-    if "mean_before" in figures:
-        console.print(f"identical rewards: {figures['identical']:.0f} of {figures['compared']:.0f}")
-        console.print(f"flipped sign: {figures['flipped_up']:.0f} up, {figures['flipped_down']:.0f} down")
-    if "spearman" in figures:
-        console.print(f"rank correlation (Spearman): {figures['spearman']:+.3f} over all rollouts")
-    if "spearman_in_groups" in figures:
-        mean = figures["spearman_in_groups"]
-        console.print(f"  within prompt groups: {mean:+.3f}, mean over {figures['groups']:.0f} groups that differ")
-    if "advantage_shift" in figures:
-        changed, of = figures["best_changed"], figures["best_of"]
-        shift = figures["advantage_shift"]
+    if "newly_scored" in metrics:
+        mean = metrics["newly_scored_mean"]
+        console.print(f"had abstained, would have trained: {metrics['newly_scored']:.0f}, mean reward {mean:+.4f}")
+    if "mean_before" in metrics:
+        console.print(f"identical rewards: {metrics['identical']:.0f} of {metrics['compared']:.0f}")
+        console.print(f"flipped sign: {metrics['flipped_up']:.0f} up, {metrics['flipped_down']:.0f} down")
+    if "spearman" in metrics:
+        console.print(f"rank correlation (Spearman): {metrics['spearman']:+.3f} over all rollouts")
+    if "spearman_in_groups" in metrics:
+        mean = metrics["spearman_in_groups"]
+        console.print(f"  within prompt groups: {mean:+.3f}, mean over {metrics['groups']:.0f} groups that differ")
+    if "advantage_shift" in metrics:
+        changed, of = metrics["best_changed"], metrics["best_of"]
+        shift = metrics["advantage_shift"]
         console.print(f"best of group changed: {changed:.0f} of {of:.0f}; mean shift of an advantage: {shift:.4f}")
     if movers := comparison.movers():
         shown = Table("step", "query", "rewrite", "before", "after", title="top movers", title_justify="left")
@@ -172,7 +167,6 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="a reward setting to change, e.g. length.target=30, gates=[empty], adaptive_shaping=true; repeatable",
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML with the nodes reward and tenant")
-    parser.add_argument("--neutral-failures", action="store_true", help="score failed calls as the first draft did")
     parser.add_argument("--out", type=Path, help="also write a row a rollout to this .jsonl or .csv file")
     return parser.parse_args(argv)
 

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import time
 from asyncio import gather
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from reward.judge.judge import Judge, Judged
+from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, FailureKind, ServiceFailure
-from reward.records.outcome import Abstained, AbstainReason, Evidence, Outcome, Rollout, Scored
+from reward.records.outcome import Abstained, AbstainReason, Evidence, Findings, Outcome, Rollout
+from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
 from reward.records.sample import Sample
-from reward.rewrite import formulas
-from reward.rewrite.combination import check_text, combine
 from reward.services.tenant_services import TenantServices
 from reward.settings.recipe import RewriterSettings
+from reward.task import Task, open_task
+
+# Whose failure an abstention is, by the call that failed.
+_ABSTAINS = {
+    AskBaseline: AbstainReason.BASELINE,
+    AskRetrieval: AbstainReason.RAG,
+    AskJudge: AbstainReason.JUDGE,
+}
 
 
 @dataclass(frozen=True)
@@ -42,98 +48,76 @@ class Scorer:
     """
 
     def __init__(self, settings: RewriterSettings):
-        self._tenant, self._reward = settings.tenant, settings.reward
+        self.task: Task = open_task(settings)
         self._ledger = Ledger(settings.ledger)
         self.calls = Calls(self._ledger)
         self._services = TenantServices(settings.tenant, settings.reward.top_k, self.calls)
         self.judge: Judge | None = None
         if settings.judge is not None:
             self.judge = Judge(settings.judge, settings.tenant, settings.ledger.cny_per_usd, self.calls)
-        self._recent: deque[float] = deque(maxlen=100)
 
     async def score(self, sample: Sample, completion: str, step: int) -> Scoring:
-        """Score a completion against the baseline's rewrite of the same sample.
+        """Score a completion as the task does: parse, gate, make the calls it names, combine.
 
         Args:
             completion: the policy's text as decoded, special tokens removed.
             step: the trainer's step, from 1.
         """
-        started, rewrite = time.time(), completion.strip()
+        started = time.time()
         answers: list[Answer] = []
+        findings = Findings()
 
-        def scoring(outcome: Outcome, **found: Any) -> Scoring:
+        def scoring(outcome: Outcome) -> Scoring:
             now = time.time()
+            found = {name: getattr(findings, name) for name in Findings.model_fields}
             rollout = Rollout(step=step, time=now, sample=sample, completion=completion, outcome=outcome, **found)
             return Scoring(rollout, tuple(answers), started, now)
 
-        gated = check_text(self._reward, self._tenant.protected_terms, sample, rewrite)
-        if gated is not None:
+        # A worthless text costs no call.
+        text = self.task.parse(completion)
+        if (gated := self.task.gate(sample, text)) is not None:
             return scoring(gated)
+
+        # Calls that rest on the answers of others come in a later round.
+        while requests := self.task.requests(sample, text, findings):
+            asked = [self._ask(sample, request, answers) for request in requests.values()]
+            found = dict(zip(requests, await gather(*asked), strict=True))
+            known = {name: value for name, value in found.items() if not isinstance(value, ServiceFailure)}
+            findings = findings.model_copy(update=known)
+            for name, value in found.items():
+                if isinstance(value, ServiceFailure):
+                    return scoring(_abstained(requests[name], value))
+        return scoring(self.task.combine(sample, text, findings, step))
+
+    async def _ask(self, sample: Sample, request: Request, answers: list[Answer]) -> Any:
+        """Make one call; its value as `Findings` has it, or a `ServiceFailure`. Its answers join `answers`."""
         priority = _priority(sample)
-        baseline_rewrite = await self._baseline_rewrite(sample, priority, answers)
-        if isinstance(baseline_rewrite, ServiceFailure):
-            return scoring(_abstained(AbstainReason.BASELINE, baseline_rewrite))
-        policy, baseline, judged = await gather(
-            self._retrieve(sample, rewrite, priority, answers),
-            self._retrieve(sample, baseline_rewrite, priority, answers),
-            self._judge(sample, rewrite, baseline_rewrite, priority),
-        )
-        if judged is not None:
-            answers += judged.answers
-        judgement = judged.judgement if judged is not None else None
-        found: dict[str, Any] = {
-            "baseline_rewrite": baseline_rewrite,
-            "policy": _found(policy),
-            "baseline": _found(baseline),
-            "judgement": None if isinstance(judgement, ServiceFailure) else judgement,
-        }
-        for evidence in (policy, baseline):
-            if isinstance(evidence, ServiceFailure):
-                return scoring(_abstained(AbstainReason.RAG, evidence), **found)
-        if isinstance(judgement, ServiceFailure):
-            return scoring(_abstained(AbstainReason.JUDGE, judgement), **found)
-        assert isinstance(policy, Evidence) and isinstance(baseline, Evidence)
-        outcome = self._shaped(combine(self._reward, sample, rewrite, policy, baseline, judgement), sample, step)
-        return scoring(outcome, **found)
-
-    def _shaped(self, outcome: Outcome, sample: Sample, step: int) -> Outcome:
-        adaptive = self._reward.formula == "v1" and self._reward.adaptive_shaping
-        if not adaptive or not isinstance(outcome, Scored) or sample.metadata.split != "train":
-            return outcome
-        self._recent.append(outcome.reward)
-        mean = sum(self._recent) / len(self._recent)
-        return formulas.shape(outcome, formulas.shaping_factor(step, outcome.reward, mean))
-
-    async def _judge(self, sample: Sample, rewrite: str, baseline_rewrite: str, priority: float) -> Judged | None:
-        if self.judge is None:
-            return None
-        return await self.judge.judge(sample, rewrite, baseline_rewrite, priority=priority)
-
-    async def _baseline_rewrite(self, sample: Sample, priority: float, answers: list[Answer]) -> str | ServiceFailure:
-        if sample.candidates.baseline:
-            return sample.candidates.baseline
-        answer = await self._services.rewrite(sample, priority=priority)
-        answers.append(answer)
-        return answer.value if isinstance(answer.value, ServiceFailure) else str(answer.value["rewritten_query"])
-
-    async def _retrieve(
-        self, sample: Sample, rewrite: str, priority: float, answers: list[Answer]
-    ) -> Evidence | ServiceFailure:
-        if not rewrite:
-            return Evidence()
-        answer = await self._services.retrieve(sample, rewrite, priority=priority)
-        answers.append(answer)
-        return answer.value if isinstance(answer.value, ServiceFailure) else Evidence.model_validate(answer.value)
+        match request:
+            case AskBaseline():
+                if sample.candidates.baseline:
+                    return sample.candidates.baseline
+                answer = await self._services.rewrite(sample, priority=priority)
+                answers.append(answer)
+                return answer.value if isinstance(answer.value, ServiceFailure) else answer.value["rewritten_query"]
+            case AskRetrieval(rewrite):
+                if not rewrite:
+                    return Evidence()
+                answer = await self._services.retrieve(sample, rewrite, priority=priority)
+                answers.append(answer)
+                failed = isinstance(answer.value, ServiceFailure)
+                return answer.value if failed else Evidence.model_validate(answer.value)
+            case AskJudge(policy, baseline):
+                assert self.judge is not None, "the task asks a judge only where there is one"
+                judged = await self.judge.judge(sample, policy, baseline, priority=priority)
+                answers += judged.answers
+                return judged.judgement
 
     async def aclose(self) -> None:
+        """Close connections and ledger."""
         await self._services.aclose()
         if self.judge is not None:
             await self.judge.aclose()
         self._ledger.close()
-
-
-def _found(evidence: Evidence | ServiceFailure) -> Evidence | None:
-    return None if isinstance(evidence, ServiceFailure) else evidence
 
 
 def _priority(sample: Sample) -> float:
@@ -142,7 +126,8 @@ def _priority(sample: Sample) -> float:
     return 0.5 if top1 is None else 1.0 - min(max(top1, 0.0), 1.0)
 
 
-def _abstained(reason: AbstainReason, failure: ServiceFailure) -> Abstained:
+def _abstained(request: Request, failure: ServiceFailure) -> Abstained:
+    reason = _ABSTAINS[type(request)]
     if failure.kind is FailureKind.BUDGET_SPENT:
         reason = AbstainReason.BUDGET
     return Abstained(reason=reason, failure=failure.kind, detail=failure.reason)

@@ -7,10 +7,9 @@ The trainer keeps no more than a flat dict of scalars per rollout, with one key 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,44 +17,8 @@ from reward.engine import RewardEngine
 from reward.records.sample import Sample
 from reward.settings.recipe import parse_settings
 
-Score = Callable[[dict[str, Any], str, int], Awaitable[dict[str, float | str]]]
-_last: tuple[Any, str, Score] | None = None
-
-
-@lru_cache(maxsize=1)
-def _engine(settings: str, output_dir: str) -> Score:
-    engine = RewardEngine(parse_settings(json.loads(settings), "rewriter"), Path(output_dir))
-
-    async def score(extra_info: dict[str, Any], completion: str, step: int) -> dict[str, float | str]:
-        return await engine.score(Sample.from_extra_info(extra_info), completion, step)
-
-    return score
-
-
-@lru_cache(maxsize=1)
-def _shared_engine(settings: str, output_dir: str) -> Score:
-    from reward.engine_actor import shared_engine  # Ray is there only where a run shares its engine
-
-    actor = shared_engine(settings, output_dir)
-
-    async def score(extra_info: dict[str, Any], completion: str, step: int) -> dict[str, float | str]:
-        fields: dict[str, float | str] = await actor.score.remote(extra_info["sample"], completion, step)
-        return fields
-
-    return score
-
-
-def _score_function(settings: DictConfig | dict[str, Any], output_dir: str) -> Score:
-    """The engine for these settings. verl hands in the very same object with every rollout: resolving it each time
-    costs more CPU than scoring."""
-    global _last
-    if _last is not None and _last[0] is settings and _last[1] == output_dir:
-        return _last[2]
-    values: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
-    text = json.dumps(values, sort_keys=True)
-    score = (_shared_engine if values["ledger"].get("shared") == "ray" else _engine)(text, output_dir)
-    _last = (settings, output_dir, score)
-    return score
+if TYPE_CHECKING:
+    from reward.engine_actor import SharedEngine
 
 
 async def compute_score(
@@ -67,16 +30,57 @@ async def compute_score(
     output_dir: str,
     **_: Any,
 ) -> dict[str, float | str]:
-    """verl's contract: score one decoded rollout of the sample in `extra_info`.
+    """Score one decoded rollout of the sample in `extra_info`: verl's contract.
+
+    A rewrite that finds the passage the baseline misses:
+
+        >>> fields = await compute_score("fivedoctors", "鱼油 用法用量", "", row["extra_info"], rewriter, "outputs/rl")
+        >>> round(fields["score"], 3), fields["policy_rank"], fields["baseline_rank"], fields["abstained"]
+        (0.652, 1.0, 14.0, 0.0)
 
     Args:
+        solution_str: the policy's completion, special tokens removed.
+        extra_info: of the parquet row (`Sample.to_extra_info`), with the trainer's `min_global_steps`.
         settings: the recipe's `rewriter` node, handed in by `reward.custom_reward_function.reward_kwargs`.
         output_dir: of the run.
 
     Returns:
         `score` and the other fields of `flat_fields`. An abstention has score 0 and `abstained` 1: the sampler takes
-        it out of the batch before it can train.
+        it out of the batch before it can train. (TRL says the same by returning `None`.)
     """
     # In synchronous mode the rollout's weights are those of the step before.
     step = int(extra_info.get("min_global_steps") or 0) + 1
-    return await _score_function(settings, output_dir)(extra_info, solution_str, step)
+    engine = _engine_of(_Node(settings), output_dir)
+    return await engine.score(Sample.from_extra_info(extra_info), solution_str, step)
+
+
+class _Node:
+    """A settings node, equal to itself alone: verl hands in the very same object with every rollout, and resolving it
+    each time costs more CPU than scoring."""
+
+    def __init__(self, settings: DictConfig | dict[str, Any]):
+        self.settings = settings
+
+    def __hash__(self) -> int:
+        return id(self.settings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Node) and self.settings is other.settings
+
+
+@lru_cache(maxsize=1)
+def _engine_of(node: _Node, output_dir: str) -> RewardEngine | SharedEngine:
+    settings = node.settings
+    values: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    is_shared = values["ledger"].get("shared") == "ray"
+    return _open_engine(json.dumps(values, sort_keys=True), output_dir, is_shared)
+
+
+@lru_cache(maxsize=1)
+def _open_engine(settings: str, output_dir: str, is_shared: bool) -> RewardEngine | SharedEngine:
+    """Return the one engine of these settings: equal nodes share it."""
+    if is_shared:
+        from reward.engine_actor import SharedEngine  # Ray is there only where a run shares its engine
+
+        return SharedEngine(settings, output_dir)
+    return RewardEngine(parse_settings(json.loads(settings), "rewriter"), Path(output_dir))

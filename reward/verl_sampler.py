@@ -22,7 +22,8 @@ from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.rollouts.health import HealthMonitor
-from reward.settings.recipe import HealthSettings, RewardSettings
+from reward.settings.recipe import parse_settings
+from reward.task import open_task
 
 STOP_FILE = "stopped.json"
 METRICS_FILE = "reward_metrics.jsonl"
@@ -44,20 +45,20 @@ class RunStopped(RuntimeError):
 class RewardReplayBuffer(ReplayBuffer):
     """verl's replay buffer plus abstention, metrics, the breaker and the health rules.
 
-    `sampler_kwargs` (from the recipe): `poll_interval` in seconds, `group_size`, `reward` and `health` (those nodes of
-    the recipe's `rewriter`) and `output_dir`, where `reward_metrics.jsonl` grows by a line a step and `health.jsonl` by
-    a line a warning.
+    `sampler_kwargs` (from the recipe): `poll_interval` in seconds, `group_size`, `settings` (the recipe's `rewriter`
+    node) and `output_dir`, where `reward_metrics.jsonl` grows by a line a step and `health.jsonl` by a line a warning.
     """
 
     def __init__(self, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, poll_interval=sampler_kwargs.poll_interval, **kwargs)
-        self._settings = RewardSettings.model_validate(OmegaConf.to_container(sampler_kwargs.reward, resolve=True))
+        node: Any = OmegaConf.to_container(sampler_kwargs.settings, resolve=True)
+        settings = parse_settings(node, "rewriter")
+        self._task = open_task(settings)
         self._group_size = int(sampler_kwargs.group_size)
         self._output_dir = Path(sampler_kwargs.output_dir)
-        self._breaker = AbstentionBreaker(self._settings.breaker)
-        health = HealthSettings.model_validate(OmegaConf.to_container(sampler_kwargs.health, resolve=True))
-        self._health = HealthMonitor(health)
-        self._stops_when_unhealthy = health.stop
+        self._breaker = AbstentionBreaker(settings.reward.breaker)
+        self._health = HealthMonitor(settings.health)
+        self._stops_when_unhealthy = settings.health.stop
         self._sick: list[str] = []
         self._watching = False
         self._ended: float | None = None
@@ -73,19 +74,22 @@ class RewardReplayBuffer(ReplayBuffer):
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id != "train":
             return batch, metrics
+
+        # Which of the rollouts train.
         rollouts = _reward_fields(batch)
         abstained = [bool(rollout["abstained"]) for rollout in rollouts]
         kept = trainable([key.split("_")[0] for key in batch.keys], abstained, self._group_size)
-        figures = step_metrics(
-            rollouts, kept, policy_label=self._settings.policy_label, baseline_label=self._settings.baseline_label
-        )
+
+        # What the step logs.
+        reward_metrics = {**step_metrics(rollouts, kept), **self._task.metrics(rollouts), **self._canary_metrics()}
         ended = time.monotonic()
         if self._ended is not None:
             # From batch to batch: an update and a generation, whichever step they are counted to.
-            figures["reward_wait_share"] = figures["reward_wait_seconds"] / (ended - self._ended)
+            reward_metrics["reward_wait_share"] = reward_metrics["reward_wait_seconds"] / (ended - self._ended)
         self._ended = ended
-        figures |= self._canary_figures()
-        self._append_metrics(global_steps, figures, ended - started)
+        self._append_metrics(global_steps, reward_metrics, ended - started)
+
+        # Whether the run goes on.
         self._breaker.record(abstained)
         if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
             self._stop(StopReason.BUDGET_SPENT, global_steps, _budget_message(rollouts))
@@ -93,9 +97,10 @@ class RewardReplayBuffer(ReplayBuffer):
             self._stop(StopReason.SERVICES_UNAVAILABLE, global_steps, self._outage_message(rollouts))
         if self._sick:
             self._stop(StopReason.UNHEALTHY, global_steps, "; ".join(self._sick))
+
         if not all(kept):
             batch = _without_dropped(batch, kept)
-        return batch, {**metrics, **figures}
+        return batch, {**metrics, **reward_metrics}
 
     def _watch_trainer(self) -> None:
         """Let the health rules see what the trainer logs: verl computes it after the sampler's turn and keeps none."""
@@ -111,8 +116,8 @@ class RewardReplayBuffer(ReplayBuffer):
 
         logger.log = log_and_check
 
-    def _check_health(self, step: int, figures: dict[str, Any]) -> None:
-        for warning in self._health.record(figures):
+    def _check_health(self, step: int, metrics: dict[str, Any]) -> None:
+        for warning in self._health.record(metrics):
             print(f"warning: step {step}: {warning}", flush=True)
             line = {"step": step, "rule": warning.name, "message": str(warning)}
             with (self._output_dir / HEALTH_FILE).open("a", encoding="utf-8") as out:
@@ -120,14 +125,14 @@ class RewardReplayBuffer(ReplayBuffer):
             if self._stops_when_unhealthy:
                 self._sick.append(str(warning))
 
-    def _canary_figures(self) -> dict[str, float]:
+    def _canary_metrics(self) -> dict[str, float]:
         last = read_last_line(self._output_dir / CANARY_FILE)
         return {f"canary/{key}": float(value) for key, value in last.items() if isinstance(value, int | float)}
 
-    def _append_metrics(self, step: int, figures: dict[str, float], seconds: float) -> None:
+    def _append_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
         self._output_dir.mkdir(parents=True, exist_ok=True)
         with (self._output_dir / METRICS_FILE).open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"step": step, **figures, "rollout_seconds": round(seconds, 3)}) + "\n")
+            out.write(json.dumps({"step": step, **metrics, "rollout_seconds": round(seconds, 3)}) + "\n")
 
     def _outage_message(self, rollouts: list[dict[str, Any]]) -> str:
         reasons = sorted({f"{r['reason']}: {r['detail']}" for r in rollouts if r["abstained"]})

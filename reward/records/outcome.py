@@ -136,19 +136,27 @@ class Abstained(Record):
 Outcome = Annotated[Scored | Gated | Abstained, Field(discriminator="kind")]
 
 
-class Rollout(Record):
+class Findings(Record):
+    """What the calls about one completion found; empty or `None` where nothing was asked, or the call failed.
+
+    A task names the fields it fills (`reward.task.Task.requests`).
+    """
+
+    baseline_rewrite: str = ""
+    policy: Evidence | None = None
+    baseline: Evidence | None = None
+    judgement: Judgement | None = None
+
+
+class Rollout(Findings):
     """One scored completion with everything its reward was made of: a run's log holds one a line, and `reward.replay`
     scores it again without a call.
 
-    `time` is seconds since the epoch. Evidence is `None` where nothing was retrieved (gated, or the call failed).
+    `time` is seconds since the epoch.
     """
 
     step: int
     time: float
     sample: Sample
     completion: str
-    baseline_rewrite: str = ""
-    policy: Evidence | None = None
-    baseline: Evidence | None = None
-    judgement: Judgement | None = None
     outcome: Outcome

@@ -45,8 +45,11 @@ def combine(
         judgement: `None` without a judge: its weight goes to the terms that are there.
 
     Raises:
-        ValueError: formula `v1` with a pairwise judgement, which holds no scores.
+        ValueError: formula `v1` with a pairwise judgement, which holds no scores; or only the judge has a weight, and
+            there is no judgement.
     """
+    if judgement is None and settings.weight_retrieval == 0 and settings.formula != "v1":
+        raise ValueError("only the judge has a weight, and there is no judgement")
     if settings.formula == "v1":
         scored = formulas.reward_v1(
             formulas.retrieval_term_v1(policy.top_hits, baseline.top_hits),

@@ -31,47 +31,28 @@ def trainable(group_ids: Sequence[str], abstained: Sequence[bool], group_size: i
     return [not lost and survivors[group] >= needed for group, lost in zip(group_ids, abstained, strict=True)]
 
 
-def step_metrics(
-    rollouts: Sequence[Mapping[str, Any]], kept: Sequence[bool], *, policy_label: str, baseline_label: str
-) -> dict[str, float]:
-    """The step's figures under the names of the user's dashboards (spec 1, "Monitored every step").
+def step_metrics(rollouts: Sequence[Mapping[str, Any]], kept: Sequence[bool]) -> dict[str, float]:
+    """Return a step's metrics that every task has: reward, outcomes by reason, and calls.
 
-    A figure without any observation in the step is left out rather than invented. The win rate is that of the decided
-    pairs, as in the evaluation.
+    A metric without any observation in the step is left out. Abstained rollouts have no reward.
+
+    Args:
+        rollouts: the flat fields of each (`reward.engine.flat_fields`).
+        kept: whether it trains (`trainable`).
     """
     metrics: dict[str, float] = {}
+    rewards = [r["score"] for r in rollouts if not r["abstained"]]
+    if rewards:
+        metrics["avg_reward"] = sum(rewards) / len(rewards)
 
-    def mean(name: str, values: Sequence[float]) -> None:
-        if values:
-            metrics[name] = sum(values) / len(values)
-
-    answered = [r for r in rollouts if not r["abstained"]]
-    scored = [r for r in answered if not r["gated"]]
-    # A gated rewrite could not be used at all: it has lost to the baseline.
-    wins, losses = sum(r["win"] for r in scored), sum(r["loss"] or r["gated"] for r in answered)
-    mean("avg_reward", [r["score"] for r in answered])
-    if wins + losses:
-        metrics[f"{policy_label}_win_rate"] = wins / (wins + losses)
-    mean(f"{policy_label}_avg_top1", [r["policy_top1"] for r in scored])
-    mean(f"{baseline_label}_avg_top1", [r["baseline_top1"] for r in scored])
-    for part in ("retrieval", "length_penalty", "bonus"):
-        mean(f"reward_{part}", [r[part] for r in scored])
-    judged = [r for r in scored if r["judged"]]
-    mean("reward_judge", [r["judge"] for r in judged])
-    mean(f"{policy_label}_judge_score", [r["policy_judge_score"] for r in judged if r["policy_judge_score"]])
-    mean(f"{baseline_label}_judge_score", [r["baseline_judge_score"] for r in judged if r["baseline_judge_score"]])
-    mean("weight_retrieval", [r["weight_retrieval"] for r in scored])
-    mean("weight_judge", [r["weight_judge"] for r in scored])
-    mean("copy_rate", [r["copied"] for r in rollouts])
-    mean("rewrite_length", [r["length"] for r in rollouts])
-    mean("gated", [float(r["gated"]) for r in rollouts])
-    mean("abstained", [float(r["abstained"]) for r in rollouts])
-    metrics["dropped_from_training"] = float(sum(not k for k in kept))
+    # Each outcome as a share of all rollouts, then by reason.
     for kind in ("gated", "abstained"):
+        metrics[kind] = sum(float(r[kind]) for r in rollouts) / len(rollouts)
         for reason, count in Counter(r["reason"] for r in rollouts if r[kind]).items():
             metrics[f"{kind}/{reason}"] = count / len(rollouts)
     for failure, count in Counter(r["failure"] for r in rollouts if r["abstained"] and r["failure"]).items():
         metrics[f"abstained/{failure}"] = count / len(rollouts)
+    metrics["dropped_from_training"] = float(sum(not k for k in kept))
     return {**metrics, **call_metrics(rollouts)}
 
 

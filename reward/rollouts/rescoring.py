@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from reward.records.outcome import Abstained, AbstainReason, Evidence, Gated, Judgement, Outcome, Rollout, Scored
-from reward.records.sample import Sample
-from reward.rewrite import formulas
-from reward.rewrite.combination import check_text, combine
-from reward.settings.recipe import RewardSettings
-
-RECENT = 100  # base rewards whose mean `formulas.shaping_factor` compares with
-# The first draft's grades where the judge failed.
-NEUTRAL_JUDGEMENT = Judgement(mode="pointwise", policy_score=3.0, baseline_score=3.0, intent=3.0)
+from reward.records.outcome import Abstained, Gated, Outcome, Rollout, Scored
+from reward.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,65 +40,27 @@ def reward_of(outcome: Outcome | Missing) -> float | None:
     return outcome.reward if isinstance(outcome, Scored | Gated) else None
 
 
-def rescore_run(
-    rollouts: Iterable[Rollout],
-    settings: RewardSettings,
-    protected_terms: Callable[[Sample], Sequence[str]],
-    *,
-    neutral_failures: bool = False,
-    has_judge: bool = False,
-) -> Iterator[Rescored]:
-    """Each rollout under `settings`, in the log's order, which adaptive shaping depends on.
-
-    Args:
-        neutral_failures, has_judge: see `rescore`.
-    """
-    recent: deque[float] = deque(maxlen=RECENT)
+def rescore_run(rollouts: Iterable[Rollout], task: Task) -> Iterator[Rescored]:
+    """Score each rollout again, in the log's order, which shaping by step depends on."""
     for rollout in rollouts:
-        terms = protected_terms(rollout.sample) if settings.formula == "v2" else ()  # v1 has no gates
-        outcome = rescore(rollout, settings, terms, neutral_failures=neutral_failures, has_judge=has_judge)
-        shaped = settings.formula == "v1" and settings.adaptive_shaping and rollout.sample.metadata.split == "train"
-        if shaped and isinstance(outcome, Scored):
-            recent.append(outcome.reward)
-            factor = formulas.shaping_factor(rollout.step, outcome.reward, sum(recent) / len(recent))
-            outcome = formulas.shape(outcome, factor)
-        yield Rescored(rollout, outcome)
+        yield Rescored(rollout, rescore(rollout, task))
 
 
-def rescore(
-    rollout: Rollout,
-    settings: RewardSettings,
-    protected_terms: Sequence[str],
-    *,
-    neutral_failures: bool = False,
-    has_judge: bool = False,
-) -> Outcome | Missing:
-    """One rollout under `settings`, before any shaping by step.
-
-    Args:
-        neutral_failures: score an abstained rollout as the first draft would have: no hits for a retrieval that failed,
-            3.0 for both rewrites where the judge failed. Otherwise it stays abstained, and does so in any case without
-            the baseline's rewrite: then there was nothing to compare with.
-        has_judge: the run asked a judge about every rollout, so that a missing judgement is a failed one.
-    """
-    rewrite, logged = rollout.completion.strip(), rollout.outcome
-    gated = check_text(settings, protected_terms, rollout.sample, rewrite)
-    if gated is not None:
+def rescore(rollout: Rollout, task: Task) -> Outcome | Missing:
+    """Score one rollout again from what its calls found. An abstained one stays abstained: it has nothing to score."""
+    text = task.parse(rollout.completion)
+    if (gated := task.gate(rollout.sample, text)) is not None:
         return gated
-    policy, baseline, judgement = rollout.policy, rollout.baseline, rollout.judgement
-    if isinstance(logged, Abstained):
-        if not neutral_failures or not rollout.baseline_rewrite:
-            return logged
-        policy, baseline = policy or Evidence(), baseline or Evidence()
-        if has_judge or logged.reason in (AbstainReason.JUDGE, AbstainReason.BUDGET):
-            judgement = judgement or NEUTRAL_JUDGEMENT
-    if policy is None or baseline is None:
-        return Missing("gated in the run, so nothing was retrieved")
-    if judgement is not None and settings.formula == "v1" and judgement.policy_score is None:
-        return Missing("v1 needs the judge's scores, the run asked for preferences")
-    if judgement is None and settings.formula == "v2" and settings.weight_retrieval == 0:
-        return Missing("only the judge has a weight, and there is no judgement")
-    return combine(settings, rollout.sample, rewrite, policy, baseline, judgement)
+    if isinstance(rollout.outcome, Abstained):
+        return rollout.outcome
+    if needed := task.requests(rollout.sample, text, rollout):
+        if isinstance(rollout.outcome, Gated):
+            return Missing("gated in the run, so nothing was asked")
+        return Missing(f"the log lacks {', '.join(needed)}")
+    try:
+        return task.combine(rollout.sample, text, rollout, rollout.step)
+    except ValueError as error:
+        return Missing(str(error))
 
 
 @dataclass(frozen=True)
@@ -159,23 +114,23 @@ class Comparison:
         """The largest changes, largest first."""
         return heapq.nlargest(self._wanted_movers, self._movers.values(), key=lambda m: abs(m.after - m.before))
 
-    def figures(self) -> dict[str, float]:
-        """What changes, over the rollouts with a reward on both sides; a figure without any observation is left out.
+    def metrics(self) -> dict[str, float]:
+        """What changes, over the rollouts with a reward on both sides; a metric without any observation is left out.
 
         `spearman` is over all of them, `spearman_in_groups` the mean over the prompt groups (the siblings of one step)
         whose rewards differ on both sides: what a group-relative update sees. `advantage_shift` is the mean change of
-        reward minus group mean, over the siblings that had a reward before: failures scored as neutral move it.
+        reward minus group mean, over the siblings that had a reward before.
         """
         frame = pd.DataFrame({"group": self._group, "before": self._before, "after": self._after})
         both = frame.dropna()
-        figures: dict[str, float] = {"compared": float(len(both)), "missing": float(self.missing.total())}
+        metrics: dict[str, float] = {"compared": float(len(both)), "missing": float(self.missing.total())}
         gained = frame[frame.before.isna() & frame.after.notna()].after
         if len(gained):
-            figures |= {"newly_scored": float(len(gained)), "newly_scored_mean": float(gained.mean())}
+            metrics |= {"newly_scored": float(len(gained)), "newly_scored_mean": float(gained.mean())}
         if both.empty:
-            return figures
+            return metrics
         before, after = np.sign(both.before), np.sign(both.after)
-        figures |= {
+        metrics |= {
             "mean_before": float(both.before.mean()),
             "mean_after": float(both.after.mean()),
             "identical": float((both.before == both.after).sum()),
@@ -183,18 +138,18 @@ class Comparison:
             "flipped_down": float((after < before).sum()),
         }
         if both.before.nunique() > 1 and both.after.nunique() > 1:
-            figures["spearman"] = float(both.before.corr(both.after, method="spearman"))
-        return figures | _within_groups(frame, both)
+            metrics["spearman"] = float(both.before.corr(both.after, method="spearman"))
+        return metrics | _within_groups(frame, both)
 
 
 def _within_groups(frame: pd.DataFrame, both: pd.DataFrame) -> dict[str, float]:
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     advantage_before = frame.before - frame.groupby("group").before.transform("mean")
     advantage_after = frame.after - frame.groupby("group").after.transform("mean")
     siblings = frame.groupby("group").before.transform("count") > 1
     shift = (advantage_after - advantage_before)[siblings].abs().dropna()
     if len(shift):
-        figures["advantage_shift"] = float(shift.mean())
+        metrics["advantage_shift"] = float(shift.mean())
     ranks = both.groupby("group")[["before", "after"]].rank()
     ranks = ranks - ranks.groupby(both.group).transform("mean")
     products = pd.DataFrame(
@@ -203,11 +158,11 @@ def _within_groups(frame: pd.DataFrame, both: pd.DataFrame) -> dict[str, float]:
     sums = products.groupby("group").sum()
     sums = sums[(sums.xx > 0) & (sums.yy > 0)]
     if len(sums):
-        figures["groups"] = float(len(sums))
-        figures["spearman_in_groups"] = float((sums.xy / (sums.xx * sums.yy) ** 0.5).mean())
+        metrics["groups"] = float(len(sums))
+        metrics["spearman_in_groups"] = float((sums.xy / (sums.xx * sums.yy) ** 0.5).mean())
     best = both.groupby("group").before.transform("max") == both.before
     best_after = both.groupby("group").after.transform("max") == both.after
     kept = (best & best_after).groupby(both.group).any()
-    figures["best_changed"] = float((~kept).sum())
-    figures["best_of"] = float(len(kept))
-    return figures
+    metrics["best_changed"] = float((~kept).sum())
+    metrics["best_of"] = float(len(kept))
+    return metrics

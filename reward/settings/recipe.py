@@ -27,6 +27,7 @@ TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
 _S = TypeVar("_S", bound=StrictSettings)
+TaskName = Literal["rewrite"]
 
 
 class ServiceSettings(StrictSettings):
@@ -225,8 +226,9 @@ class CanarySettings(StrictSettings):
 
 
 class RewriterSettings(StrictSettings):
-    """The `rewriter` node of a recipe: the tenant, its reward, the judge and what is recorded and watched."""
+    """The `rewriter` node of a recipe: the task, its tenant and reward, the judge, what is recorded and watched."""
 
+    task: TaskName = "rewrite"
     tenant: TenantSettings
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings | None = None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
-from reward.settings.recipe import RewardSettings, TenantSettings, load_tenant
+from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
 
 COMPOSED = Path("hydra/.hydra/config.yaml")  # what Hydra composed for the run, beside the trainer's own log
 
@@ -25,6 +25,7 @@ class RunSettings:
     """`source` says where they come from, for the reader. Without a recorded tenant each sample names its own."""
 
     source: str
+    task: TaskName
     reward: RewardSettings
     tenant: TenantSettings | None
     has_judge: bool
@@ -64,7 +65,7 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
         tenant = TenantSettings.model_validate(recorded) if recorded else None
     except ValidationError as error:
         raise BadInput(f"{source}: {first_problem(error)}") from None
-    return RunSettings(source, reward, tenant, has_judge=bool(node.get("judge")))
+    return RunSettings(source, node.get("task", "rewrite"), reward, tenant, has_judge=bool(node.get("judge")))
 
 
 def _rewriter_node(path: Path) -> DictConfig:

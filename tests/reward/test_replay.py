@@ -12,10 +12,15 @@ from reward.replay import main
 from reward.rewrite import formulas
 from reward.rollouts.rescoring import Comparison, Missing, rescore, rescore_run
 from reward.settings.recipe import RewardSettings, load_tenant
+from reward.task import Task, make_task
 from tests.support.logged_rollouts import evidence, healthy_run, make_rollout, make_sample, pointwise, write_run
 
 V1, V2 = RewardSettings(formula="v1"), RewardSettings()
 TERMS = load_tenant("fivedoctors").protected_terms
+
+
+def task_of(settings: RewardSettings) -> Task:
+    return make_task("rewrite", settings, lambda sample: TERMS, has_judge=False)
 
 
 def record_settings(run: Path, reward: dict) -> None:
@@ -38,7 +43,7 @@ def replayed(tmp_path, rollouts, *arguments: str) -> list[dict]:
 
 @pytest.mark.parametrize("settings", [V2, V1, RewardSettings(weight_judge=1.0, gate_floor=-0.5)])
 def test_a_run_under_its_own_settings_gives_back_every_reward(tmp_path, capsys, settings):
-    rescored = [(rollout, rescore(rollout, settings, TERMS)) for rollout in healthy_run(steps=4)]
+    rescored = [(rollout, rescore(rollout, task_of(settings))) for rollout in healthy_run(steps=4)]
     own = [r.model_copy(update={"outcome": outcome}) for r, outcome in rescored if not isinstance(outcome, Missing)]
     run = write_run(tmp_path, own)
     record_settings(run, settings.model_dump(mode="json", exclude={"length"}))
@@ -84,12 +89,12 @@ def test_what_the_log_lacks_is_missing_not_scored(tmp_path, capsys):
     assert [(row["after_kind"], row["after"]) for row in rows] == [("missing", None)] * 2
     printed = capsys.readouterr().out
     assert "not scored again: 1 (gated in the run" in printed
-    assert "not scored again: 1 (v1 needs the judge's scores" in printed
+    assert "not scored again: 1 (a pairwise judgement without scores" in printed
     (row,) = replayed(tmp_path / "b", [make_rollout(11)], "--set", "weight_retrieval=0")
     assert (row["after_kind"], row["after"]) == ("missing", None)
 
 
-def test_an_abstention_stays_one_unless_asked_for_neutral_failures(tmp_path):
+def test_an_abstention_stays_one(tmp_path):
     no_judge = make_rollout(11, failed=AbstainReason.JUDGE)
     no_hits = make_rollout(11, failed=AbstainReason.RAG, judgement=pointwise(5, 4))
     no_baseline = make_rollout(11, failed=AbstainReason.BASELINE).model_copy(
@@ -98,23 +103,6 @@ def test_an_abstention_stays_one_unless_asked_for_neutral_failures(tmp_path):
     rollouts = [no_judge, no_hits, no_baseline]
     rows = replayed(tmp_path, rollouts, "--formula", "v1")
     assert [row["after_kind"] for row in rows] == ["abstained"] * 3
-
-    rows = replayed(tmp_path / "b", rollouts, "--formula", "v1", "--neutral-failures")
-    judged, failed = no_judge, no_hits
-    as_draft = [
-        formulas.reward_v1(formulas.retrieval_term_v1(judged.policy.top_hits, judged.baseline.top_hits), 0.0).reward,
-        formulas.reward_v1(formulas.retrieval_term_v1((), failed.baseline.top_hits), math.tanh(2 * 0.2)).reward,
-        None,
-    ]
-    assert [row["after"] for row in rows] == as_draft
-    assert rows[2]["after_kind"] == "abstained"
-
-
-def test_a_judge_known_to_have_been_asked_failed_where_its_judgement_is_missing():
-    lost = make_rollout(11, failed=AbstainReason.RAG)
-    without, judged = (rescore(lost, V1, (), neutral_failures=True, has_judge=has) for has in (False, True))
-    assert isinstance(without, Scored) and isinstance(judged, Scored)
-    assert (without.parts.judge, judged.parts.judge) == (None, 0.0)
 
 
 def test_shaping_follows_the_steps_of_training():
@@ -125,20 +113,20 @@ def test_shaping_follows_the_steps_of_training():
     steps = [999, 1000, 4999, 5000]
     high = [make_rollout(11, step=step, top1=0.9, settings=V1) for step in steps]
     shaped = RewardSettings(formula="v1", adaptive_shaping=True)
-    outcomes = [row.outcome for row in rescore_run([*high[:3], *low, high[3]], shaped, lambda sample: ())]
+    outcomes = [row.outcome for row in rescore_run([*high[:3], *low, high[3]], task_of(shaped))]
     assert [outcome.parts.shaping for outcome in (*outcomes[:3], outcomes[-1])] == [1.5, 1.0, 1.0, 1.3]
-    (unshaped,) = rescore_run([make_rollout(11, step=1, sample=validated, settings=V1)], shaped, lambda sample: ())
+    (unshaped,) = rescore_run([make_rollout(11, step=1, sample=validated, settings=V1)], task_of(shaped))
     assert unshaped.outcome.parts.shaping == 1.0
 
 
 def comparison(rollouts, settings, **options) -> Comparison:
     compared = Comparison(**options)
-    for row in rescore_run(rollouts, settings, lambda sample: TERMS):
+    for row in rescore_run(rollouts, task_of(settings)):
         compared.add(row)
     return compared
 
 
-def test_figures_of_a_reversal():
+def test_metrics_of_a_reversal():
     # The judge prefers what retrieves worst: weighing only the judge turns every group round.
     ranks = (1, 2, 5, 20)
     rollouts = [
@@ -147,35 +135,22 @@ def test_figures_of_a_reversal():
         for step in (1, 2)
         for rank, grade in zip(ranks, (1, 2, 4, 5), strict=True)
     ]
-    figures = comparison(rollouts, RewardSettings(weight_retrieval=0)).figures()
-    assert figures["spearman"] == pytest.approx(-1) and figures["spearman_in_groups"] == pytest.approx(-1)
-    assert (figures["groups"], figures["best_changed"], figures["best_of"]) == (2, 2, 2)
-    assert (figures["flipped_up"], figures["flipped_down"], figures["identical"]) == (4, 4, 0)
+    metrics = comparison(rollouts, RewardSettings(weight_retrieval=0)).metrics()
+    assert metrics["spearman"] == pytest.approx(-1) and metrics["spearman_in_groups"] == pytest.approx(-1)
+    assert (metrics["groups"], metrics["best_changed"], metrics["best_of"]) == (2, 2, 2)
+    assert (metrics["flipped_up"], metrics["flipped_down"], metrics["identical"]) == (4, 4, 0)
 
 
 def test_siblings_are_those_of_one_step():
     rollouts = [make_rollout(11, step=step, rank=rank) for step, rank in ((1, 1), (1, 9), (2, 1), (2, 9))]
-    figures = comparison(rollouts, RewardSettings(formula="v2", gate_floor=-0.5)).figures()
-    assert figures["groups"] == 2 and figures["spearman_in_groups"] == pytest.approx(1)
-    assert figures["advantage_shift"] == 0 and figures["identical"] == 4
-
-
-def test_neutral_failures_move_the_advantages_of_the_siblings():
-    good = [make_rollout(11, rank=1, baseline_rank=1) for _ in range(3)]
-    lost = make_rollout(11, failed=AbstainReason.RAG)
-    compared = Comparison()
-    for row in rescore_run([*good, lost], V2, lambda sample: TERMS, neutral_failures=True):
-        compared.add(row)
-    figures = compared.figures()
-    # The lost one finds nothing against the baseline's third place; the three are level with the baseline.
-    neutral = -formulas.rank_value(3)
-    assert figures["newly_scored"] == 1 and figures["newly_scored_mean"] == pytest.approx(neutral)
-    assert figures["advantage_shift"] == pytest.approx(-neutral / 4)
+    metrics = comparison(rollouts, RewardSettings(formula="v2", gate_floor=-0.5)).metrics()
+    assert metrics["groups"] == 2 and metrics["spearman_in_groups"] == pytest.approx(1)
+    assert metrics["advantage_shift"] == 0 and metrics["identical"] == 4
 
 
 def test_equal_rewards_have_no_rank_correlation():
-    figures = comparison([make_rollout(11), make_rollout(11)], V2).figures()
-    assert "spearman" not in figures and "spearman_in_groups" not in figures and figures["identical"] == 2
+    metrics = comparison([make_rollout(11), make_rollout(11)], V2).metrics()
+    assert "spearman" not in metrics and "spearman_in_groups" not in metrics and metrics["identical"] == 2
 
 
 def test_top_movers_are_the_largest_changes_each_once():
@@ -189,7 +164,9 @@ def test_top_movers_are_the_largest_changes_each_once():
     changes = [abs(mover.after - mover.before) for mover in movers]
     assert len({(m.query, m.rewrite) for m in movers}) == 5 and changes == sorted(changes, reverse=True)
     every = {(r.sample.original_query, r.completion): r for r in rollouts}
-    rescored = [rescore(r, RewardSettings(weight_retrieval=0), TERMS).reward - r.outcome.reward for r in every.values()]
+    rescored = [
+        rescore(r, task_of(RewardSettings(weight_retrieval=0))).reward - r.outcome.reward for r in every.values()
+    ]
     assert changes == pytest.approx(sorted(map(abs, rescored), reverse=True)[:5])
 
 
@@ -212,13 +189,13 @@ def test_a_table_for_excel(tmp_path):
 
 def test_intent_lost_is_gated_again_and_can_be_let_through():
     rollout = make_rollout(11, judgement=pointwise(4, 4, intent=2))
-    assert isinstance(rollout.outcome, Gated) and isinstance(rescore(rollout, V2, TERMS), Gated)
-    assert isinstance(rescore(rollout, V1, TERMS), Scored)
+    assert isinstance(rollout.outcome, Gated) and isinstance(rescore(rollout, task_of(V2)), Gated)
+    assert isinstance(rescore(rollout, task_of(V1)), Scored)
 
 
 def test_nothing_found_is_evidence():
     rollout = make_rollout(11).model_copy(update={"policy": Evidence(), "baseline": evidence(1)})
-    outcome = rescore(rollout, V2, TERMS)
+    outcome = rescore(rollout, task_of(V2))
     assert isinstance(outcome, Scored) and outcome.reward == -1.0
 
 

@@ -8,7 +8,10 @@ from reward.records.outcome import Abstained, AbstainReason, Gated, GateReason, 
 from reward.records.sample import Metadata, Sample
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.scorer import Scoring
-from reward.settings.recipe import BreakerSettings
+from reward.settings.recipe import BreakerSettings, RewardSettings
+from reward.task import make_task
+
+TASK = make_task("rewrite", RewardSettings(), lambda sample: (), has_judge=False)
 
 
 def scoring(outcome, *sources: str) -> Scoring:
@@ -55,15 +58,15 @@ def test_trainable(groups, abstained, size, kept):
 
 
 def test_every_outcome_reports_the_same_keys():
-    keys = [set(flat_fields(scoring)) for scoring in (SCORED, GATED, ABSTAINED)]
+    keys = [set(flat_fields(scoring, TASK)) for scoring in (SCORED, GATED, ABSTAINED)]
     assert keys[0] == keys[1] == keys[2]
     assert "reward" not in keys[0]
-    assert all(isinstance(v, (float, str)) for v in flat_fields(ABSTAINED).values())
+    assert all(isinstance(v, (float, str)) for v in flat_fields(ABSTAINED, TASK).values())
 
 
 def test_step_metrics():
-    rollouts = [flat_fields(s) for s in (SCORED, LOST, TIED, GATED, ABSTAINED)]
-    metrics = step_metrics(rollouts, [True, True, True, True, False], policy_label="8b", baseline_label="32b")
+    rollouts = [flat_fields(s, TASK) for s in (SCORED, LOST, TIED, GATED, ABSTAINED)]
+    metrics = step_metrics(rollouts, [True, True, True, True, False]) | TASK.metrics(rollouts)
     assert metrics["avg_reward"] == pytest.approx((0.4 - 0.2 + 0.0 - 1.0) / 4)  # the abstention is no zero
     assert metrics["8b_win_rate"] == pytest.approx(1 / 3)  # a win, a loss, and a gated rewrite that lost
     assert metrics["8b_avg_top1"] == pytest.approx(0.7)
@@ -82,8 +85,9 @@ def test_step_metrics():
     assert metrics["weight_judge"] == 0.0 and metrics["weight_retrieval"] == 1.0
 
 
-def test_a_step_without_a_scored_rollout_invents_no_figure():
-    metrics = step_metrics([flat_fields(ABSTAINED)], [False], policy_label="8b", baseline_label="32b")
+def test_a_step_without_a_scored_rollout_invents_no_metric():
+    rollouts = [flat_fields(ABSTAINED, TASK)]
+    metrics = step_metrics(rollouts, [False]) | TASK.metrics(rollouts)
     assert "avg_reward" not in metrics and "8b_win_rate" not in metrics and metrics["abstained"] == 1.0
 
 

@@ -1,0 +1,75 @@
+"""A task: what a policy writes, and what makes it worth a reward. The engine and the trainer know a task by this alone.
+
+A task is one folder of pure functions beside `reward.rewrite`, chosen by `rewriter.task` of the recipe. It answers the
+same questions about every rollout, in this order: parse the completion, gate it, name the calls it needs, combine what
+they found. Then it says what the trainer logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from reward.records.outcome import Findings, Gated, Rollout, Scored
+from reward.records.request import Request
+from reward.records.sample import Sample
+from reward.rewrite.task import RewriteTask
+from reward.settings.recipe import RewardSettings, RewriterSettings, TaskName
+
+
+class Task(Protocol):
+    """One task under the settings of one run. It makes no call; shaping by step is its only state."""
+
+    def parse(self, completion: str) -> str:
+        """Return the text that is scored, out of the policy's decoded completion."""
+        ...
+
+    def gate(self, sample: Sample, text: str) -> Gated | None:
+        """Return why `text` is worthless before any call is made, or None."""
+        ...
+
+    def requests(self, sample: Sample, text: str, findings: Findings) -> dict[str, Request]:
+        """Name the calls still needed, by the field of `Findings` that each one fills; empty when all is known.
+
+        The scorer makes them side by side and asks again, so that one call may rest on another's answer.
+        """
+        ...
+
+    def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated:
+        """Return the outcome, once `requests` asks for nothing.
+
+        Args:
+            step: the trainer's step, from 1.
+
+        Raises:
+            ValueError: the findings do not hold what this formula needs.
+        """
+        ...
+
+    def fields(self, rollout: Rollout) -> dict[str, float]:
+        """Return what the trainer keeps of a rollout beside score and outcome: one key set, whatever the outcome."""
+        ...
+
+    def metrics(self, rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return a step's metrics out of the fields of its rollouts; one without any observation is left out."""
+        ...
+
+
+def open_task(settings: RewriterSettings) -> Task:
+    """Return the task of a recipe's `rewriter` node."""
+    terms = settings.tenant.protected_terms
+    return make_task(settings.task, settings.reward, lambda sample: terms, has_judge=settings.judge is not None)
+
+
+def make_task(
+    name: TaskName, reward: RewardSettings, protected_terms: Callable[[Sample], Sequence[str]], *, has_judge: bool
+) -> Task:
+    """Return a task by name.
+
+    Args:
+        protected_terms: the lexicon of a sample's tenant.
+        has_judge: whether a judge is asked about every rollout.
+    """
+    match name:
+        case "rewrite":
+            return RewriteTask(reward, protected_terms, has_judge=has_judge)
