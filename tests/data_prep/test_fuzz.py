@@ -27,7 +27,7 @@ def build_all(files: Sequence[Path], out: Path) -> list[Built]:
 
     def work(share: Sequence[Path]) -> list[Built]:
         run = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "build_mutants.py"), str(out), *map(str, share)],
+            [sys.executable, str(ROOT / "tests" / "support" / "build_mutants.py"), str(out), *map(str, share)],
             capture_output=True,
             text=True,
             cwd=ROOT,
