@@ -28,7 +28,7 @@ from reward.settings.recipe import CanarySettings, LedgerSettings, load_judge, l
 
 
 def print_check(check: CanaryCheck, pairs: Sequence[CanaryPair], judged: Sequence[JudgedPair]) -> None:
-    """The pairs on which judge and people differ, and the figures."""
+    """Print the pairs on which judge and people differ, and the metrics."""
     table = Table("pair", "query", "people", "judge", "a", "b", title="where judge and people differ")
     queries = {pair.pair_id: pair.original_query for pair in pairs}
     for pair in judged:
@@ -38,13 +38,13 @@ def print_check(check: CanaryCheck, pairs: Sequence[CanaryPair], judged: Sequenc
     console = Console()
     if table.row_count:
         console.print(table)
-    figures = Table("figure", "value", show_header=False)
+    metrics = Table("metric", "value", show_header=False)
     for name, value in check.model_dump(exclude={"kappa_low", "kappa_high"}, exclude_none=True).items():
         shown = f"{value:.3f}" if isinstance(value, float) else str(value)
         if name == "kappa":
             shown += f"  [{check.kappa_low:.3f}, {check.kappa_high:.3f}]"
-        figures.add_row(name, shown)
-    console.print(figures)
+        metrics.add_row(name, shown)
+    console.print(metrics)
 
 
 async def _check_by_hand(args: argparse.Namespace) -> CanaryCheck:

@@ -28,7 +28,7 @@ class RewardEngine:
     """Use it from a single event loop.
 
     Args:
-        output_dir: of the run: the rollout log and the canary's figures go there.
+        output_dir: of the run: the rollout log and the canary's metrics go there.
 
     Raises:
         BadInput: the ledger cannot be opened, a variable that holds an API key is not set, or the canary's pairs cannot

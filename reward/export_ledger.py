@@ -105,12 +105,12 @@ def _judgements(db: sqlite3.Connection, chosen: dict[str, str | None]) -> Iterat
     )
     for time, run, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd in rows:
         identity = {"time": time, "run": run, "tenant": tenant, "service": service, "key": key}
-        figures = {
+        costs = {
             "tokens": {"input": input_tokens, "cached": cached_tokens, "output": output_tokens},
             "cost": {"cny": cny, "usd": usd},
         }
         # The answer's JSON goes out as it was recorded: lone surrogates are still escaped in it.
-        yield f'{{{_inside(identity)}, "value": {value}, {_inside(figures)}}}'
+        yield f'{{{_inside(identity)}, "value": {value}, {_inside(costs)}}}'
 
 
 def _inside(fields: Mapping[str, object]) -> str:

@@ -94,7 +94,7 @@ def compare_modes(pairs: Sequence[CanaryPair], one: Sequence[JudgedPair], other:
 
 
 def _scores(pairs: Sequence[CanaryPair], judged: Sequence[JudgedPair]) -> dict[str, float]:
-    """综合得分 by content of query and rewrite: a rewrite that stands in several pairs counts once."""
+    """Return 综合得分 by content of query and rewrite: a rewrite of several pairs counts once."""
     scores = {}
     for pair, said in zip(pairs, judged, strict=True):
         for rewrite, score in ((pair.rewrite_a, said.score_a), (pair.rewrite_b, said.score_b)):
@@ -104,7 +104,7 @@ def _scores(pairs: Sequence[CanaryPair], judged: Sequence[JudgedPair]) -> dict[s
 
 
 class _NotedCalls(Calls):
-    """Notes the keys it was asked for: what an answer found in the ledger has once cost stands there."""
+    """Notes the keys it was asked for: the ledger knows what each answer has cost."""
 
     def __init__(self, ledger: Ledger):
         super().__init__(ledger)

@@ -47,7 +47,7 @@ class Task(Protocol):
         ...
 
     def fields(self, rollout: Rollout) -> dict[str, float]:
-        """Return what the trainer keeps of a rollout beside score and outcome: one key set, whatever the outcome."""
+        """Return what the trainer keeps of a rollout beside score and outcome: one key set for every outcome."""
         ...
 
     def metrics(self, rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

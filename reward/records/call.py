@@ -16,7 +16,7 @@ class CallKind(StrEnum):
 
     @property
     def is_paid(self) -> bool:
-        """Whether calls of this kind count against the budgets: retrieval and the baseline are one's own."""
+        """Whether calls of this kind count against the budgets: retrieval and the baseline run on the tenant's machines."""
         return self is CallKind.JUDGE
 
 
@@ -101,5 +101,5 @@ class Answer:
 
 
 def content_key(*parts: Any) -> str:
-    """SHA-256 over the JSON of the parts: equal for equal content, whatever process or machine."""
+    """Return the SHA-256 of the parts' JSON: equal for equal content, on every machine."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True, sort_keys=True).encode()).hexdigest()

@@ -36,7 +36,7 @@ Grade = Annotated[int, Field(ge=1, le=5, strict=True)]
 
 
 class Verdict(Record):
-    """A judge's grades of one rewrite (spec 1, "Judge"), each from 1 to 5; the JSON names are the rubric's own."""
+    """A judge's grades of one rewrite each from 1 to 5; the JSON names are the rubric's own."""
 
     quality: Grade = Field(alias="改写质量")
     domain: Grade = Field(alias="领域适配")

@@ -2,7 +2,7 @@
 
 A value walks one way: workbook row -> `Sample` -> parquet `extra_info` -> `Sample` -> scorer -> `Outcome`
 (`reward.records.outcome`) -> trainer batch, rollout log, metrics, report. Every stage reads and writes these types and
-no other; the JSON names are those of the canonical data set (spec 1, "Canonical SFT sample", "Canonical RL sample").
+no other. The JSON names are those of the canonical data set (docs/contracts.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Hit(Record):
 
     @property
     def relevance(self) -> float:
-        """The hit's score as spec 1 reads it: `reranker_score`, else `score`, else 0."""
+        """The hit's score: `reranker_score`, else `score`, else 0."""
         if self.reranker_score is not None:
             return self.reranker_score
         return self.score if self.score is not None else 0.0
@@ -63,7 +63,7 @@ class Metadata(Record):
 
 
 class Candidates(Record):
-    """The two rewrites that compete; the JSON names are the canonical ones of spec 1."""
+    """The two rewrites that compete; the JSON names are those of the canonical data set."""
 
     policy: str = Field(default="", alias="qwen_8b_rewrite")
     baseline: str = Field(default="", alias="qwen_32b_rewrite")

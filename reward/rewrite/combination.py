@@ -98,7 +98,7 @@ def _score_term(judgement: Judgement) -> float:
 
 
 def canonical_sample(rollout: Rollout) -> Sample:
-    """The rollout as the canonical RL record (spec 1): the sample with candidates, results, evaluation and reward.
+    """Return the rollout as the canonical RL record: the sample with candidates, results, evaluation and reward.
 
     Hits carry no content: the log keeps their scores and ids. `evaluation` holds `None` for what is not known: scores
     of a pairwise judgement, `recall_at_3` without relevant passages, all of it for an abstained rollout.

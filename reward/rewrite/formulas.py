@@ -1,4 +1,4 @@
-"""Reward formulas as pure functions: the user's `v1` (spec 1, "Reward, version v1") and the default `v2`.
+"""Reward formulas as pure functions: the preset `v1` (docs/contracts.md) and the default `v2`.
 
 Both score a rewrite against the baseline's rewrite of the same prompt. A term that is absent (no judge configured)
 is `None`: the remaining weights are renormalised and reported in the parts.
@@ -73,7 +73,7 @@ def reward_v1(retrieval: float, judge: float | None) -> Scored:
 
 
 def shaping_factor(step: int, base_reward: float, recent_mean: float) -> float:
-    """Adaptive shaping (spec 1): x1.5 below step 1000, x1 below 5000, then x1.3 for a base reward more than 0.2 above
+    """Return the factor of adaptive shaping: x1.5 below step 1000, x1 below 5000, then x1.3 for a base reward more than 0.2 above
     `recent_mean`, the mean of the last 100 base rewards, this one included. `step` is the trainer's and counts from 1.
     """
     if step < 1000:

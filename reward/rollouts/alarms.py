@@ -1,6 +1,6 @@
 """Alarms for reward hacking: what a policy does when it games its reward, measured on logged rollouts. Pure functions.
 
-Each alarm sets the window of a run's last steps against its first ones, in one figure with one limit. A share must also
+Each alarm sets the window of a run's last steps against its first ones, in one metric with one limit. A share must also
 have risen since: what the policy did before training is no hacking.
 """
 
@@ -52,7 +52,7 @@ class AlarmLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Alarm:
-    """One check: its figure in the last window against its limit, and what it was in the first one."""
+    """One check: its metric in the last window against its limit, and what it was in the first one."""
 
     name: str
     value: float

@@ -1,6 +1,6 @@
-"""Health rules over the trainer's own figures (spec 1, "Monitored every step"): what is wrong, and what to do about it.
+"""Health rules over the trainer's own metrics: what is wrong, and what to do about it.
 
-Pure: one mapping of metrics a step in, warnings out. Names are verl's where verl logs the figure, else ours.
+Pure: one mapping of metrics a step in, warnings out. Names are verl's where verl logs the metric, else ours.
 """
 
 from __future__ import annotations

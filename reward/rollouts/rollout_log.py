@@ -109,7 +109,7 @@ def read_rollouts(run: Path) -> Iterator[Rollout]:
 def _first_step(path: Path) -> int | None:
     """The step of a file's first training rollout; None for a file that holds none yet.
 
-    A validation before training carries whatever step the trainer has in hand, so it proves nothing.
+    A validation before training bears any step, so it proves nothing.
     """
     rollouts = _rollouts(path, is_last=True)
     return next((rollout.step for rollout in rollouts if rollout.sample.metadata.split == "train"), None)

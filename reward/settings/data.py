@@ -31,7 +31,7 @@ class SourceSettings(StrictSettings):
 
 
 class FilterSettings(StrictSettings):
-    """Which rows of an export are good enough to imitate (spec 1, "Cleaning"). Lengths in characters, inclusive.
+    """Which rows of an export are good enough to imitate . Lengths in characters, inclusive.
 
     Args:
         keep_unscored: whether a row whose retrieval was never recorded passes the score filter.
@@ -62,7 +62,7 @@ class DeidentifySettings(StrictSettings):
 
 
 class AugmentSettings(StrictSettings):
-    """Synonym-swapped copies of training samples: of which share of them, each word with which probability (spec 1)."""
+    """Synonym-swapped copies of training samples: of which share of them, each word with which probability."""
 
     share: float = Field(1 / 3, ge=0, le=1)
     swap_probability: float = Field(0.3, ge=0, le=1)

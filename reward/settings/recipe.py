@@ -50,7 +50,7 @@ class ServiceSettings(StrictSettings):
 
 
 class RagSettings(ServiceSettings):
-    """The retrieval service (spec 1, `POST {url}/api/chat/general_rag`).
+    """The retrieval service: `POST {url}/api/chat/general_rag` (docs/contracts.md).
 
     Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes.
     """
@@ -61,7 +61,7 @@ class RagSettings(ServiceSettings):
 
 
 class BaselineSettings(ServiceSettings):
-    """The deployed rewriter to beat (spec 1, `POST {url}/api/rewrite_query`). No url: recorded rewrites only."""
+    """The deployed rewriter to beat: `POST {url}/api/rewrite_query`. No url: recorded rewrites only."""
 
     url: str | None = None
     timeout: float = Field(10.0, gt=0)
@@ -147,7 +147,7 @@ class JudgeSettings(ServiceSettings):
         max_output_tokens: the cap; a reasoning model counts its reasoning against it.
         temperature: `None` where the model refuses one (GPT-5).
         response_format: JSON mode, or a JSON schema the server decodes under.
-        proxy_from_env: whether HTTPS_PROXY and its like apply: to a provider on the internet, not to one's own network.
+        proxy_from_env: whether HTTPS_PROXY and its like apply: to a provider on the internet, not inside the company's network.
         mode: `pointwise` grades each rewrite alone, `listwise` several rewrites of a prompt in one call, `pairwise`
             compares with the baseline's in both orders.
         prompt: version of the prompt files, `judge/prompts/<mode>-<prompt>.txt`.
@@ -186,7 +186,7 @@ class LedgerSettings(StrictSettings):
 
     `path` is a SQLite file, shared by all runs that name the same one; `run_id` is whose budget a call counts against.
     `shared`: with `process` one worker process does all scoring, with `ray` any number of workers on any node go
-    through one named actor. Calls to the judge count against the budgets; retrieval and the baseline are one's own.
+    through one named actor. Calls to the judge alone count against the budgets.
     """
 
     path: Path
@@ -198,7 +198,7 @@ class LedgerSettings(StrictSettings):
 
 
 class HealthSettings(StrictSettings):
-    """When the trainer's own figures call for a warning (spec 1, "Monitored every step"), and whether it stops the run.
+    """When the trainer's own metrics call for a warning, and whether it stops the run.
 
     Falls, rises and drifts compare the last `window` steps with the `window` before (`reward.rollouts.health`).
     """
