@@ -16,7 +16,7 @@ class CallKind(StrEnum):
 
     @property
     def is_paid(self) -> bool:
-        """Whether calls of this kind count against the budgets: retrieval and the baseline run on the tenant's machines."""
+        """Whether calls of this kind count against the budgets."""
         return self is CallKind.JUDGE
 
 

@@ -73,8 +73,12 @@ def reward_v1(retrieval: float, judge: float | None) -> Scored:
 
 
 def shaping_factor(step: int, base_reward: float, recent_mean: float) -> float:
-    """Return the factor of adaptive shaping: x1.5 below step 1000, x1 below 5000, then x1.3 for a base reward more than 0.2 above
-    `recent_mean`, the mean of the last 100 base rewards, this one included. `step` is the trainer's and counts from 1.
+    """Return the factor of adaptive shaping: x1.5 below step 1000, x1 below 5000, then x1.3 for a base reward more than
+    0.2 above the mean of the last ones, else x1.
+
+    Args:
+        step: the trainer's, from 1.
+        recent_mean: of the last 100 base rewards, this one included.
     """
     if step < 1000:
         return 1.5

@@ -147,7 +147,7 @@ class JudgeSettings(ServiceSettings):
         max_output_tokens: the cap; a reasoning model counts its reasoning against it.
         temperature: `None` where the model refuses one (GPT-5).
         response_format: JSON mode, or a JSON schema the server decodes under.
-        proxy_from_env: whether HTTPS_PROXY and its like apply: to a provider on the internet, not inside the company's network.
+        proxy_from_env: whether HTTPS_PROXY and its like apply: on the way to a provider on the internet.
         mode: `pointwise` grades each rewrite alone, `listwise` several rewrites of a prompt in one call, `pairwise`
             compares with the baseline's in both orders.
         prompt: version of the prompt files, `judge/prompts/<mode>-<prompt>.txt`.
