@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Set up the environment when it is missing or stale, then lint, type-check and run the tests that need no GPU and no
-# long CPU time. usage: tests/run.sh [pytest arguments]     e.g. tests/run.sh -m slow
+# Set up the environment when it is missing or stale, then lint, check types and run tests on two cores.
+#   tests/run.sh          unit and service tests and one short training run: at most five minutes after the set-up
+#   tests/run.sh --all    the tests marked `full` too, and those that take a sample at their full size
+#   tests/run.sh ARG ...  what pytest makes of its arguments, one test at a time, e.g. tests/run.sh -m slow
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash requirements/create_environment.sh
@@ -8,7 +10,10 @@ bash requirements/install_chromium.sh # for the tests of the service's page
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-if [ $# -eq 0 ]; then
-  set -- -m "not slow and not gpu"
-fi
+# A file stays in one process: its tests share servers, models and indexes.
+two_cores=(-n 2 --dist loadfile)
+case "${1:-}" in
+"") set -- "${two_cores[@]}" -m "not full and not slow and not gpu" ;;
+--all) set -- "${two_cores[@]}" --full -m "not slow and not gpu" "${@:2}" ;;
+esac
 exec .venv/bin/python -m pytest "$@"

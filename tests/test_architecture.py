@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 PACKAGES = ("benchmarks", "data_prep", "evaluation", "export", "rag", "recipes", "reward", "verl_cpu")
 TRAINER_ADAPTERS = {"reward/verl_sampler.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
 # Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.

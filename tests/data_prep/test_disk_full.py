@@ -3,10 +3,9 @@
 import json
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.support.commands import run_python
 
 BUILD = ["-m", "data_prep.build_rl", "--tenant", "fivedoctors"]
 
@@ -21,8 +20,7 @@ def build(source: Path, out: Path, largest_file: int | None = None) -> subproces
         if largest_file:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    command = [sys.executable, *BUILD, "--input", str(source), "--out", str(out), "--split", "train"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, preexec_fn=limit)
+    return run_python(*BUILD, "--input", str(source), "--out", str(out), "--split", "train", preexec_fn=limit)
 
 
 def test_a_write_that_fails_leaves_the_earlier_data_set(tmp_path):

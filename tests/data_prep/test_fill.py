@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import yaml
 from fastapi import FastAPI, Response
 
@@ -27,7 +24,8 @@ from data_prep.rows.columns import COLUMNS
 from reward.engine import RewardEngine
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import RewriterSettings, load_judge, load_tenant
-from tests.support import ROOT
+from tests.support.asgi_server import AsgiServer
+from tests.support.commands import start_module
 from tests.support.loopback_judge import LoopbackJudge
 
 PHONE = "13812345678"
@@ -49,13 +47,8 @@ class Services:
         app = FastAPI()
         app.post("/api/rewrite_query")(self.rewrite)
         app.post("/api/chat/general_rag")(self.retrieve)
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+        self.server = AsgiServer(app, timeout_graceful_shutdown=1)
+        self.url = self.server.url
 
     def rewrite(self, body: dict) -> Any:
         failing = self._note("rewrite", body, "坏写")
@@ -81,8 +74,7 @@ class Services:
 
     def close(self) -> None:
         self.healthy.set()
-        self.server.should_exit = True
-        self.thread.join(10)
+        self.server.close()
 
 
 @pytest.fixture
@@ -240,9 +232,8 @@ def test_rows_keep_their_order_and_what_was_recorded(folder: Path, services: Ser
     assert empty["recall_results"] == [] and empty["success"] is not True
 
     assert Counter(path for path, _ in services.requests) == {"rewrite": 1, "retrieve": 3}
-    assert all(
-        (body["top_k"], body["score_threshold"]) == (100, 0.0) for _, body in services.requests if "top_k" in body
-    )
+    retrievals = [body for path, body in services.requests if path == "retrieve"]
+    assert {(body["top_k"], body["score_threshold"]) for body in retrievals} == {(100, 0.0)}
     assert len(judge.requests) == 3 * 3
     facts = manifest(folder)
     assert (facts["rows_in"], facts["written"], facts["complete"], facts["incomplete"]) == (4, 4, 1, 0)
@@ -328,15 +319,8 @@ def test_a_stopped_fill_makes_no_answered_call_again(folder: Path, services: Ser
     patient = {"max_concurrency": 2, "timeout": 300}
     rewrite_settings(folder / "tenant.yaml", rag=patient, baseline=patient)
     services.answer_at_most = 10
-    full = [sys.executable, "-m", "data_prep.fill_baseline", *command(folder, source)]
-    running = subprocess.Popen(
-        full,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = command(folder, source)
+    running = start_module("data_prep.fill_baseline", *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         for _ in range(3000):
             if answered(folder) == 10:

@@ -4,9 +4,6 @@ takes the machine's memory."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
 from tests.support.build_mutants import Built
+from tests.support.commands import run_python
 from tests.support.hostile_exports import ROWS, good_row, write_bombs, write_mutants
 
 MUTANTS, WORKERS = 320, 2
@@ -26,14 +23,7 @@ def build_all(files: Sequence[Path], out: Path) -> list[Built]:
     """Each of `files` on its own, in `WORKERS` processes."""
 
     def work(share: Sequence[Path]) -> list[Built]:
-        run = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "support" / "build_mutants.py"), str(out), *map(str, share)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=False,
-        )
+        run = run_python("-m", "tests.support.build_mutants", str(out), *map(str, share), timeout=1200)
         found = [Built(**json.loads(line)) for line in run.stdout.splitlines()]
         assert not run.returncode, f"{share[len(found)].name} ended its process with {run.returncode}:\n{run.stderr}"
         return found

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -21,6 +18,7 @@ from evaluation import compare, report
 from evaluation.systems import model_hash
 from reward.records.files import write_atomically
 from reward.records.sample import Candidates, Context, Metadata, Sample
+from tests.support.asgi_server import AsgiServer
 
 
 class Service:
@@ -54,25 +52,16 @@ class Service:
             ]
             return JSONResponse({"data": {"recall": recall, "reranker": "lexical"}})
 
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> Service:
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+        self._server = AsgiServer(app, log_level="error")
+        self.url, self.close = self._server.url, self._server.close
+        self.close = self._server.close
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    with Service() as running:
-        yield running
+    running = Service()
+    yield running
+    running.close()
 
 
 def sample(

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from examples.prepare_beir import KeywordBaseline, is_held_out, main, words
 from examples.run_stage import progress_of, record_cost
 from examples.serve_recorded_baseline import create_app
 from reward.records.files import BadInput
-from tests.support import ROOT
+from tests.support.commands import run_command, run_python
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
@@ -120,13 +119,7 @@ def test_a_skipped_stage_keeps_the_cost_of_the_run_that_did_it(tmp_path):
 def test_a_failing_stage_passes_its_status_on(tmp_path):
     command = [sys.executable, "-c", "import sys; print('last words'); sys.exit(7)"]
     stage = ["--name", "x", "--costs", str(tmp_path / "c.json"), "--trainer-log", str(tmp_path / "x.log")]
-    result = subprocess.run(
-        [sys.executable, "-m", "examples.run_stage", *stage, "--", *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    result = run_python("-m", "examples.run_stage", *stage, "--", *command)
     assert result.returncode == 7 and "last words" in result.stderr
     assert not (tmp_path / "c.json").exists()
 
@@ -141,19 +134,15 @@ def test_a_failing_stage_passes_its_status_on(tmp_path):
     ],
 )
 def test_quickstart_refuses_bad_options_at_once(arguments, word):
-    result = subprocess.run(
-        ["bash", "examples/quickstart.sh", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    result = run_command("bash", "examples/quickstart.sh", *arguments)
     assert result.returncode == 2 and word in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
 def test_quickstart_names_a_taken_port_and_leaves_nothing_running(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = ["bash", "examples/quickstart.sh", "--out", str(tmp_path / "out"), "--baseline-port", str(port)]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        result = run_command(*command)
     assert result.returncode == 1
     assert f"port {port}" in result.stderr
-    assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
+    assert not run_command("pgrep", "-f", str(tmp_path)).stdout

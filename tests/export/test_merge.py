@@ -9,24 +9,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from export.merge import BadCheckpoint, check_model, find_shards, main
+from tests.support.tiny_models import qwen3_config
 
 
 def tiny_model() -> Qwen3ForCausalLM:
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-    )
+    config = qwen3_config(64, max_position_embeddings=128, tie_word_embeddings=True)
     config.architectures = ["Qwen3ForCausalLM"]
     return Qwen3ForCausalLM(config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rag.service.answer_routes import cited
 from rag.service.contracts import AskResponse
 from rag.settings import ServiceSettings
 from tests.support.loopback_llm import Fault, loopback_llm
+from tests.support.ports import refusing_url
 from tests.support.rag_server import (
     HEALTH,
     add_knowledge_base,
@@ -220,9 +220,7 @@ def test_a_useless_rewriter_falls_back_to_the_query(folder: Path, status: int, b
 
 
 def test_a_rewriter_that_is_down_or_slow_falls_back(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closing:
-        down = f"http://127.0.0.1:{closing.getsockname()[1]}"
-    with serving(folder, with_rewriter(down)) as url:
+    with refusing_url() as down, serving(folder, with_rewriter(down)) as url:
         data = search(url, tenant_id="chengla", query="课程").json()["data"]
     assert data["rewrite_source"] == "query" and data["rewrite_failure"].startswith("rewriter: ConnectError")
 

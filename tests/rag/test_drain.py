@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import pytest
 from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
 from rag.serve import main
-from tests.support import ROOT
+from tests.support.commands import start_module
 from tests.support.loopback_qdrant import qdrant_server
 from tests.support.rag_server import REFUNDS, add_knowledge_base, recall, rewriter_service, search
 
@@ -36,13 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serve_process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The command in a process, and the lines it began with, up to the one with its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rag.serve", "--index", str(folder), "--port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    command = ["rag.serve", "--index", str(folder), "--port", "0", *options]
+    process = start_module(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     try:
         lines = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from rag.index.edge_engine import EdgeEngine
 from rag.index.engine import Engine, EngineUnavailable, Point, ScoredRow, Space, SpaceLost, point_id, row_of
 from rag.index.indexer import engine_of
 from rag.index.server_engine import ServerEngine
+from tests.support.commands import run_python
 from tests.support.loopback_qdrant import API_KEY, make_app, qdrant_server, serving
 
 DIMENSION = 16
@@ -189,7 +188,8 @@ def test_an_edge_shard_survives_reopening_and_a_second_process_is_refused(tmp_pa
         "try: engine.count(Space(1, 16))\n"
         "except e.IngestError as error: print(error)"
     )
-    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    ran = run_python("-c", program, str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0] == "False" and "another process is serving it" in ran.stdout
     engine.close()
     reopened = EdgeEngine(tmp_path)

@@ -149,7 +149,7 @@ def test_repeated_marks_are_read_or_hold_no_text(tmp_path: Path, piece: str, nam
     except IngestError as error:
         assert "holds no text" in str(error)
     else:
-        assert all(len(passage.content) <= 300 for passage in document.passages)
+        assert document.passages and max(len(passage.content) for passage in document.passages) <= 300
 
 
 def test_a_scan_and_an_encrypted_pdf_say_what_they_are(tmp_path: Path) -> None:

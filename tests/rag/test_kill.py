@@ -8,7 +8,6 @@ import queue
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.documents.tokenizer import query_token_ids
 from rag.index.engine import Engine, Space
 from tests.support import killed_writer
+from tests.support.commands import start_module
 
 SEED = 5
 
@@ -28,8 +28,8 @@ class Writers:
     """The process that forks writers, and what those say."""
 
     def __init__(self) -> None:
-        command = [sys.executable, killed_writer.__file__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 1}
+        self._process = start_module("tests.support.killed_writer", **pipes)
         self._lines: queue.Queue[str] = queue.Queue()
         self._said: list[str] = []
         self._alive: set[int] = set()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 
 import pytest
 
@@ -11,6 +10,7 @@ from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.rewriter import Rewrite, Rewriter
 from tests.support.loopback_llm import Fault, loopback_llm
+from tests.support.ports import refusing_url
 
 LINE = r"^[^\n]+$"
 NOTE = "鱼油的推荐用量为每日一粒，随餐服用有助于吸收；孕期与抗凝治疗者应先咨询医生。"
@@ -109,13 +109,11 @@ def test_an_unusable_answer_is_a_failure_in_one_line(fault, method):
 
 
 def test_an_endpoint_that_is_not_there_is_a_failure():
-    with socket.socket() as unbound:
-        unbound.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unbound.getsockname()[1]}/v1"
+    with refusing_url() as url:
         with pytest.raises(ModelFailure, match=LINE):
-            run(url, lambda m: m.answer("鱼油", "", MATERIAL))
+            run(f"{url}/v1", lambda m: m.answer("鱼油", "", MATERIAL))
         with pytest.raises(ModelFailure, match=LINE):
-            run(url, streamed)
+            run(f"{url}/v1", streamed)
 
 
 def test_the_key_comes_from_the_named_variable_and_no_proxy_is_used(monkeypatch):
@@ -323,7 +321,6 @@ def test_without_a_rewrite_the_query_stands_and_the_reason_is_said(answer, failu
 
 
 def test_a_rewriter_that_is_not_there_is_a_reason():
-    with socket.socket() as unbound:
-        unbound.bind(("127.0.0.1", 0))
-        rewrite = rewritten(f"http://127.0.0.1:{unbound.getsockname()[1]}/v1")
+    with refusing_url() as url:
+        rewrite = rewritten(f"{url}/v1")
     assert rewrite.source == "query" and "ConnectError" in rewrite.failure

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 
 from rag.service.request_head import RequestHeadLimits
+from tests.support.asgi_server import AsgiServer
 from tests.support.raw_http import exchange, head
 
 
 @contextmanager
 def listening(protocol: type[RequestHeadLimits]) -> Iterator[tuple[str, int]]:
-    """Where an app listens that answers 204 to everything."""
+    """Yield where an app listens that answers 204 to everything."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with AsgiServer(app, http=protocol, lifespan="off") as server:
+        address = urlsplit(server.url)
+        assert address.hostname and address.port
+        yield address.hostname, address.port
 
 
 def connected(address: tuple[str, int]) -> socket.socket:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from rag.models.embedder import embedder_maker
 from rag.models.failure import ModelFailure
 from rag.models.reranker import open_reranker
 from tests.support.loopback_llm import Fault, loopback_llm, overlap
+from tests.support.ports import refusing_url
 from tests.support.tiny_models import save_bert, save_cross_encoder, save_qwen3, save_sentence_transformer
 
 TEXTS = ["鱼油每日一粒，饭后服用。", "孕妇慎用退烧药", "Omega-3 1.5 g daily", ""]
@@ -186,14 +186,11 @@ def test_a_malformed_rerank_answer_fails_and_is_no_score(answer):
 
 @pytest.mark.parametrize("ask", ["embed", "rerank"])
 def test_an_endpoint_that_is_not_there_fails(ask):
-    with socket.socket() as unbound:
-        unbound.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{unbound.getsockname()[1]}/v1#m"
-        with pytest.raises(ModelFailure, match=LINE):
-            if ask == "embed":
-                embedder_maker(address).fit([])
-            else:
-                score(open_reranker(address), "鱼油", "", TEXTS)
+    with refusing_url() as url, pytest.raises(ModelFailure, match=LINE):
+        if ask == "embed":
+            embedder_maker(f"{url}/v1#m").fit([])
+        else:
+            score(open_reranker(f"{url}/v1#m"), "鱼油", "", TEXTS)
 
 
 @pytest.mark.parametrize("reranker", ["bge-reranker", "http://127.0.0.1:1/v1", ""])

@@ -118,7 +118,7 @@ def test_any_query_is_answered(url: str, query: str) -> None:
 
 
 def test_a_query_without_words_finds_nothing_relevant(url: str) -> None:
-    assert all(hit["reranker_score"] == 0 for hit in recall(url, query="？？"))
+    assert {hit["reranker_score"] for hit in recall(url, query="？？")} == {0}
 
 
 @pytest.mark.parametrize(

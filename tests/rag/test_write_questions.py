@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -13,6 +12,7 @@ from rag.documents.records import Document, Passage
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.write_questions import keep_best, lexical_score, main, write_questions
+from tests.support.commands import start_module
 from tests.support.loopback_llm import Fault, loopback_llm
 
 PASSAGES = ["鱼油每日一粒，随餐服用。", "钙片睡前服用，多喝水。", "退烧药孕妇慎用，遵医嘱。", "胰岛素须冷藏保存。"]
@@ -104,8 +104,8 @@ def test_a_killed_run_is_continued(tmp_path):
         return faithful_and_not(body)
 
     with loopback_llm(answer) as url:
-        arguments = [sys.executable, "-m", "rag.write_questions", *command(tmp_path, url)]
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        arguments = ["rag.write_questions", *command(tmp_path, url)]
+        with start_module(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             assert enough.wait(60)
             process.kill()
     done = {key for key, questions in written_by_model(catalogue, kb).items() if questions}
@@ -113,7 +113,7 @@ def test_a_killed_run_is_continued(tmp_path):
     with loopback_llm(faithful_and_not) as url:
         assert main(command(tmp_path, url)) == 0
         assert len(url.requests) == 60 - len(done)
-    assert all(len(questions) == 3 for questions in written_by_model(catalogue, kb).values())
+    assert [len(questions) for questions in written_by_model(catalogue, kb).values()] == [3] * 60
 
 
 @pytest.mark.parametrize(("failing", "code"), [(1, 0), (2, 0), (3, 75), (4, 75)])
@@ -167,7 +167,7 @@ def test_without_scores_nothing_is_stored(tmp_path):
     with loopback_llm(faithful_and_not) as url:
         written = write(url, catalogue, kb, catalogue.passages(kb.id), broken)
     assert sorted(written.failures) == [(f"d{i}.txt#1", "reranker is gone") for i in range(4)]
-    assert not any(written_by_model(catalogue, kb).values())
+    assert list(written_by_model(catalogue, kb).values()) == [[]] * 4
 
 
 def test_a_reranker_endpoint_scores_each_question_against_its_passage(tmp_path):
@@ -177,7 +177,7 @@ def test_a_reranker_endpoint_scores_each_question_against_its_passage(tmp_path):
         pairs = {(r["query"], *r["documents"]) for r in url.requests if r["path"] == "/v1/rerank"}
     stored = written_by_model(catalogue, kb)
     assert pairs == {(q.text, PASSAGES[int(key[1])]) for key, questions in stored.items() for q in questions}
-    assert all(questions[0].score > questions[2].score for questions in stored.values())
+    assert [questions[0].score > questions[2].score for questions in stored.values()] == [True] * 4
 
 
 def test_the_share_is_kept_over_the_whole_knowledge_base_and_ties_are_kept(tmp_path):

@@ -1,15 +1,14 @@
 """verl's own trainers on a CPU: every algorithm, against a live retrieval service, started as a user starts them.
 
-A few real steps of one recipe per algorithm run in every test run; every shipped recipe, and a service that dies and
-comes back in mid-training, under the marker `slow`.
+GRPO with a judge runs in every test run; the other algorithms under the marker `full`; every shipped recipe, and a
+service that dies and comes back in mid-training, under the marker `slow`.
 """
 
 import json
 import os
 import signal
-import socket
+import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 import zlib
@@ -21,25 +20,17 @@ import pytest
 from recipes.preflight import CONFIG_DIR
 from reward.rollouts.rollout_log import read_rollouts
 from tests.support import ROOT
+from tests.support.commands import run_command, run_python, start_module
 from tests.support.loopback_judge import LoopbackJudge
+from tests.support.ports import free_port
 
 RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))
 ROWS = 64
 
 
-def run(*command: str, timeout: int = 600) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
-
-
 def python(*arguments: str) -> None:
-    result = run(sys.executable, "-m", *arguments)
+    result = run_python("-m", *arguments)
     assert result.returncode == 0, result.stderr[-2000:]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Service:
@@ -51,8 +42,8 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "rag.serve", "--index", str(self._index), "--port", str(self._port)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        command = ["rag.serve", "--index", str(self._index), "--port", str(self._port)]
+        self._process = start_module(*command, stdout=subprocess.DEVNULL)
         for _ in range(300):
             try:
                 urllib.request.urlopen(f"{self.url}/healthz", timeout=1)
@@ -129,7 +120,7 @@ class Setting:
             "recipe.rl.max_new_tokens=8",
             *overrides,
         )
-        return output, run(*self.command(recipe, *overrides))
+        return output, run_command(*self.command(recipe, *overrides))
 
 
 @pytest.fixture(scope="module")
@@ -151,27 +142,54 @@ def logged_steps(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "reward_metrics.jsonl").read_text().splitlines()]
 
 
+def recorded_calls(output: Path, kind: str) -> int:
+    with sqlite3.connect(output / "ledger.sqlite") as ledger:
+        return ledger.execute("SELECT count(*) FROM calls WHERE kind = ?", (kind,)).fetchone()[0]
+
+
 def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int) -> None:
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     logged = logged_steps(output)
     assert [row["step"] for row in logged] == list(range(1, steps + 1))
     for row in logged:
         assert -1 <= row["avg_reward"] <= 1 and row["abstained"] == 0
-        assert row["rag_api_calls"] >= 0 and row["reward_wait_seconds"] >= 0
+        assert row["reward_wait_seconds"] > 0
+    # The calls that the steps report are those that the ledger recorded.
+    assert sum(row["rag_api_calls"] for row in logged) == recorded_calls(output, "rag") > 0
+    assert sum(row["judge_api_calls"] for row in logged) == recorded_calls(output, "judge")
     # Every rollout is on record, and scored again from the record it earns the same.
     rollouts = list(read_rollouts(output))
     assert {rollout.step for rollout in rollouts} == set(range(1, steps + 1))
     for row in logged:
         rewards = [rollout.outcome.reward for rollout in rollouts if rollout.step == row["step"]]
         assert sum(rewards) / len(rewards) == pytest.approx(row["avg_reward"])
-    replay = run(sys.executable, "-m", "reward.replay", "--run", str(output))
+    replay = run_python("-m", "reward.replay", "--run", str(output))
     assert replay.returncode == 0, replay.stderr
     assert (output / "final" / "config.json").is_file()
     # The dashboards' names reach verl's own logger.
-    assert "8b_win_rate" in result.stdout or not any("8b_win_rate" in row for row in logged)
+    assert ("8b_win_rate" in result.stdout) == any("8b_win_rate" in row for row in logged)
     assert "avg_reward" in result.stdout and "actor/grad_norm" in result.stdout
 
 
+def judged_by(judge: LoopbackJudge) -> tuple[str, ...]:
+    return "judge=self_hosted", f"rewriter.judge.base_url={judge.url}", "rewriter.reward.gates=[empty]"
+
+
+def assert_judged(output: Path, judge: LoopbackJudge) -> None:
+    logged = logged_steps(output)
+    assert all(0 < row["weight_judge"] < 1 and 1 <= row["8b_judge_score"] <= 5 for row in logged)
+    assert sum(row["judge_api_calls"] for row in logged) == len(judge.requests) > 0
+    assert logged[0]["judge_input_tokens"] > 0
+
+
+def test_two_steps_of_grpo_with_a_judge(setting, judge):
+    output = setting.folder / "grpo_with_a_judge"
+    _, result = setting.train_rl("fivedoctors_grpo", 2, f"recipe.output_dir={output}", *judged_by(judge))
+    assert_trained(output, result, steps=2)
+    assert_judged(output, judge)
+
+
+@pytest.mark.full
 def test_two_steps_of_sft(setting):
     output = setting.folder / "sft"
     overrides = (
@@ -181,12 +199,13 @@ def test_two_steps_of_sft(setting):
         "recipe.sft.epochs=1",
         "recipe.sft.lora_rank=8",  # as on GPUs: the merge has to fold the adapter in
     )
-    result = run(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
+    result = run_command(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert "train/loss" in result.stdout
     assert (output / "final" / "config.json").is_file()
 
 
+@pytest.mark.full
 def test_three_steps_of_grpo(setting):
     # A limit that any step breaks: the health rules see what the trainer logs.
     output, result = setting.train_rl("fivedoctors_grpo", 3, "rewriter.health.kl=1e-12", "rewriter.health.window=2")
@@ -195,6 +214,7 @@ def test_three_steps_of_grpo(setting):
     assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
 
 
+@pytest.mark.full
 def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
     output, result = setting.train_rl(
         "fivedoctors_ppo",
@@ -202,23 +222,17 @@ def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
         "trainer.critic_warmup=0",
         "recipe.rl.prompts_per_step=16",
         "recipe.rl.prompts_per_update=16",
-        "judge=self_hosted",
-        f"rewriter.judge.base_url={judge.url}",
-        "rewriter.reward.gates=[empty]",
+        *judged_by(judge),
         "rewriter.ledger.run.calls=5000",
     )
     assert_trained(output, result, steps=2)
     assert "critic/vf_loss" in result.stdout
-    logged = logged_steps(output)
-    assert all(0 < row["weight_judge"] < 1 and 1 <= row["8b_judge_score"] <= 5 for row in logged)
-    assert sum(row["judge_api_calls"] for row in logged) == len(judge.requests) > 0
-    assert logged[0]["judge_input_tokens"] > 0
+    assert_judged(output, judge)
 
 
 @pytest.mark.slow
 def test_a_spent_budget_stops_the_run_and_a_raised_one_resumes_it(setting, judge):
-    overrides = ["judge=self_hosted", f"rewriter.judge.base_url={judge.url}", "rewriter.reward.gates=[empty]"]
-    overrides.append(f"recipe.output_dir={setting.folder / 'budget'}")
+    overrides = [*judged_by(judge), f"recipe.output_dir={setting.folder / 'budget'}"]
     output, stopped = setting.train_rl("fivedoctors_grpo", 3, *overrides, "rewriter.ledger.run.calls=60")
     output = setting.folder / "budget"
     assert stopped.returncode == 76, (stopped.stdout + stopped.stderr)[-3000:]
@@ -282,7 +296,7 @@ def test_a_dead_service_stops_the_run_and_a_revived_one_resumes_it(setting):
     assert logged_steps(output)[-1]["abstained"] > 0.05
 
     setting.service.start()
-    result = run(*command)
+    result = run_command(*command)
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     resumed = [row["step"] for row in logged_steps(output)]
     assert resumed[-1] == 12 and not (output / "stopped.json").exists()
@@ -290,6 +304,7 @@ def test_a_dead_service_stops_the_run_and_a_revived_one_resumes_it(setting):
     assert resumed.count(finished) == 1 and resumed.count(stopped["step"]) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("recipe", "sign"),
     [("fivedoctors_sft", b"train/loss"), pytest.param("fivedoctors_grpo", b"avg_reward:", marks=pytest.mark.slow)],

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.rollouts.text_measures import is_stuffed
 from reward.rollouts.windows import Window
 from reward.settings.recipe import LengthSettings, RewardSettings
-from tests.support import ROOT
+from tests.support.commands import start_module
 from tests.support.logged_rollouts import (
     PRODUCTS,
     TERMS,
@@ -315,13 +314,9 @@ def test_when_a_run_has_ended(tmp_path):
 
 
 def follow(run: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "reward.audit", "--run", str(run), "--follow", "--every", "0.2", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
-    )
+    command = ["reward.audit", "--run", str(run), "--follow", "--every", "0.2", *arguments]
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+    return start_module(*command, stdout=subprocess.PIPE, env=environment)
 
 
 def read_until(process: subprocess.Popen, text: str) -> None:

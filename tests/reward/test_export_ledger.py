@@ -1,8 +1,6 @@
 """The export: what was paid for, for people and spreadsheets; bad input is one line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +10,7 @@ from reward.export_ledger import main
 from reward.ledger.ledger import Ledger
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure
 from reward.settings.recipe import LedgerSettings
-from tests.support import ROOT
+from tests.support.commands import run_python
 
 
 def record(path: Path, run: str, tenant: str = "fivedoctors") -> Ledger:
@@ -114,7 +112,7 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_files(tmp_path, capsys):
 
 def test_the_command(tmp_path):
     record(tmp_path / "ledger.sqlite", "rl-1").close()
-    command = [sys.executable, "-m", "reward.export_ledger", "--ledger", str(tmp_path / "ledger.sqlite")]
-    ran = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    ledger = str(tmp_path / "ledger.sqlite")
+    ran = run_python("-m", "reward.export_ledger", "--ledger", ledger, "--out", str(tmp_path))
     assert ran.returncode == 0, ran.stderr
     assert "usage.csv" in ran.stdout

@@ -16,6 +16,7 @@ from reward.records.files import BadInput
 from reward.records.sample import Context, Metadata, Sample
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 from tests.support.loopback_judge import BAD, FAIR, GOOD, LoopbackJudge, verdict
+from tests.support.ports import refusing_url
 
 TENANT = TenantSettings(tenant_id="t", short_id="t", system_prompt="你是保健品知识库的查询优化专家。")
 
@@ -238,10 +239,8 @@ def test_a_failed_policy_verdict_fails_the_comparison(judging, server):
 
 
 def test_nobody_listening_is_a_connection_failure(judging):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), base_url=url)
+    with refusing_url() as url:
+        answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), base_url=f"{url}/v1")
     assert answer.value.kind is FailureKind.CONNECTION and "3 tries" in answer.value.reason
 
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from reward.records.call import FailureKind, ServiceFailure
 from reward.records.outcome import Judgement
 from reward.records.sample import Context, Metadata, Sample
 from reward.settings.recipe import LedgerSettings, load_judge, load_tenant
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 300
@@ -60,9 +60,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("vllm") / "serve.log"
     command = [
         *(str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--served-model-name", "judge"),

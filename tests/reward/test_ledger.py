@@ -6,10 +6,9 @@ import random
 import resource
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from reward.ledger.ledger_file import open_to_read
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure, content_key
 from reward.records.files import BadInput
 from reward.settings.recipe import BudgetLimits, LedgerSettings
-from tests.support import ROOT
+from tests.support.commands import run_python
 
 FORK = multiprocessing.get_context("fork")
 VERDICT = {"评分理由": "表达更清晰", "改写质量": 4}
@@ -320,14 +319,8 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("largest", [150_000, 300_001])
 def test_a_full_disk_stops_the_run_and_scores_nothing(tmp_path, largest):
-    ran = subprocess.run(
-        [sys.executable, "-c", FILL, str(tmp_path / "ledger.sqlite")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
-    )
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest, largest))
+    ran = run_python("-c", FILL, str(tmp_path / "ledger.sqlite"), preexec_fn=limit)
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
     scored = [line.split()[1] for line in lines if line.startswith("scored")]

@@ -1,9 +1,6 @@
 """The rollout log: what was appended comes back, whatever was killed, resumed or rotated in between."""
 
 import errno
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from reward.records.files import BadInput
 from reward.records.outcome import AbstainReason, Rollout
 from reward.records.sample import Metadata
 from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
-from tests.support import ROOT
+from tests.support.commands import run_python
 from tests.support.logged_rollouts import make_rollout, make_sample, pointwise
 
 
@@ -57,8 +54,7 @@ for number in range(50):
     log.append(make_rollout(number, step=1 + number // 10))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths})
+    done = run_python("-c", script)
     assert done.returncode == -9
     assert [step for step, _ in written(tmp_path)] == [1 + number // 10 for number in range(50)]
 
@@ -151,8 +147,7 @@ except OSError as error:
     log.append(make_rollout(59))
     raise SystemExit(error.errno)
 """
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths})
+    done = run_python("-c", script)
     assert done.returncode == errno.EFBIG
     rewrites = [rewrite for _, rewrite in written(tmp_path)]
     assert rewrites[-1] == make_rollout(59).completion and len(rewrites) >= 2

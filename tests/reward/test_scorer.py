@@ -1,11 +1,8 @@
 """The scorer against a real HTTP service with injected faults."""
 
 import asyncio
-import threading
-import time
 
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
@@ -15,6 +12,7 @@ from reward.records.sample import Candidates, Metadata, Sample
 from reward.scorer import Scorer
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RewriterSettings
+from tests.support.asgi_server import AsgiServer
 
 LEDGER = {"path": "ledger.sqlite", "run_id": "test"}
 CORPUS = ["鱼油 用法用量", "鱼油 保质期", "钙片 用法用量"]
@@ -49,15 +47,8 @@ class LoopbackRag:
             ]
             return {"data": {"recall": hits}}
 
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        self._server = server
-        threading.Thread(target=server.run, daemon=True).start()
-        while not server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-    def close(self):
-        self._server.should_exit = True
+        server = AsgiServer(app, log_level="critical", timeout_graceful_shutdown=0)
+        self.url, self.close = server.url, server.close
 
 
 @pytest.fixture

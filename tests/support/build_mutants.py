@@ -1,4 +1,4 @@
-"""Builds SFT data from each of the files given and says what came of it: `python build_mutants.py OUT FILE …`.
+"""Builds SFT data from each file given and says what came of it: `python -m tests.support.build_mutants OUT FILE …`.
 
 One JSON line a file: what `Built` holds. A build that takes longer than `LONGEST` ends the process, with its stack.
 """

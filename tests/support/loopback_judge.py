@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import threading
-import time
 from collections.abc import Callable
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from reward.judge.protocol import DELIMITERS
+from tests.support.asgi_server import AsgiServer
 
 GOOD, FAIR, BAD = "鱼油 用法用量 每日剂量", "鱼油 用法用量", "鱼油 价格优惠"
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 400}}
@@ -51,12 +49,8 @@ class LoopbackJudge:
             finally:
                 self.under_way -= 1
 
-        config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=0)
-        self._server = uvicorn.Server(config)
-        threading.Thread(target=self._server.run, daemon=True).start()
-        while not self._server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
+        self._server = AsgiServer(app, log_level="critical", timeout_graceful_shutdown=0)
+        self.url = f"{self._server.url}/v1"
 
     def data(self, number: int = -1) -> dict:
         user = self.requests[number]["messages"][1]["content"]
@@ -114,4 +108,4 @@ class LoopbackJudge:
         return verdict(data["改写"], self.grade)
 
     def close(self):
-        self._server.should_exit = True
+        self._server.close()

@@ -11,16 +11,15 @@ from the texts (`embed_text`, `overlap`), unless `embed` or `rerank` says otherw
 
 import asyncio
 import json
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+
+from tests.support.asgi_server import AsgiServer
 
 EMBEDDING_DIMENSION = 16
 
@@ -117,19 +116,10 @@ def loopback_llm(
         _, scripted = await take(request, rewrite)
         return raw(scripted) if isinstance(scripted, Fault) else scripted
 
-    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=0)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    server_url = LlmUrl(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1")
-    server_url.requests, server_url.headers, server_url.most_under_way = requests, headers, 0
-    try:
+    with AsgiServer(app, log_level="critical", timeout_graceful_shutdown=0) as server:
+        server_url = LlmUrl(f"{server.url}/v1")
+        server_url.requests, server_url.headers, server_url.most_under_way = requests, headers, 0
         yield server_url
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
 
 
 def raw(fault: Fault) -> Response:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from qdrant_client import QdrantClient, models
+
+from tests.support.asgi_server import AsgiServer
 
 API_KEY = "loopback-key"
 
@@ -84,17 +84,8 @@ def make_app(version: str) -> FastAPI:
 @contextmanager
 def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """URL of the app, answering until the block ends."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with AsgiServer(app, port=port, log_level="error", timeout_graceful_shutdown=1) as server:
+        yield server.url
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import Document, Passage
@@ -21,6 +19,7 @@ from rag.models.embedder import embedder_maker
 from rag.service.app import create_app
 from rag.service.request_head import RequestHeadLimits
 from rag.settings import ServiceSettings
+from tests.support.asgi_server import AsgiServer
 
 PRODUCTS = ["鱼油", "钙片", "益生菌", "维生素D", "辅酶Q10", "叶黄素", "蛋白粉", "褪黑素", "氨糖", "葡萄籽"]
 TOPICS = {
@@ -63,17 +62,8 @@ def add_sample_tenants(folder: Path) -> None:
 @contextmanager
 def serving(folder: Path, settings: ServiceSettings | None = None, *, keys: bool = False) -> Iterator[str]:
     """URL of the service over this data folder, run by uvicorn in a thread. `keys`: callers need one."""
-    app = create_app(folder, settings or ServiceSettings(), keys)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=RequestHeadLimits, log_level="warning", access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with AsgiServer(create_app(folder, settings or ServiceSettings(), keys), http=RequestHeadLimits) as server:
+        yield server.url
 
 
 def post(url: str, path: str = "/api/chat/general_rag", key: str = "", **body: Any) -> httpx.Response:

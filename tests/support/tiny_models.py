@@ -1,6 +1,7 @@
 """Tiny random models on disk, with a tokenizer of a text's own characters."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -39,21 +40,18 @@ def save_qwen3(folder: Path, text: str, *, generative: bool, padded: bool = True
     """A Qwen3 reranker: one score of a classifier, or the logits of "yes" and "no" of a language model."""
     tokenizer = save_tokenizer(folder, text)
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        intermediate_size=64,
-        initializer_range=0.5,
-        num_labels=1,
-        pad_token_id=tokenizer.pad_token_id if padded else None,
-    )
+    padding = tokenizer.pad_token_id if padded else None
+    config = qwen3_config(len(tokenizer), initializer_range=0.5, num_labels=1, pad_token_id=padding)
     model = Qwen3ForCausalLM(config) if generative else Qwen3ForSequenceClassification(config)
     model.save_pretrained(folder)
     return folder
+
+
+def qwen3_config(tokens: int, **changes: Any) -> Qwen3Config:
+    """A Qwen3 of two layers and a width of 32, for a vocabulary of `tokens`."""
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    return Qwen3Config(vocab_size=tokens, **size, **heads, **changes)
 
 
 def save_tokenizer(folder: Path, text: str) -> BertTokenizerFast:

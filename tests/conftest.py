@@ -1,0 +1,13 @@
+"""The one switch for the size of a test run."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the tests that take a sample at their full size")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Tell a test that takes a sample whether to run at its full size."""
+    return bool(request.config.getoption("--full"))
