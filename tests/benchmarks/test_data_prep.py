@@ -64,6 +64,7 @@ def test_a_command_is_measured_with_its_children_and_fails_loudly(tmp_path, monk
         run_measured(["holds_memory"])
 
 
+@pytest.mark.full
 def test_the_command_prints_its_figures(capsys):
     assert data_prep.main(["--rows", "2000", "--lines", "5000"]) == 0
     out = capsys.readouterr().out

@@ -124,6 +124,7 @@ def test_a_client_counts_every_answer_that_is_none():
     assert [error.split()[1] for error in errors] == ["500", "nothing"]
 
 
+@pytest.mark.full
 def test_load_runs_to_its_last_line_without_an_error(capfd):
     options = ["--passages", "120", "--tenants", "2", "--minutes", "0.05", "--queries", "12"]
     assert rag_load.main(options) == 0

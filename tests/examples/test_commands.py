@@ -138,6 +138,7 @@ def test_quickstart_refuses_bad_options_at_once(arguments, word):
     assert result.returncode == 2 and word in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.full
 def test_quickstart_names_a_taken_port_and_leaves_nothing_running(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

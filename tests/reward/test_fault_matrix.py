@@ -174,7 +174,7 @@ FILES = [
     ("ledger::test_a_full_disk_stops_the_run_and_scores_nothing", "disk full under the ledger", STOPS, "no"),
     ("ledger::test_a_locked_file_is_waited_for", "ledger locked for a moment", "waits", "yes"),
     (
-        "ledger::test_killed_at_fifty_moments_no_recorded_row_is_lost",
+        "ledger::test_killed_at_any_moment_no_recorded_row_is_lost",
         "killed, 50 times",
         "no recorded call is lost",
         "—",
