@@ -27,12 +27,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.data_prep_runs.inputs import write_log, write_workbook
 from benchmarks.data_prep_runs.measured_command import run_measured
 from benchmarks.data_prep_runs.readers import Reading
+from benchmarks.progress import progress_bar
 
 ROWS, LINES = 200_000, 1_000_000
 TENANT = "fivedoctors"
@@ -65,16 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lines", type=int, default=LINES, help=f"of the log (default {LINES})")
     parser.add_argument("--seed", type=int, default=0, help="of everything generated (default 0)")
     args = parser.parse_args(argv)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     with (
         TemporaryDirectory(prefix="data_prep_benchmark_") as folder,
-        Progress(*columns, console=Console(stderr=True)) as progress,
+        progress_bar() as progress,
     ):
         xlsx, log = Path(folder, "bvt.xlsx"), Path(folder, "requests.jsonl")
         _generate(

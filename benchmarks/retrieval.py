@@ -1,7 +1,7 @@
 """What does each part of retrieval bring, and is the whole at least as good as plain BM25?
 
     python -m benchmarks.retrieval --beir DIR [--beir DIR ...] [--retriever hashing] [--reranker MODEL]
-        [--llm_url URL --rewrite_model MODEL]
+        [--llm-url URL --rewrite-model MODEL]
 
 Every set is put into a knowledge base, built and searched by the service's own engine, a switch at a time; beside it
 BM25 by bm25s (k1 1.2, b 0.75) over jieba words, over \\w\\w+ words (sets without Chinese queries), and over the
@@ -22,20 +22,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from benchmarks.progress import progress_bar
 from benchmarks.retrieval_runs.peers import Bm25, jieba_words, latin_words
 from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
 from benchmarks.retrieval_runs.sets import FOLDS, RetrievalSet, fold_of, read_retrieval_set
-from rag.documents.records import IngestError
+from rag.command import command
 from rag.learning.judged_queries import MEASURES, paired_difference, query_figures
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
@@ -53,46 +53,36 @@ Rankings = dict[str, list[str]]
 Figures = dict[str, np.ndarray]
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--beir", type=Path, action="append", required=True, help="folder of a BEIR set; repeatable")
     parser.add_argument("--retriever", default="hashing", help="embedder of the dense channel (default: %(default)s)")
     parser.add_argument("--reranker", help="folder of a CrossEncoder, or URL#model")
-    parser.add_argument("--llm_url", help="OpenAI-compatible /v1 that writes pseudo-documents")
-    parser.add_argument("--rewrite_model", help="its model")
+    parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 that writes pseudo-documents")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="its model")
     args = parser.parse_args(argv)
     if bool(args.llm_url) != bool(args.rewrite_model):
-        parser.error("--llm_url and --rewrite_model: one needs the other")
+        parser.error("--llm-url and --rewrite-model: one needs the other")
     figures: dict[str, dict[str, float | bool]] = {}
     console = Console(width=150)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    try:
-        sets = [read_retrieval_set(folder) for folder in args.beir]
-        for one in sets:
-            # Of a set's own: their connections belong to one event loop.
-            reranker = open_reranker(args.reranker) if args.reranker else None
-            llm = LanguageModel(LanguageModelSettings(args.llm_url, args.rewrite_model)) if args.llm_url else None
-            with (
-                TemporaryDirectory(prefix="retrieval_benchmark_") as folder,
-                Progress(*columns, console=Console(stderr=True), refresh_per_second=1, transient=True) as progress,
-            ):
-                runs = EngineRuns(Path(folder), embedder_maker(args.retriever), llm, reranker)
-                measured = _measure(one, runs, progress, llm is not None, reranker)
-                runs.close()
-            for variant, systems in measured.items():
-                console.print(_table(f"{one.name}, query = {variant}", systems))
-                figures[f"{one.name}/{variant}"] = _claims(systems)
-            for failure, times in runs.failures.items():
-                console.print(f"{one.name}: {failure}, {times} times")
-    except IngestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sets = [read_retrieval_set(folder) for folder in args.beir]
+    for one in sets:
+        # Of a set's own: their connections belong to one event loop.
+        reranker = open_reranker(args.reranker) if args.reranker else None
+        llm = LanguageModel(LanguageModelSettings(args.llm_url, args.rewrite_model)) if args.llm_url else None
+        with (
+            TemporaryDirectory(prefix="retrieval_benchmark_") as folder,
+            progress_bar(refresh_per_second=1, transient=True) as progress,
+        ):
+            runs = EngineRuns(Path(folder), embedder_maker(args.retriever), llm, reranker)
+            measured = _measure(one, runs, progress, llm is not None, reranker)
+            runs.close()
+        for variant, systems in measured.items():
+            console.print(_table(f"{one.name}, query = {variant}", systems))
+            figures[f"{one.name}/{variant}"] = _claims(systems)
+        for failure, times in runs.failures.items():
+            console.print(f"{one.name}: {failure}, {times} times")
     print(json.dumps(figures))
     return 0
 

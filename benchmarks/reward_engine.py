@@ -31,9 +31,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from benchmarks.progress import progress_bar
 from benchmarks.reward_runs.draft_reward import run_draft_loop
 from benchmarks.reward_runs.loopback_services import Counts, Services, loopback_services
 from benchmarks.reward_runs.runs import EngineRun, JudgeMode, Soak, engine_settings, in_process, run_engine, soak_engine
@@ -80,15 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--soak: must be above {WARM_UP}, the warm-up")
     traffic = make_traffic(args.seed, args.scale, args.prompts)
     floor = computed_floor(traffic, args.seed, args.scale)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     # A picture a second: the processor is shared with those who are measured.
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as progress:
+    with progress_bar(refresh_per_second=1) as progress:
         with loopback_services(args.seed, args.scale) as services:
             engine = _measure_engine("this engine", "pointwise", services, traffic, args.scale, progress)
             coalesced = _measure_engine("this engine, listwise", "listwise", services, traffic, args.scale, progress)

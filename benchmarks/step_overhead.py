@@ -36,6 +36,7 @@ from rich.table import Table
 from benchmarks.reward_runs.loopback_services import Services, loopback_services
 from benchmarks.reward_runs.traffic import make_sample
 from data_prep.build_rl import write_split
+from reward.records.commands import command
 from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
 
@@ -61,6 +62,7 @@ class Figures:
         return (self.our_sampler + worker) / self.step
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step_overhead", description=(__doc__ or "").split("\n")[0]
@@ -71,12 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.steps < 3:
         parser.error("--steps: at least 3")
-    try:
-        with TemporaryDirectory() as temporary:
-            figures = _measure((args.out or Path(temporary)).resolve(), args.steps, args.judge)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with TemporaryDirectory() as temporary:
+        figures = _measure((args.out or Path(temporary)).resolve(), args.steps, args.judge)
     table = Table("a step", "seconds", title=f"{PROMPTS_PER_STEP * GROUP_SIZE} rollouts a step, {args.steps} steps")
     for name, seconds in asdict(figures).items():
         table.add_row(name.replace("_", " "), f"{seconds:.4f}")

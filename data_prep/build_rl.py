@@ -8,9 +8,9 @@ deployed rewriter.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from data_prep.dataset.artefacts import MESSAGES, is_current, write_manifest, writing_parquet
 from data_prep.dataset.dataset import (
+    BuildOptions,
     Dataset,
     Purpose,
     add_arguments,
@@ -35,6 +36,7 @@ from data_prep.prompt import build_messages
 from data_prep.questions.split import RL_SHARES, Split
 from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import find_files, write_quarantine
+from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, writing_lines
 from reward.records.sample import Candidates, RetrievalResults, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
@@ -75,6 +77,19 @@ and for the build (<mode> is the --split given)
 exit codes
   0 written, or nothing to do; 2 bad input, in one line
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlOptions(BuildOptions):
+    """What `build_rl` is asked for.
+
+    Args:
+        qrels: BEIR `qrels.tsv`: relevant documents by query_id.
+        hard_share: in [0, 1): share of training rows up to which hard prompts are repeated.
+    """
+
+    qrels: Path | None = None
+    hard_share: float = 0.0
 
 
 def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split) -> Iterator[Sample]:
@@ -150,14 +165,14 @@ def write_split(
 
 
 def write_dataset(
-    args: argparse.Namespace, dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], request: dict[str, Any]
+    options: RlOptions, dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], request: dict[str, Any]
 ) -> None:
-    """Everything in `args.out`, the manifest last."""
-    out, mode, tenant = args.out, args.split, dataset.tenant
+    """Write every file of the data set into `options.out`, the manifest last; print the counts."""
+    out, mode, tenant = options.out, options.split, dataset.tenant
     outputs, counts = [], {}
     with dataset.timed("write"):
         for split in dataset.names:
-            share = args.hard_share if split == "train" else 0.0
+            share = options.hard_share if split == "train" else 0.0
             files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
             outputs += files
         quarantine = out / f"rl_quarantine_{mode}.jsonl"
@@ -175,37 +190,44 @@ def write_dataset(
     total = sum(counts.values(), Counter[str]())
     shown = ", ".join(f"{split} {n}" for split, n in splits.items())
     print(f"samples: {shown}; with relevant documents {total['judged']}; without a rewrite {total['without_rewrite']}")
-    if args.hard_share and "train" in counts:
+    if options.hard_share and "train" in counts:
         train = counts["train"]
         print(f"hard prompts: {train['hard']} of train, repeated to {train['rows']} training rows")
 
 
-def _run(args: argparse.Namespace) -> None:
-    if not 0 <= args.hard_share < 1:
-        raise BadInput(f"--hard-share {args.hard_share}: outside [0, 1)")
-    tenant = load_tenant(args.tenant)
-    qrels = {} if args.qrels is None else read_qrels(args.qrels)
-    request = describe_request(args, find_files(args.input), tenant) | {
-        "qrels_sha256": None if args.qrels is None else file_sha256(args.qrels),
-        "hard_share": args.hard_share,
+def build_rl(options: RlOptions) -> None:
+    """Build the RL data set, unless it is up to date; print the funnel.
+
+    Raises:
+        BadInput: an option or a file cannot be used, or no row is left.
+    """
+    out, inputs = options.out, options.inputs
+    if not 0 <= options.hard_share < 1:
+        raise BadInput(f"--hard-share {options.hard_share}: outside [0, 1)")
+    tenant = load_tenant(options.tenant)
+    qrels = {} if options.qrels is None else read_qrels(options.qrels)
+    request = describe_request(options, find_files(inputs), tenant) | {
+        "qrels_sha256": None if options.qrels is None else file_sha256(options.qrels),
+        "hard_share": options.hard_share,
     }
-    if not args.dry_run and is_current(args.out / f"rl_dataset_{args.split}.json", request):
-        print(f"{args.out}: up to date, nothing to do")
+    if not options.dry_run and is_current(out / f"rl_dataset_{options.split}.json", request):
+        print(f"{out}: up to date, nothing to do")
         return
-    required = REQUIRED if args.qrels is None else (*REQUIRED, "query_id")
-    # One that has a rewrite to beat is worth more than one that has none.
-    with selected(
-        args, tenant, required, competition_steps(tenant.filters), "(rewritten_query <> '')::INT", RL_SHARES
-    ) as dataset:
+    required = REQUIRED if options.qrels is None else (*REQUIRED, "query_id")
+    # Of duplicates one that has a rewrite to beat is worth more than one that has none.
+    worth = "(rewritten_query <> '')::INT"
+    with selected(options, tenant, required, competition_steps(tenant.filters), worth, RL_SHARES) as dataset:
+        # Qrels of other queries would leave every sample without relevant documents, and nobody would notice.
         if qrels and not any(query_id in qrels for (query_id,) in dataset.selection.ask(_QUERY_IDS)):
-            raise BadInput(f"{args.qrels}: holds none of the query_ids of {args.input[0]}")
-        if args.dry_run:
+            raise BadInput(f"{options.qrels}: holds none of the query_ids of {inputs[0]}")
+        if options.dry_run:
             print("dry run: nothing written")
             return
-        write_dataset(args, dataset, qrels, request)
-    print(f"written: {args.out}")
+        write_dataset(options, dataset, qrels, request)
+    print(f"written: {out}")
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_rl",
@@ -228,11 +250,7 @@ def main(argv: list[str] | None = None) -> int:
         default=0.0,
         help="repeat training prompts whose recorded first hit is irrelevant up to this share of rows, in [0, 1)",
     )
-    try:
-        _run(parser.parse_args(argv))
-    except (BadInput, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    build_rl(RlOptions(**vars(parser.parse_args(argv))))
     return 0
 
 

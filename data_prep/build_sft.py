@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow as pa
 from data_prep.dataset.artefacts import MESSAGES, is_current, point_latest, write_manifest, writing_parquet
 from data_prep.dataset.augment import augment
 from data_prep.dataset.dataset import (
+    BuildOptions,
     Dataset,
     Purpose,
     add_arguments,
@@ -36,6 +37,7 @@ from data_prep.prompt import build_sft_messages
 from data_prep.questions.leakage import drop_leaking
 from data_prep.questions.split import SFT_SHARES, Split, bare
 from data_prep.readers.sources import find_files, write_quarantine
+from reward.records.commands import command
 from reward.records.files import BadInput, writing_lines
 from reward.records.sample import Sample
 from reward.settings.recipe import TenantSettings, load_tenant
@@ -66,6 +68,19 @@ what is written to DIR
 exit codes
   0 written, or nothing to do; 2 bad input, in one line
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftOptions(BuildOptions):
+    """What `build_sft` is asked for.
+
+    Args:
+        min_top1_score: in [0, 1]; None leaves it to the tenant's filters.
+        augment: add synonym-swapped copies of training samples.
+    """
+
+    min_top1_score: float | None = None
+    augment: bool = True
 
 
 def samples(dataset: Dataset, split: Split) -> Iterator[Sample]:
@@ -155,24 +170,31 @@ def _with_score(tenant: TenantSettings, min_top1_score: float | None) -> TenantS
     return tenant.model_copy(update={"filters": filters})
 
 
-def _run(args: argparse.Namespace) -> None:
-    tenant = _with_score(load_tenant(args.tenant), args.min_top1_score)
-    request = describe_request(args, find_files(args.input), tenant) | {"augment": args.augment}
-    if not args.dry_run and is_current(args.out / "dataset_latest.json", request):
-        print(f"{args.out}: up to date, nothing to do")
+def build_sft(options: SftOptions) -> None:
+    """Build the SFT data set, unless it is up to date; print the funnel.
+
+    Raises:
+        BadInput: an option or a file cannot be used, or no row is left.
+    """
+    tenant = _with_score(load_tenant(options.tenant), options.min_top1_score)
+    request = describe_request(options, find_files(options.inputs), tenant) | {"augment": options.augment}
+    if not options.dry_run and is_current(options.out / "dataset_latest.json", request):
+        print(f"{options.out}: up to date, nothing to do")
         return
     steps = imitation_steps(tenant.filters)
-    with selected(args, tenant, REQUIRED, steps, "top1_score", SFT_SHARES) as dataset:
-        if args.dry_run:
+    with selected(options, tenant, REQUIRED, steps, "top1_score", SFT_SHARES) as dataset:
+        if options.dry_run:
             print("dry run: nothing written")
             return
+        # Copies are made after the split: one of a held-out sample would leak it into training.
         with dataset.timed("augment"):
-            copies = augmented(dataset, args.seed) if args.augment and "train" in dataset.names else []
+            copies = augmented(dataset, options.seed) if options.augment and "train" in dataset.names else []
         print(f"augmented: {len(copies)} copies of training samples")
-        write_dataset(args.out, dataset, copies, request)
-    print(f"written: {args.out}")
+        write_dataset(options.out, dataset, copies, request)
+    print(f"written: {options.out}")
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_sft",
@@ -187,11 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--split", choices=("auto", "train", "test"), default="auto", help="auto = 80/10/10 by query")
     parser.add_argument("--no-augment", dest="augment", action="store_false", help="no synonym-swapped copies")
-    try:
-        _run(parser.parse_args(argv))
-    except (BadInput, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    build_sft(SftOptions(**vars(parser.parse_args(argv))))
     return 0
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import Sources, write_quarantine
 from reward.ledger.ledger import Ledger
 from reward.records.call import CallKind
+from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256
 from reward.settings.recipe import BudgetLimits, LedgerSettings, RewardSettings, load_judge, load_tenant
 
@@ -73,38 +74,71 @@ exit codes
 """
 
 
-def _task(args: argparse.Namespace) -> Task:
-    tenant = load_tenant(args.tenant)
-    pace = {"requests_per_minute": args.requests_per_minute}
-    rag = with_options(tenant.rag, {"url": args.rag_url, **pace})
-    baseline = with_options(tenant.baseline, {"url": args.baseline_url, **pace})
-    judge = load_judge(args.judge) if args.judge else None
+@dataclass(frozen=True, kw_only=True)
+class FillOptions:
+    """Which rows to fill, of which tenant, with which judge and ledger; None leaves a value to the tenant's YAML.
+
+    Args:
+        inputs: files and folders: BVT exports and logs.
+        tenant: its name, or its YAML file.
+        out: the filled rows (.jsonl).
+        judge: a judge profile's name or YAML file; None: no grades.
+        ledger: None: that of the tenant's training.
+        qrels: relevant documents by query_id, as given to `build_rl`.
+        top_k: hits that training asks for.
+        all_rows: ask also about what is recorded.
+        max_cny, max_cny_per_day: yuan that this command, or all users of the ledger in a UTC day, may spend.
+        dry_run: print what would be asked, ask and write nothing.
+    """
+
+    inputs: Sequence[Path]
+    tenant: str
+    out: Path
+    judge: str | None = None
+    ledger: Path | None = None
+    qrels: Path | None = None
+    top_k: int = RewardSettings().top_k
+    all_rows: bool = False
+    rag_url: str | None = None
+    baseline_url: str | None = None
+    requests_per_minute: int | None = None
+    max_cny: float | None = None
+    max_cny_per_day: float | None = None
+    dry_run: bool = False
+
+
+def _task(options: FillOptions) -> Task:
+    tenant = load_tenant(options.tenant)
+    pace = {"requests_per_minute": options.requests_per_minute}
+    rag = with_options(tenant.rag, {"url": options.rag_url, **pace})
+    baseline = with_options(tenant.baseline, {"url": options.baseline_url, **pace})
+    judge = load_judge(options.judge) if options.judge else None
     if judge and judge.mode == "pairwise":
-        raise BadInput(f"--judge {args.judge}: mode pairwise grades no single rewrite (pointwise or listwise does)")
-    if args.top_k < 1:
-        raise BadInput(f"--top-k {args.top_k}: must be 1 or more")
-    for name, limit in (("--max-cny", args.max_cny), ("--max-cny-per-day", args.max_cny_per_day)):
+        raise BadInput(f"--judge {options.judge}: mode pairwise grades no single rewrite (pointwise or listwise does)")
+    if options.top_k < 1:
+        raise BadInput(f"--top-k {options.top_k}: must be 1 or more")
+    for name, limit in (("--max-cny", options.max_cny), ("--max-cny-per-day", options.max_cny_per_day)):
         if limit is not None and not limit >= 0:
             raise BadInput(f"{name} {limit}: must be 0 or more")
     return Task(
         tenant.model_copy(update={"rag": rag, "baseline": baseline}),
         judge,
-        read_qrels(args.qrels) if args.qrels else {},
-        args.top_k,
-        args.all_rows,
+        read_qrels(options.qrels) if options.qrels else {},
+        options.top_k,
+        options.all_rows,
         LedgerSettings(
-            path=args.ledger or Path("outputs", "rl", tenant.tenant_id, "ledger.sqlite"),
+            path=options.ledger or Path("outputs", "rl", tenant.tenant_id, "ledger.sqlite"),
             run_id="fill_baseline",
-            run=BudgetLimits(cny=args.max_cny),
-            day=BudgetLimits(cny=args.max_cny_per_day),
+            run=BudgetLimits(cny=options.max_cny),
+            day=BudgetLimits(cny=options.max_cny_per_day),
         ),
     )
 
 
-def _request(task: Task, args: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]:
+def _request(task: Task, options: FillOptions, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "input_sha256": [file_sha256(file) for file in files],
-        "qrels_sha256": file_sha256(args.qrels) if args.qrels else None,
+        "qrels_sha256": file_sha256(options.qrels) if options.qrels else None,
         "tenant_sha256": settings_sha256(task.tenant),
         "judge_sha256": settings_sha256(task.judge) if task.judge else None,
         "code_sha256": code_sha256(),
@@ -119,38 +153,59 @@ def _is_finished(manifest: Path, request: dict[str, Any], ledger: Path) -> bool:
     return ledger.exists() and is_current(manifest, request) and not facts.get("incomplete")
 
 
-def _run(args: argparse.Namespace) -> None:
-    task, out = _task(args), args.out
+def fill_baseline(options: FillOptions) -> None:
+    """Fill what the rows lack, from the ledger or by asking, and write them; print what was done.
+
+    Raises:
+        BadInput: an option or a file cannot be used, a service is not reachable, or every row asked about failed.
+        Stopped: a signal came; the answers so far are in the ledger.
+    """
+    task, out = _task(options), options.out
     if out.suffix != ".jsonl":
         raise BadInput(f"{out}: --out must end in .jsonl")
     manifest = out.with_name(out.name + ".manifest.json")
-    sources = Sources(args.input, task.tenant.sources, ("original_query",))
-    request = _request(task, args, sources.files)
-    if not args.dry_run and _is_finished(manifest, request, task.ledger.path):
+    sources = Sources(options.inputs, task.tenant.sources, ("original_query",))
+    request = _request(task, options, sources.files)
+    if not options.dry_run and _is_finished(manifest, request, task.ledger.path):
         print(f"{out}: finished, nothing to do (delete it to fill again)")
         return
     with tempfile.TemporaryDirectory(prefix="fill_baseline_") as scratch:
+        # Rows are cleaned before they are asked about: training asks with the cleaned words.
         spool = Spool(Path(scratch, "rows.parquet"), task.tenant.tenant_id)
         rows_in = take_in(sources, task.tenant.deidentify, spool.path).rows_in
         settings = task.ledger
-        if args.dry_run and not settings.path.exists():
+        if options.dry_run and not settings.path.exists():
             settings = settings.model_copy(update={"path": Path(scratch, "ledger.sqlite")})
         with closing(Ledger(settings)) as ledger:
+            # What the ledger knows costs nothing: only the rest is asked, after a look at the services.
             plan = asyncio.run(look_up(task, spool.usable(), ledger))
             _print_plan(task, sources, rows_in, plan)
             if not plan.known.rows:
                 first = next(("row {row} of {file}: {reason}".format_map(row) for row in spool.quarantined()), "no row")
-                raise BadInput(f"{', '.join(map(str, args.input))}: no row can be used; {first}")
-            if args.dry_run:
+                raise BadInput(f"{', '.join(map(str, options.inputs))}: no row can be used; {first}")
+            if options.dry_run:
                 print("dry run: nothing asked, nothing written")
                 return
             _probe(task, plan)
             tally = asyncio.run(fill_rows(task, spool.usable(), plan.rows_to_ask, ledger, out))
+        # The rows are written by now; what was left out goes beside them.
         quarantine = out.with_name(out.name + ".quarantine.jsonl")
         quarantine.unlink(missing_ok=True)
         if rows_in > tally.rows or sources.unreadable:
             write_quarantine(quarantine, sources.unreadable, spool.quarantined())
-    facts = {
+    write_manifest(manifest, request, [out], _facts(rows_in, tally, sources))
+    _print_tally(tally)
+    print(f"written: {out}")
+    if tally.incomplete == plan.rows_to_ask > 0:
+        raise BadInput(f"every row that was asked about failed; the first: {tally.first_failure}")
+    if tally.incomplete:
+        print(f"{tally.incomplete} rows are incomplete; the first: {tally.first_failure}")
+        print("run the same command again: it asks the failed ones only")
+
+
+def _facts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
+    """Return the counts that the manifest holds."""
+    return {
         "rows_in": rows_in,
         "written": tally.rows,
         "quarantined": rows_in - tally.rows,
@@ -160,14 +215,6 @@ def _run(args: argparse.Namespace) -> None:
         "failed": {_NAMES[kind]: tally.failed[kind] for kind in _NAMES},
         "unreadable": [asdict(file) for file in sources.unreadable],
     }
-    write_manifest(manifest, request, [out], facts)
-    _print_tally(tally)
-    print(f"written: {out}")
-    if tally.incomplete == plan.rows_to_ask > 0:
-        raise BadInput(f"every row that was asked about failed; the first: {tally.first_failure}")
-    if tally.incomplete:
-        print(f"{tally.incomplete} rows are incomplete; the first: {tally.first_failure}")
-        print("run the same command again: it asks the failed ones only")
 
 
 def _probe(task: Task, plan: Plan) -> None:
@@ -214,13 +261,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--input", type=Path, required=True, nargs="+", metavar="PATH", help="files and folders: BVT exports and logs")
+    files = "files and folders: BVT exports and logs"
+    add("--input", dest="inputs", type=Path, required=True, nargs="+", metavar="PATH", help=files)
     add("--tenant", required=True, help="tenant name, or a tenant YAML file")
     add("--out", type=Path, required=True, metavar="FILE", help="the filled rows (.jsonl)")
     add("--judge", metavar="PROFILE", help="a name in recipes/config/judge, or a YAML file (default: no grades)")
     add("--ledger", type=Path, metavar="FILE", help="ledger of the training (default outputs/rl/TENANT/ledger.sqlite)")
     add("--qrels", type=Path, metavar="FILE", help="relevant documents by query_id, as given to build_rl")
-    top_k = RewardSettings().top_k
+    top_k = FillOptions.top_k
     add("--top-k", type=int, default=top_k, metavar="K", help=f"hits that training asks for (default {top_k})")
     add("--all-rows", action="store_true", help="ask also about what is recorded, so that the ledger has it all")
     add("--rag-url", metavar="URL", help="instead of the tenant's rag.url")
@@ -232,13 +280,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
-    args = _parse(argv)
+    options = FillOptions(**vars(_parse(argv)))
     try:
-        _run(args)
-    except (BadInput, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        fill_baseline(options)
     except (KeyboardInterrupt, Stopped) as stop:
         print("stopped: the answers so far are in the ledger; run the same command to go on", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130

@@ -12,9 +12,10 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from data_prep.baseline.asking import AskingBar, Stopped, ask_each, probe, with_options
 from data_prep.bvt.progress import RecordedAnswer, appending, question_key, read_progress, record_answer
@@ -24,6 +25,7 @@ from data_prep.bvt.workbook import MOST_ROWS, write_workbook
 from data_prep.dataset.artefacts import is_current, settings_sha256, write_manifest
 from data_prep.readers.sources import write_quarantine
 from reward.records.call import ServiceFailure
+from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RagSettings, TenantSettings, load_tenant
@@ -122,20 +124,48 @@ async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file:
     return [answered_row(row, answers[key]) for key, row in zip(keys, rows, strict=True)], client.calls
 
 
-def _run(args: argparse.Namespace) -> None:
-    given = load_tenant(args.tenant)
-    pace = {"max_concurrency": args.concurrency, "requests_per_minute": args.requests_per_minute}
-    tenant = given.model_copy(update={"rag": with_options(given.rag, {"url": args.rag_url, **pace})})
-    out: Path = args.out
+@dataclass(frozen=True, kw_only=True)
+class BvtOptions:
+    """What to ask, of which tenant's service, and where the workbook goes; None leaves a value to the tenant's YAML.
+
+    Args:
+        queries: files and folders that hold the queries.
+        tenant: its name, or its YAML file.
+        out: the workbook (.xlsx).
+        concurrency: calls in flight at a time.
+        dry_run: print what would be asked, ask and write nothing.
+    """
+
+    queries: Sequence[Path]
+    tenant: str
+    out: Path
+    rag_url: str | None = None
+    concurrency: int | None = None
+    requests_per_minute: int | None = None
+    dry_run: bool = False
+
+
+def run_bvt(options: BvtOptions) -> None:
+    """Ask every query that has no answer yet and write the workbook; print what was done.
+
+    Raises:
+        BadInput: an option or a file cannot be used, the service is not reachable, or every call failed.
+        Stopped: a signal came; the answers so far are kept.
+    """
+    out = options.out
     if out.suffix != ".xlsx":
         raise BadInput(f"{out}: --out must end in .xlsx")
+    tenant = _tenant(options)
     progress_file = out.with_name(out.name + ".progress.jsonl")
     manifest = out.with_name(out.name + ".manifest.json")
-    queries = read_queries(args.queries, tenant.sources)
+
+    # Read the questions before anything is asked: an unusable file costs no call.
+    queries = read_queries(options.queries, tenant.sources)
     if len(queries.rows) > MOST_ROWS:
         raise BadInput(f"{len(queries.rows)} queries: a workbook holds {MOST_ROWS}; ask fewer files at a time")
     _print_reading(queries)
-    # How fast and how often we ask does not change what we ask.
+
+    # How fast and how often we ask is no part of the request: it does not change what we ask.
     service = tenant.rag.model_dump(include={"url", "kb_name", "kb_version"})
     hashes = [file_sha256(file) for file in queries.files]
     request = {"queries_sha256": hashes, "tenant_id": tenant.tenant_id, **service}
@@ -144,29 +174,22 @@ def _run(args: argparse.Namespace) -> None:
     answered = len(questions) if finished else len(questions & read_progress(progress_file).keys())
     to_ask = len(questions) - answered
     print(f"different questions {len(questions)}: answered already {answered}, to ask {to_ask}")
-    if args.dry_run:
+    if options.dry_run:
         print(f"dry run: nothing asked, nothing written (service {tenant.rag.url}, {_pace(tenant.rag)})")
         return
     if finished:
         print(f"{out}: finished, nothing to do (delete it to ask again)")
         return
+
+    # One look at the service first: thousands of calls would fail one after the other.
     if to_ask:
         probe("RAG service", tenant.rag.url)
     start = time.monotonic()
     rows, calls = asyncio.run(ask_all(queries.rows, tenant, progress_file))
     print(f"{calls} requests in {time.monotonic() - start:.1f} s")
-    facts = _facts(rows)
-    write_workbook(out, rows)
-    quarantine = out.with_name(out.name + ".quarantine.jsonl")
-    quarantine.unlink(missing_ok=True)
-    if queries.quarantined or queries.unreadable:
-        write_quarantine(quarantine, queries.unreadable, queries.quarantined)
-    unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
-    write_manifest(
-        manifest, request, [out], {**queries.accounts, **facts, **unreadable, "tenant_sha256": settings_sha256(tenant)}
-    )
-    print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    print(f"written: {out}")
+    _write(out, manifest, rows, queries, request, settings_sha256(tenant))
+
+    # Answers kept beside the workbook are needed only while some are missing.
     failed = [row for row in rows if row.recall_results is None]
     if not failed:
         progress_file.unlink()
@@ -176,7 +199,31 @@ def _run(args: argparse.Namespace) -> None:
         print("run the same command again: it asks the failed ones only")
 
 
-def _facts(rows: Sequence[BvtRow]) -> dict[str, int | float | None]:
+def _tenant(options: BvtOptions) -> TenantSettings:
+    """Load the tenant's settings with the options that were given in place of its own."""
+    given = load_tenant(options.tenant)
+    pace = {"max_concurrency": options.concurrency, "requests_per_minute": options.requests_per_minute}
+    return given.model_copy(update={"rag": with_options(given.rag, {"url": options.rag_url, **pace})})
+
+
+def _write(
+    out: Path, manifest: Path, rows: Sequence[BvtRow], queries: Queries, request: dict[str, Any], tenant_sha256: str
+) -> None:
+    """Write the workbook, its quarantine and, last, its manifest; print the counts."""
+    counts = _counts(rows)
+    write_workbook(out, rows)
+    quarantine = out.with_name(out.name + ".quarantine.jsonl")
+    quarantine.unlink(missing_ok=True)
+    if queries.quarantined or queries.unreadable:
+        write_quarantine(quarantine, queries.unreadable, queries.quarantined)
+    unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
+    facts = {**queries.accounts, **counts, **unreadable, "tenant_sha256": tenant_sha256}
+    write_manifest(manifest, request, [out], facts)
+    print(", ".join(f"{name} {value}" for name, value in counts.items()))
+    print(f"written: {out}")
+
+
+def _counts(rows: Sequence[BvtRow]) -> dict[str, int | float | None]:
     scores = [row.top1_score for row in rows if row.top1_score is not None]
     return {
         "success": sum(row.success for row in rows),
@@ -201,6 +248,7 @@ def _print_reading(queries: Queries) -> None:
         print(f"quarantined: the first is row {first['row']} of {first['file']}: {first['reason']}")
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.run_bvt",
@@ -217,12 +265,9 @@ def main(argv: list[str] | None = None) -> int:
         "--requests-per-minute", type=int, metavar="N", help="instead of rag.requests_per_minute (default: no limit)"
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked; ask and write nothing")
-    args = parser.parse_args(argv)
+    options = BvtOptions(**vars(parser.parse_args(argv)))
     try:
-        _run(args)
-    except (BadInput, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        run_bvt(options)
     except (KeyboardInterrupt, Stopped) as stop:
         print("stopped: the answers so far are kept; run the same command to go on", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130

@@ -15,10 +15,10 @@ import asyncio
 import json
 import platform
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +30,7 @@ from rich.table import Table
 
 from evaluation.comparison import BY_RANK, BY_TOP1, compare_answers
 from evaluation.metrics import TOP1
-from evaluation.retrieval import TOP_K, Answer, Found, failure_of, retrieve_rewrites
+from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
 from evaluation.systems import (
     BASELINE,
     DESCRIPTION,
@@ -42,6 +42,7 @@ from evaluation.systems import (
     rewrite_by_original,
 )
 from evaluation.training_log import judge_took_part, read_training_log, reward_change
+from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import TenantSettings, load_tenant
@@ -52,51 +53,75 @@ PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")
 console = Console()
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
-    try:
-        run_comparison(args)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    models = _parse_models(args.pop("model"))
+    compare(CompareOptions(models=models, **args))
     return 0
 
 
-def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What to compare on which samples, and where the results go.
+
+    Args:
+        test: held-out samples (JSONL).
+        tenant: its name, or its YAML file.
+        out: folder of `metrics.json`, `rewrites.jsonl` and the cache of rewrites.
+        models: name → Hugging Face model folder; the names are lower case and none of the fixed systems'.
+        rag_url: retrieval service; None: the tenant's.
+        seed: of the bootstrap and the engine.
+        train_log: `reward_metrics.jsonl` of the RL run.
+        held_out_slices: slices left out of the headline metrics and reported by themselves.
+        costs: JSON object of stage: {seconds, peak_gb}.
+    """
+
+    test: Path
+    tenant: str
+    out: Path
+    models: Mapping[str, Path]
+    rag_url: str | None = None
+    max_new_tokens: int = 64
+    seed: int = 0
+    train_log: Path | None = None
+    held_out_slices: Sequence[str] = ()
+    costs: Path | None = None
+
+
+def compare(options: CompareOptions) -> dict[str, Any]:
     """Rewrite, retrieve, judge, write. Returns what `metrics.json` holds.
 
     Raises:
-        BadInput: an argument or a file cannot be used, or nothing is left to compare.
+        BadInput: an option or a file cannot be used, or nothing is left to compare.
     """
     started = time.monotonic()
-    tenant = load_tenant(args.tenant)
-    if args.rag_url:
-        tenant = tenant.model_copy(update={"rag": tenant.rag.model_copy(update={"url": args.rag_url})})
-    samples = _read_test(args.test)
-    costs = _read_costs(args.costs)
-    log = read_training_log(args.train_log) if args.train_log else None
-    models = _parse_models(args.model)
-    hashes = {name: model_hash(folder) for name, folder in models.items()}
+    tenant = load_tenant(options.tenant)
+    if options.rag_url:
+        tenant = tenant.model_copy(update={"rag": tenant.rag.model_copy(update={"url": options.rag_url})})
+    # Every file is read before the first model is loaded: a typing error must not cost the minutes of a generation.
+    samples = _read_test(options.test)
+    costs = _read_costs(options.costs)
+    log = read_training_log(options.train_log) if options.train_log else None
+    models = {name: (folder, model_hash(folder)) for name, folder in options.models.items()}
 
+    # Where relevant passages are known for some samples, only those can be judged.
     by_rank = any(sample.relevant_doc_ids for sample in samples)
     judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
-    rewrites = _rewrite_all(judged, tenant, models, args)
+    rewrites = _rewrite_all(judged, tenant, options)
     answers = _retrieve_all(judged, rewrites, tenant)
     failures = [failure_of(index, answers) for index in range(len(judged))]
-    kept = [index for index, failure in enumerate(failures) if failure is None]
-    if not kept:
-        raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
-    if all(set(args.apart) & set(judged[i].metadata.slices) for i in kept):
-        raise BadInput(f"--apart {' '.join(args.apart)}: no sample is left for the headline figures")
-    found = {
-        name: [a for i in kept if isinstance(a := system_answers[i], Found)] for name, system_answers in answers.items()
-    }
-    if by_rank and not any(_has_document_ids(f) for system in found.values() for f in system):
-        raise BadInput(f"{tenant.rag.url}: hits carry no doc_id, so relevant passages cannot be recognised")
+    kept, found = _answered(judged, answers, failures, by_rank, options, tenant)
 
-    figures = compare_answers([judged[i] for i in kept], found, by_rank=by_rank, seed=args.seed, apart=args.apart)
+    compared = compare_answers(
+        [judged[i] for i in kept],
+        found,
+        by_rank=by_rank,
+        seed=options.seed,
+        held_out_slices=options.held_out_slices,
+    )
     metrics = {
-        **figures,
+        **compared,
         **({"reward": change} if log and (change := reward_change(log)) else {}),
         "seconds": {name: cost["seconds"] for name, cost in costs.items()}
         | {"evaluation": round(time.monotonic() - started, 1)},
@@ -104,8 +129,8 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
         "provenance": {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "tenant": tenant.tenant_id,
-            "test": {"path": str(args.test), "sha256": file_sha256(args.test)},
-            "models": {name: {"path": str(folder), "sha256": hashes[name]} for name, folder in models.items()},
+            "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
+            "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in models.items()},
             "counts": {
                 "samples": len(samples),
                 "evaluated": len(kept),
@@ -117,42 +142,71 @@ def run_comparison(args: argparse.Namespace) -> dict[str, Any]:
             "scorer": _scorer_of(answers),
             "llm_judge": {"evaluation": False, "training": judge_took_part(log) if log else None},
             "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
-            "max_new_tokens": args.max_new_tokens,
-            "seed": args.seed,
+            "max_new_tokens": options.max_new_tokens,
+            "seed": options.seed,
             "versions": _versions(),
         },
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out / REWRITES_FILE, _rows(judged, rewrites, answers, failures))
-    write_atomically(args.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
-    _print_summary(metrics, args.out)
+    # metrics.json comes last: where it is, the rewrites are too.
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.out / REWRITES_FILE, _rows(judged, rewrites, answers, failures))
+    write_atomically(options.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
+    _print_summary(metrics, options.out)
     return metrics
 
 
+def _answered(
+    judged: Sequence[Sample],
+    answers: Mapping[str, Sequence[RetrievalResult]],
+    failures: Sequence[str | None],
+    by_rank: bool,
+    options: CompareOptions,
+    tenant: TenantSettings,
+) -> tuple[list[int], dict[str, list[Found]]]:
+    """Return the places of the samples that every system answered, and what each system found for them.
+
+    Raises:
+        BadInput: no sample is left, or hits name no document although relevant ones are known.
+    """
+    kept = [index for index, failure in enumerate(failures) if failure is None]
+    if not kept:
+        raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
+    if all(set(options.held_out_slices) & set(judged[i].metadata.slices) for i in kept):
+        names = " ".join(options.held_out_slices)
+        raise BadInput(f"--held-out-slices {names}: no sample is left for the headline metrics")
+    found = {
+        name: [a for i in kept if isinstance(a := system_answers[i], Found)] for name, system_answers in answers.items()
+    }
+    if by_rank and not any(_has_document_ids(f) for system in found.values() for f in system):
+        raise BadInput(f"{tenant.rag.url}: hits carry no doc_id, so relevant passages cannot be recognised")
+    return kept, found
+
+
 def _rewrite_all(
-    samples: Sequence[Sample], tenant: TenantSettings, models: Mapping[str, Path], args: argparse.Namespace
+    samples: Sequence[Sample], tenant: TenantSettings, options: CompareOptions
 ) -> dict[str, Sequence[str | None]]:
+    """Return system → rewrite of each sample; a system that cannot rewrite any is left out."""
     rewrites: dict[str, Sequence[str | None] | None] = {
         ORIGINAL: rewrite_by_original(samples),
         DESCRIPTION: rewrite_by_description(samples),
         BASELINE: rewrite_by_baseline(samples, tenant),
     }
-    for name, folder in models.items():
+    for name, folder in options.models.items():
         with console.status(f"{name}: rewriting {len(samples)} queries"):
             rewrites[name] = rewrite_by_model(
                 folder,
                 samples,
                 tenant.system_prompt,
-                args.out / "cache",
-                max_new_tokens=args.max_new_tokens,
-                seed=args.seed,
+                options.out / "cache",
+                max_new_tokens=options.max_new_tokens,
+                seed=options.seed,
             )
     return {name: texts for name, texts in rewrites.items() if texts is not None}
 
 
 def _retrieve_all(
     samples: Sequence[Sample], rewrites: Mapping[str, Sequence[str | None]], tenant: TenantSettings
-) -> dict[str, list[Answer]]:
+) -> dict[str, list[RetrievalResult]]:
     unique = {(i, text) for texts in rewrites.values() for i, text in enumerate(texts) if text and text.strip()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -167,9 +221,10 @@ def _has_document_ids(found: Found) -> bool:
 def _rows(
     samples: Sequence[Sample],
     rewrites: Mapping[str, Sequence[str | None]],
-    answers: Mapping[str, Sequence[Answer]],
+    answers: Mapping[str, Sequence[RetrievalResult]],
     failures: Sequence[str | None],
 ) -> list[str]:
+    """Return the lines of `rewrites.jsonl`: a sample each, with every system's rewrite and what it found."""
     rows = []
     for index, (sample, failure) in enumerate(zip(samples, failures, strict=True)):
         systems: dict[str, Any] = {}
@@ -191,10 +246,11 @@ def _rows(
 
 
 def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
-    figures = [k for k in next(iter(metrics["systems"].values())) if k not in ("n", "ci95")]
-    table = Table("system", *figures, "n")
-    for name, summary in metrics["systems"].items():
-        table.add_row(name, *(f"{summary[f]:.3f}" for f in figures), str(summary["n"]))
+    """Print the systems' metrics, the win rates, and what was left out of them."""
+    names = [k for k in next(iter(metrics["systems"].values())) if k not in ("n", "ci95")]
+    table = Table("system", *names, "n")
+    for system, summary in metrics["systems"].items():
+        table.add_row(system, *(f"{summary[name]:.3f}" for name in names), str(summary["n"]))
     console.print(table)
     for pair, result in metrics["win_rate"].items():
         rate = (
@@ -212,6 +268,7 @@ def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
 
 
 def _read_test(path: Path) -> list[Sample]:
+    """Read the samples. Raises BadInput when two share a sample_id."""
     samples = read_samples(path)
     repeated = [key for key, count in Counter(s.sample_id for s in samples).items() if count > 1]
     if repeated:
@@ -220,6 +277,11 @@ def _read_test(path: Path) -> list[Sample]:
 
 
 def _parse_models(texts: Sequence[str]) -> dict[str, Path]:
+    """Turn NAME=FOLDER texts into name → folder.
+
+    Raises:
+        BadInput: a text is of another form, or its name is taken.
+    """
     models: dict[str, Path] = {}
     for text in texts:
         name, _, folder = text.partition("=")
@@ -231,13 +293,14 @@ def _parse_models(texts: Sequence[str]) -> dict[str, Path]:
     return models
 
 
-def _scorer_of(answers: Mapping[str, Sequence[Answer]]) -> str:
-    """The reranker scorer that the service named in its answers."""
+def _scorer_of(answers: Mapping[str, Sequence[RetrievalResult]]) -> str:
+    """Return the reranker scorer that the service named in its answers."""
     named = {answer.scorer for system in answers.values() for answer in system if isinstance(answer, Found)}
     return ", ".join(sorted(named - {""})) or "not stated by the service"
 
 
 def _read_costs(path: Path | None) -> dict[str, dict[str, float]]:
+    """Read stage → {seconds, peak_gb}. Raises BadInput when the file holds something else."""
     if path is None:
         return {}
     if not path.is_file():
@@ -252,12 +315,12 @@ def _read_costs(path: Path | None) -> dict[str, dict[str, float]]:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what made the figures; a package that is not installed took no part."""
+    """Return the versions of what made the metrics; a package that is not installed took no part."""
     installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
     return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
 
 
-def _parse_args(argv: list[str] | None) -> argparse.Namespace:
+def _parse_args(argv: list[str] | None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description="Compare the original query, the deployed baseline and trained models on held-out samples."
     )
@@ -272,10 +335,14 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
     parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")
     parser.add_argument(
-        "--apart", nargs="+", default=[], metavar="SLICE", help="slices reported apart from the headline figures"
+        "--held-out-slices",
+        nargs="+",
+        default=[],
+        metavar="SLICE",
+        help="slices left out of the headline metrics and reported by themselves",
     )
     parser.add_argument("--costs", type=Path, help="JSON object of stage: {seconds, peak_gb}, for metrics.json")
-    return parser.parse_args(argv)
+    return vars(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

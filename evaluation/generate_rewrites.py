@@ -1,4 +1,4 @@
-"""Greedy rewrites of one model with vLLM's offline engine, in a process of its own so that memory is freed at its end.
+"""Generate greedy rewrites with vLLM's offline engine, in a process of its own so that its memory is freed at the end.
 
     python -m evaluation.generate_rewrites --model MODEL_FOLDER --prompts prompts.jsonl --out rewrites.jsonl
 
@@ -11,25 +11,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl, write_atomically
 
-# GiB of RAM for the KV cache when there is no GPU: plenty for the small models one runs there.
+# GiB of RAM for the KV cache when there is no GPU: plenty for small models.
 CPU_KV_CACHE_GIB = "1"
 
 
 def generate_rewrites(
     model: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int, seed: int
 ) -> list[str]:
-    """The model's greedy answers, special tokens removed and trimmed, one a conversation.
+    """Generate the model's greedy answers, special tokens removed and trimmed, one a conversation.
 
     Raises:
         BadInput: a prompt and its answer do not fit the model's context.
     """
-    # The engine shares this process: start-up takes 15 s instead of 40-55 s on two CPU cores.
+    # vLLM reads these while it is imported. The engine shares this process: it starts in 15 s instead of 40-55 s on
+    # two CPU cores.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -50,6 +51,7 @@ def generate_rewrites(
         )
         for conversation in conversations
     ]
+    # A prompt cut to fit would lose its instruction unnoticed: refuse it.
     longest = max(len(ids) for ids in prompts)
     limit = AutoConfig.from_pretrained(model).max_position_embeddings
     if longest + max_new_tokens > limit:
@@ -73,6 +75,7 @@ def generate_rewrites(
     return [answer.outputs[0].text.strip() for answer in answers]
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Greedy rewrites of one model with vLLM's offline engine.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
@@ -81,14 +84,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        prompts = [line for _, line in read_jsonl(args.prompts)]
-        rewrites = generate_rewrites(
-            args.model, [p["messages"] for p in prompts], max_new_tokens=args.max_new_tokens, seed=args.seed
-        )
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    prompts = [line for _, line in read_jsonl(args.prompts)]
+    rewrites = generate_rewrites(
+        args.model, [p["messages"] for p in prompts], max_new_tokens=args.max_new_tokens, seed=args.seed
+    )
     write_atomically(
         args.out,
         (

@@ -1,4 +1,4 @@
-"""Retrieval figures of one system: per query through ir-measures, then means with bootstrap intervals."""
+"""Retrieval metrics of one system: per query through ir-measures, then means with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MEASURES: dict[str, Measure] = {
     "mrr@10": RR @ 10,
     "ndcg@10": nDCG @ 10,
 }
-# The only figure of a tenant without known relevant passages: the reranker's score of the first hit.
+# The only metric of a tenant without known relevant passages: the reranker's score of the first hit.
 TOP1 = "top1"
 
 
 def ranked_doc_ids(hits: Sequence[Hit]) -> list[str]:
-    """Document ids in the service's order.
+    """Return document ids in the service's order.
 
     A hit without id, or a second passage of the same document, keeps its position under a name that matches nothing:
     positions stay those the user sees, and no document counts twice.
@@ -38,7 +38,7 @@ def ranked_doc_ids(hits: Sequence[Hit]) -> list[str]:
 def query_metrics(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """The five figures of every query, each in [0, 1].
+    """Compute the five metrics of every query, each in [0, 1].
 
     Args:
         rankings: query id -> document ids, best first, without repeats. A query that found nothing scores 0.
@@ -51,50 +51,50 @@ def query_metrics(
         for query, docs in rankings.items()
         for place, doc in enumerate(docs)
     ]
-    figures: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in rankings}
+    metrics: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in rankings}
     names = {measure: name for name, measure in MEASURES.items()}
-    for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
-        figures[metric.query_id][names[metric.measure]] = float(metric.value)
-    return figures
+    for found in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+        metrics[found.query_id][names[found.measure]] = float(found.value)
+    return metrics
 
 
-def rank_value(rank: int | None) -> float:
-    """A rank as a value to compare: its reciprocal, 0 when nothing relevant was found. Higher is better."""
+def reciprocal_rank(rank: int | None) -> float:
+    """Return 1 / rank, 0 when nothing relevant was found. Higher is better."""
     return 0.0 if rank is None else 1.0 / rank
 
 
-def summarise(figures: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Any]:
-    """Means over queries, `n`, and `ci95` (paired bootstrap: the same resamples for every system of the same queries).
+def summarise(metrics: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Any]:
+    """Compute means over queries, `n`, and `ci95`: bootstrap intervals, with the same resamples for every system.
 
     Args:
-        figures: one mapping of figure -> value a query, all with the same keys. At least one.
+        metrics: one mapping of metric -> value a query, all with the same keys. At least one.
     """
     summary: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
-    for name in figures[0]:
-        values = [query[name] for query in figures]
+    for name in metrics[0]:
+        values = [query[name] for query in metrics]
         summary[name] = math.fsum(values) / len(values)
         intervals[name] = list(bootstrap_mean(values, seed=seed))
-    return {**summary, "n": len(figures), "ci95": intervals}
+    return {**summary, "n": len(metrics), "ci95": intervals}
 
 
 def compare_systems(
     a: Sequence[float],
     b: Sequence[float],
-    figure: str,
-    figures_a: Sequence[Mapping[str, float]],
-    figures_b: Sequence[Mapping[str, float]],
+    metric: str,
+    metrics_a: Sequence[Mapping[str, float]],
+    metrics_b: Sequence[Mapping[str, float]],
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """One `win_rate` entry: counts, rate with interval, sign test, and the paired difference of the mean of `figure`.
+    """Compute one `win_rate` entry: counts, rate with interval, sign test, paired difference of the mean of `metric`.
 
     Args:
-        a, b: what decides each query (`rank_value`, or the top-1 score), in the same order of queries.
+        a, b: what decides each query (`reciprocal_rank`, or the top-1 score), in the same order of queries.
     """
     result = win_rate(a, b, seed=seed)
     difference, interval = bootstrap_difference(
-        [query[figure] for query in figures_a], [query[figure] for query in figures_b], seed=seed
+        [query[metric] for query in metrics_a], [query[metric] for query in metrics_b], seed=seed
     )
     return {
         "win": result.win,
@@ -103,5 +103,5 @@ def compare_systems(
         "rate": result.rate,
         "ci95": list(result.interval) if result.interval else None,
         "sign_p": result.sign_p,
-        "difference": {figure: difference, "ci95": list(interval)},
+        "difference": {metric: difference, "ci95": list(interval)},
     }

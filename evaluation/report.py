@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from evaluation.conclusion import Conclusion, conclude
 from evaluation.metrics import TOP1
 from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL
 from evaluation.training_log import judge_took_part, read_training_log, reward_change, series
-from evaluation.verdict import Verdict, judge_pair
+from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl, write_atomically
 
 EXAMPLES = 10
@@ -42,7 +42,7 @@ PHRASES = {
     "sft": "the SFT rewriter",
     "rl": "the RL-trained rewriter",
 }
-FIGURES = {
+METRIC_LABELS = {
     "recall@1": "Right passage first",
     "recall@5": "In the first 5",
     "recall@10": "In the first 10",
@@ -52,6 +52,7 @@ FIGURES = {
 }
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the report of a comparison: one self-contained HTML page.")
     parser.add_argument("--run", type=Path, required=True, help="folder that evaluation.compare wrote")
@@ -59,18 +60,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--title", default="Query rewriting: who retrieves better?")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of examples")
     args = parser.parse_args(argv)
-    try:
-        log = read_training_log(args.train_log) if args.train_log else []
-        page = render_report(
-            read_metrics(args.run / "metrics.json"),
-            [row for _, row in read_jsonl(args.run / "rewrites.jsonl")],
-            log,
-            title=args.title,
-            seed=args.seed,
-        )
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    log = read_training_log(args.train_log) if args.train_log else []
+    page = render_report(
+        read_metrics(args.run / "metrics.json"),
+        [row for _, row in read_jsonl(args.run / "rewrites.jsonl")],
+        log,
+        title=args.title,
+        seed=args.seed,
+    )
     target = args.run / "report.html"
     write_atomically(target, [page])
     print(f"wrote {target} ({target.stat().st_size / 1024:.0f} KB)")
@@ -78,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """What `evaluation.compare` wrote.
+    """Read what `evaluation.compare` wrote.
 
     Raises:
         BadInput: the file is missing, not JSON, or lacks a part.
@@ -89,7 +86,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}: not JSON ({error.msg})") from None
-    for key in ("systems", "slices", "win_rate", "apart", "seconds", "peak_gb", "provenance"):
+    for key in ("systems", "slices", "win_rate", "held_out_slices", "seconds", "peak_gb", "provenance"):
         if key not in metrics:
             raise BadInput(f"{path}: {key}: missing")
     return metrics
@@ -103,7 +100,14 @@ def render_report(
     title: str,
     seed: int = 0,
 ) -> str:
-    """The page. `rows` are those of `rewrites.jsonl`, `log` the steps of the training log (may be empty)."""
+    """Render the page.
+
+    Args:
+        metrics: as `read_metrics` gives them.
+        rows: of `rewrites.jsonl`.
+        log: the steps of the training log; may be empty.
+        seed: of the choice of examples.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -112,7 +116,8 @@ def render_report(
         lstrip_blocks=True,
     )
     systems = metrics["systems"]
-    figures = [name for name in next(iter(systems.values())) if name in FIGURES]
+    metric_names = [name for name in next(iter(systems.values())) if name in METRIC_LABELS]
+    # The examples show the most trained system against what it has to beat.
     challenger = next((name for name in ("rl", "sft") if name in systems), None)
     pair = (challenger, BASELINE) if challenger and BASELINE in systems else (BASELINE, ORIGINAL)
     provenance = metrics["provenance"]
@@ -120,17 +125,17 @@ def render_report(
         title=title,
         metrics=metrics,
         systems=systems,
-        figures=figures,
-        bar_figures=[name for name in ("recall@1", "mrr@10", TOP1) if name in figures],
-        slice_figure="recall@1" if "recall@1" in figures else TOP1,
+        metric_names=metric_names,
+        bar_metrics=[name for name in ("recall@1", "mrr@10", TOP1) if name in metric_names],
+        slice_metric="recall@1" if "recall@1" in metric_names else TOP1,
         slice_names=_slice_order(metrics["slices"]),
         label=label,
-        figure_label=FIGURES,
+        metric_label=METRIC_LABELS,
         verdict=headline(metrics),
         win_rates=[(*key.split("_vs_"), result) for key, result in metrics["win_rate"].items()],
-        examples=choose_examples(rows, *pair, by_rank=TOP1 not in figures, seed=seed),
+        examples=choose_examples(rows, *pair, by_rank=TOP1 not in metric_names, seed=seed),
         pair=pair,
-        by_rank=TOP1 not in figures,
+        by_rank=TOP1 not in metric_names,
         curve=reward_curve(log),
         reward=reward_change(log),
         provenance=provenance,
@@ -139,26 +144,28 @@ def render_report(
     )
 
 
-def headline(metrics: Mapping[str, Any]) -> Verdict:
-    """The verdict on the most trained system there is, against what it has to beat."""
+def headline(metrics: Mapping[str, Any]) -> Conclusion:
+    """Conclude how the most trained system does against what it has to beat."""
     for a, b in (("rl", BASELINE), ("sft", BASELINE), (BASELINE, ORIGINAL)):
         result = metrics["win_rate"].get(f"{a}_vs_{b}")
         if result is not None:
-            return judge_pair(PHRASES[a], PHRASES[b], result)
-    return Verdict("none", "No two systems were compared.", "")
+            return conclude(PHRASES[a], PHRASES[b], result)
+    return Conclusion("none", "No two systems were compared.", "")
 
 
 def label(system: str) -> str:
+    """Return the name that the page shows for a system."""
     return LABELS.get(system, system)
 
 
 def choose_examples(
     rows: Sequence[Mapping[str, Any]], a: str, b: str, *, by_rank: bool, seed: int, count: int = EXAMPLES
 ) -> list[dict[str, Any]]:
-    """A seeded choice of compared samples, each with `outcome` of `a` against `b`: win, tie or loss.
+    """Draw `count` compared samples with a seed, each with `outcome` of `a` against `b`: win, tie or loss.
 
     The outcomes are represented in proportion (largest remainders), with at least one example of each that occurs.
     """
+    # Sort the samples that both systems answered by their outcome.
     groups: dict[str, list[dict[str, Any]]] = {"win": [], "tie": [], "loss": []}
     for row in rows:
         systems = row["systems"]
@@ -169,6 +176,7 @@ def choose_examples(
         )
         outcome = "win" if key_a > key_b else "loss" if key_a < key_b else "tie"
         groups[outcome].append({**row, "outcome": outcome})
+    # Give each outcome its share of the places, rounded down, but one at least; then deal out what is left.
     present = {name: members for name, members in groups.items() if members}
     total = sum(len(members) for members in present.values())
     share = {name: count * len(members) / total for name, members in present.items()}
@@ -185,10 +193,11 @@ def choose_examples(
 
 
 def reward_curve(log: list[dict[str, Any]]) -> Markup | None:
-    """Reward and win rate by step as inline SVG; None without a logged reward."""
+    """Draw reward and win rate by step as inline SVG; None without a logged reward."""
     steps, rewards = series(log, "avg_reward")
     if not rewards:
         return None
+    # Imported here: a report without a training log needs no plotting library.
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -216,7 +225,7 @@ def reward_curve(log: list[dict[str, Any]]) -> Markup | None:
 
 
 def _slice_order(slices: Mapping[str, Any]) -> list[str]:
-    """The baseline's systematic errors first, unseen wordings last: the two that mean something by themselves."""
+    """Put the baseline's systematic errors first and unseen wordings last: the page explains these two."""
     order = {"systematic": -1, "unseen_wording": 1}
     return sorted(slices, key=lambda name: (order.get(name, 0), name))
 

@@ -27,7 +27,7 @@ class Found:
     scorer: str = ""
 
 
-Answer = Found | ServiceFailure
+RetrievalResult = Found | ServiceFailure
 
 
 async def retrieve_rewrites(
@@ -35,18 +35,18 @@ async def retrieve_rewrites(
     rewrites: Mapping[str, Sequence[str | None]],
     tenant: TenantSettings,
     on_answer: Callable[[], None] = lambda: None,
-) -> dict[str, list[Answer]]:
-    """System -> answer to each sample. Equal rewrites of one sample are retrieved once.
+) -> dict[str, list[RetrievalResult]]:
+    """Retrieve with every rewrite, with equal rewrites of one sample once; return system -> result for each sample.
 
     An empty rewrite finds nothing and is not sent: the service would take it for none and rewrite by itself. `None` is
-    a rewrite that could not be had and stays a failure.
+    a failed rewrite and stays a failure.
 
     Args:
         on_answer: called after every answer, for a progress bar.
     """
     client = RagClient(tenant.rag, tenant.tenant_id)
 
-    async def retrieve(sample: Sample, rewrite: str | None) -> Answer:
+    async def retrieve(sample: Sample, rewrite: str | None) -> RetrievalResult:
         if rewrite is None:
             return ServiceFailure("the baseline gave no rewrite", FailureKind.NOT_CONFIGURED)
         if not rewrite.strip():
@@ -66,7 +66,7 @@ async def retrieve_rewrites(
         )
 
     try:
-        tasks: dict[tuple[int, str | None], asyncio.Task[Answer]] = {}
+        tasks: dict[tuple[int, str | None], asyncio.Task[RetrievalResult]] = {}
         for texts in rewrites.values():
             for index, (sample, text) in enumerate(zip(samples, texts, strict=True)):
                 if (index, text) not in tasks:
@@ -77,8 +77,8 @@ async def retrieve_rewrites(
     return {name: [tasks[key].result() for key in enumerate(texts)] for name, texts in rewrites.items()}
 
 
-def failure_of(sample_index: int, answers: Mapping[str, Sequence[Answer]]) -> str | None:
-    """Why a sample cannot be compared: the first failure among all systems' answers, None when all answered."""
+def failure_of(sample_index: int, answers: Mapping[str, Sequence[RetrievalResult]]) -> str | None:
+    """Say why a sample cannot be compared: the first failure among all systems' results, None when all answered."""
     for name, system_answers in answers.items():
         answer = system_answers[sample_index]
         if isinstance(answer, ServiceFailure):

@@ -1,4 +1,4 @@
-"""Uncertainty of held-out figures: seeded percentile bootstrap over queries, paired throughout, and an exact sign test.
+"""Uncertainty of held-out metrics: seeded percentile bootstrap over queries, paired throughout, and an exact sign test.
 
 The same seed and number of queries give the same resamples, so intervals of different systems are paired.
 """
@@ -40,7 +40,9 @@ class WinRate(NamedTuple):
 
 
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
-    """95 % percentile bootstrap interval of the mean of `values`, shape [queries] (Efron & Tibshirani 1993, ch. 13).
+    """Compute the 95 % percentile bootstrap interval of the mean of `values`, shape [queries].
+
+    Source: Efron & Tibshirani 1993, ch. 13.
 
     Raises:
         ValueError: `values` is empty.
@@ -52,7 +54,10 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
 
 
 def bootstrap_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> tuple[float, Interval]:
-    """Mean of `a - b` and its paired 95 % bootstrap interval; both of shape [queries], in the same order of queries.
+    """Compute the mean of `a - b` and its paired 95 % bootstrap interval.
+
+    Args:
+        a, b: shape [queries], in the same order of queries.
 
     Raises:
         ValueError: the shapes differ or are empty.
@@ -65,7 +70,7 @@ def bootstrap_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> tuple[
 
 
 def win_rate(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> WinRate:
-    """How often `a` beats `b`, query by query: the higher value wins, equal values tie.
+    """Count how often `a` beats `b`, query by query: the higher value wins, equal values tie.
 
     The interval resamples queries, ties included, so it also carries the uncertainty of how many pairs are decided.
     Resamples without a decided pair are left out.
@@ -89,7 +94,7 @@ def win_rate(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> WinRat
 
 
 def _resampled_means(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Column means of `RESAMPLES` resamples of the rows: [queries, columns] -> [resamples, columns]."""
+    """Compute column means of `RESAMPLES` resamples of the rows: [queries, columns] -> [resamples, columns]."""
     rng = np.random.default_rng(seed)
     n = len(columns)
     batches = [columns[rng.integers(0, n, size=(BATCH, n))].mean(axis=1) for _ in range(RESAMPLES // BATCH)]

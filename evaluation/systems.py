@@ -1,4 +1,4 @@
-"""The systems that compete: how each of them rewrites the test samples. `None` is a rewrite that could not be had."""
+"""The systems that compete: how each of them rewrites the test samples. `None` is a rewrite that failed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reward.services.baseline_client import BaselineClient
 from reward.settings.recipe import TenantSettings
 
 ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
-# Files of a model folder that tell who made it, not what it is.
+# Files of a model folder that say who made it: they do not change what it answers.
 NOT_THE_MODEL = ("provenance.json", "README.md")
 
 
 def rewrite_by_original(samples: Sequence[Sample]) -> list[str]:
-    """No rewriting: the query itself."""
+    """Return the query itself: no rewriting."""
     return [sample.original_query for sample in samples]
 
 
 def rewrite_by_description(samples: Sequence[Sample]) -> list[str] | None:
-    """The dialogue as it is, or the query where there is none; None when fewer than half of the samples have one."""
+    """Return the dialogue as it is, else the query; None when fewer than half of the samples have a dialogue."""
     described = sum(bool(sample.context.history_context.strip()) for sample in samples)
     if 2 * described < len(samples):
         return None
@@ -36,9 +36,9 @@ def rewrite_by_description(samples: Sequence[Sample]) -> list[str] | None:
 
 
 def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> list[str | None] | None:
-    """The deployed rewriter's recorded rewrites, its live answer where one is missing, None where that fails too.
+    """Return the deployed rewriter's recorded rewrites, its live answer where one is missing, None where that fails.
 
-    None altogether when nothing is recorded and the tenant has no baseline service.
+    Return None altogether when nothing is recorded and the tenant has no baseline service.
     """
     if not tenant.baseline.url and not any(sample.candidates.baseline for sample in samples):
         return None
@@ -62,9 +62,9 @@ def rewrite_by_model(
     max_new_tokens: int,
     seed: int = 0,
 ) -> list[str]:
-    """Greedy rewrites of a Hugging Face model folder, generated in a child process.
+    """Generate greedy rewrites with a Hugging Face model folder, in a child process.
 
-    They are kept in `cache` under the hashes of model and prompts, so that a repeated call costs nothing.
+    `cache` keeps them under the hashes of model and prompts, so that a repeated call costs nothing.
 
     Raises:
         BadInput: `folder` is no model folder, or the generation failed (names the log).
@@ -88,7 +88,7 @@ def rewrite_by_model(
 
 
 def model_hash(folder: Path) -> str:
-    """SHA-256 over names and contents of the files of a Hugging Face model folder.
+    """Hash names and contents (SHA-256) of the files of a Hugging Face model folder.
 
     Raises:
         BadInput: the folder or its config, tokenizer or weights are missing.
@@ -106,6 +106,11 @@ def model_hash(folder: Path) -> str:
 
 
 def _generate_in_child(folder: Path, prompts: list[str], out: Path, *, max_new_tokens: int, seed: int) -> None:
+    """Run `evaluation.generate_rewrites`; its log stays on disk only when it fails.
+
+    Raises:
+        BadInput: it failed (names the log and its last error).
+    """
     prompts_file, log_file = out.with_suffix(".prompts"), out.with_suffix(".log")
     write_atomically(prompts_file, prompts)
     command = [sys.executable, "-m", "evaluation.generate_rewrites", "--model", str(folder.resolve())]

@@ -10,7 +10,7 @@ from reward.records.files import BadInput, read_jsonl
 
 
 def read_training_log(path: Path) -> list[dict[str, Any]]:
-    """Steps in ascending order; of a step written twice (a resumed run) the later line counts.
+    """Read the steps in ascending order; of a step written twice (a resumed run) the later line counts.
 
     Raises:
         BadInput: the file is missing or empty, or a line lacks an integer `step`.
@@ -27,14 +27,14 @@ def read_training_log(path: Path) -> list[dict[str, Any]]:
 
 
 def series(log: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the figure `name`, where it was observed."""
+    """Return steps and values of the metric `name`, where it was logged as a finite number."""
     points = [(line["step"], float(line[name])) for line in log if isinstance(line.get(name), int | float)]
     points = [(step, value) for step, value in points if math.isfinite(value)]
     return [step for step, _ in points], [value for _, value in points]
 
 
 def reward_change(log: list[dict[str, Any]]) -> dict[str, float | int] | None:
-    """`first` and `last`: mean `avg_reward` of the first and last tenth of the steps; None when none was logged."""
+    """Return the mean `avg_reward` of the first and last tenth of the steps; None when none was logged."""
     _, rewards = series(log, "avg_reward")
     if not rewards:
         return None
@@ -43,5 +43,5 @@ def reward_change(log: list[dict[str, Any]]) -> dict[str, float | int] | None:
 
 
 def judge_took_part(log: list[dict[str, Any]]) -> bool:
-    """Whether an LLM judge's verdict weighed in the reward of any step."""
+    """Return whether an LLM judge's verdict weighed in the reward of any step."""
     return any(weight > 0 for weight in series(log, "weight_judge")[1])

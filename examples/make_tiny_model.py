@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import log
@@ -27,6 +26,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from data_prep import prompt as messages
 from examples.induction_heads import lay_induction_heads
+from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl
 from reward.settings.recipe import load_tenant
 
@@ -125,6 +125,7 @@ def _strings(value: object) -> Iterable[str]:
             yield from _strings(inner)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.make_tiny_model", description=__doc__)
     parser.add_argument("--tenant", required=True, help="whose prompt template gets tokens of its own")
@@ -142,39 +143,33 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        tenant = load_tenant(args.tenant)
-        texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
-        # The template spells the roles out: with tokens of their own a prompt is a third shorter.
-        fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
-        words = frequent_words(texts, args.words) if args.words else []
-        alphabet = hashlib.sha256(repr((sorted({*"".join(texts)}), words)).encode()).hexdigest()
-        made_from = {
-            "hidden": args.hidden,
-            "layers": args.layers,
-            "seed": args.seed,
-            "induction_heads": args.induction_heads,
-            "fixed": fixed,
-            "sha256": alphabet,
-        }
-        provenance = args.out / "provenance.json"
-        if provenance.is_file():
-            if json.loads(provenance.read_text(encoding="utf-8")) != made_from:
-                raise BadInput(
-                    f"--out: {args.out} holds a model made from other settings or texts; choose another folder"
-                )
-            print(f"model: {args.out} is up to date")
-            return 0
-        tokenizer = make_tokenizer([*texts, *fixed], fixed, words)
-        model = make_model(tokenizer, args.hidden, args.layers, args.seed, copies=args.induction_heads)
-        partial = args.out.with_name(args.out.name + ".partial")
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        (partial / "provenance.json").write_text(json.dumps(made_from, ensure_ascii=False), encoding="utf-8")
-        partial.replace(args.out)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    tenant = load_tenant(args.tenant)
+    texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
+    # The template spells the roles out: with tokens of their own a prompt is a third shorter.
+    fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
+    words = frequent_words(texts, args.words) if args.words else []
+    alphabet = hashlib.sha256(repr((sorted({*"".join(texts)}), words)).encode()).hexdigest()
+    made_from = {
+        "hidden": args.hidden,
+        "layers": args.layers,
+        "seed": args.seed,
+        "induction_heads": args.induction_heads,
+        "fixed": fixed,
+        "sha256": alphabet,
+    }
+    provenance = args.out / "provenance.json"
+    if provenance.is_file():
+        if json.loads(provenance.read_text(encoding="utf-8")) != made_from:
+            raise BadInput(f"--out: {args.out} holds a model made from other settings or texts; choose another folder")
+        print(f"model: {args.out} is up to date")
+        return 0
+    tokenizer = make_tokenizer([*texts, *fixed], fixed, words)
+    model = make_model(tokenizer, args.hidden, args.layers, args.seed, copies=args.induction_heads)
+    partial = args.out.with_name(args.out.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "provenance.json").write_text(json.dumps(made_from, ensure_ascii=False), encoding="utf-8")
+    partial.replace(args.out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"model: {parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens -> {args.out}")
     return 0

@@ -17,7 +17,6 @@ import json
 import logging
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from math import log
@@ -26,6 +25,7 @@ from typing import Any
 
 import jieba
 
+from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl, write_atomically
 
 HELD_OUT_SHARE = 0.2
@@ -158,6 +158,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomically(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.prepare_beir", description=__doc__)
     parser.add_argument("--beir", required=True, type=Path)
@@ -168,22 +169,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the practice tasks")
     args = parser.parse_args(argv)
     jieba.setLogLevel(logging.WARNING)
-    try:
-        rows = read_beir_queries(args.beir)[: args.limit]
-        held_out = [row for row in rows if is_held_out(row["query_id"])]
-        train = [row for row in rows if not is_held_out(row["query_id"])]
-        baseline = KeywordBaseline(f"{row['query']} {_description(row)}" for row in train)
-        recorded = [
-            {**row, "rewritten_query": baseline.rewrite(row["query"], _description(row), args.rewrite_length)}
-            for row in rows
-        ]
-        corpus = read_jsonl(args.beir / "corpus.jsonl")
-        passages = [row["text"] for _, row in corpus if isinstance(row.get("text"), str)]
-        rng = random.Random(args.seed)
-        practice = list(practice_tasks(train, passages, baseline, args.rewrite_length, args.practice_tasks, rng))
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = read_beir_queries(args.beir)[: args.limit]
+    held_out = [row for row in rows if is_held_out(row["query_id"])]
+    train = [row for row in rows if not is_held_out(row["query_id"])]
+    baseline = KeywordBaseline(f"{row['query']} {_description(row)}" for row in train)
+    recorded = [
+        {**row, "rewritten_query": baseline.rewrite(row["query"], _description(row), args.rewrite_length)}
+        for row in rows
+    ]
+    corpus = read_jsonl(args.beir / "corpus.jsonl")
+    passages = [row["text"] for _, row in corpus if isinstance(row.get("text"), str)]
+    rng = random.Random(args.seed)
+    practice = list(practice_tasks(train, passages, baseline, args.rewrite_length, args.practice_tasks, rng))
     write_rows(args.out / "queries_train.jsonl", train)
     write_rows(args.out / "queries_heldout.jsonl", held_out)
     write_rows(args.out / "baseline_rewrites.jsonl", recorded)

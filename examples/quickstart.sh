@@ -115,11 +115,11 @@ recipe=(machine=cpu model=tiny tenant="$tenant" recipe.data_dir="$out/prepared" 
 alone=(recipe.machine.env.OMP_WAIT_POLICY=active)
 
 stage data "1/8 Sample data" "$python" "${prepare[@]}"
-stage index "2/8 Knowledge base" "$python" -m rag.build_index --kb_dir "$kb" --out "$out/index" --tenant "$tenant"
+stage index "2/8 Knowledge base" "$python" -m rag.build_index --kb-dir "$kb" --out "$out/index" --tenant "$tenant"
 serve baseline "http://127.0.0.1:$baseline_port" "$python" -m examples.serve_recorded_baseline \
   --recordings "$out/data/baseline_rewrites.jsonl" --port "$baseline_port"
 serve rag "$rag_url" "$python" -m rag.serve --index "$out/index" --port "$rag_port" \
-  --rewriter_url "http://127.0.0.1:$baseline_port"
+  --rewriter-url "http://127.0.0.1:$baseline_port"
 
 bvt=("$python" -m data_prep.run_bvt --tenant "$tenant" --rag-url "$rag_url")
 stage bvt "3/8 BVT batch test against the live service" "${bvt[@]}" --queries "$out/data/queries_train.jsonl" --out "$out/test_sft.xlsx"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import socket
-import sys
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
+from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl
 
 
@@ -57,24 +57,21 @@ def create_app(recordings: Path) -> FastAPI:
     return app
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.serve_recorded_baseline", description=__doc__)
     parser.add_argument("--recordings", required=True, type=Path)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7861)
     args = parser.parse_args(argv)
-    try:
-        app = create_app(args.recordings)
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    app = create_app(args.recordings)
+    # Say in one line that the port is taken; uvicorn would log a traceback.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((args.host, args.port))
         except OSError as error:
-            print(f"error: port {args.port} on {args.host}: {error.strerror}; choose another", file=sys.stderr)
-            return 2
+            raise BadInput(f"port {args.port} on {args.host}: {error.strerror}; choose another") from None
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning", access_log=False)
     return 0
 

@@ -37,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
         "--checkpoint", type=Path, required=True, help="run folder, global_step_N, or an RL step's global_step_N/actor"
     )
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--backend", choices=["fsdp"], default="fsdp", help="how the trainer sharded its weights")
     args = parser.parse_args(argv)
     try:
         shards = find_shards(args.checkpoint)
@@ -45,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
         if is_up_to_date(args.out, made_from):
             print(f"{args.out}: up to date with {shards}")
             return 0
-        figures = merge(shards, args.out, made_from, backend=args.backend)
+        provenance = merge(shards, args.out, made_from)
     except (BadCheckpoint, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.out}: {figures['parameters']:,} parameters from {shards}")
+    print(f"{args.out}: {provenance['parameters']:,} parameters from {shards}")
     return 0
 
 
@@ -103,7 +102,7 @@ def is_up_to_date(out: Path, made_from: dict[str, str]) -> bool:
     return _read_object(out / PROVENANCE).get("made_from") == made_from
 
 
-def merge(shards: Path, out: Path, made_from: dict[str, str], *, backend: str) -> dict[str, Any]:
+def merge(shards: Path, out: Path, made_from: dict[str, str]) -> dict[str, Any]:
     """Merge into a folder beside `out`, check it, then take `out`'s place. Returns the provenance written.
 
     Raises:
@@ -114,7 +113,7 @@ def merge(shards: Path, out: Path, made_from: dict[str, str], *, backend: str) -
     partial, log = out.with_name(out.name + ".partial"), out.with_name(out.name + ".merge.log")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend]
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     command += ["--local_dir", str(shards), "--target_dir", str(partial)]
     # A plug-in meant for the trainer has no business in the merger.
     environment = {k: v for k, v in os.environ.items() if k not in ("VERL_USE_EXTERNAL_MODULES", "VERL_PLATFORM")}

@@ -1,11 +1,11 @@
 """Index one tenant's knowledge base, from a folder of documents or from what was stored before.
 
-    python -m rag.build_index --kb_dir knowledge/fivedoctors --out data --tenant fivedoctors
+    python -m rag.build_index --kb-dir knowledge/fivedoctors --out data --tenant fivedoctors
 
-`--kb_dir` holds a BEIR corpus.jsonl (one passage a document), or .txt, .md, .pdf, .xlsx and .jsonl files, cut at
+`--kb-dir` holds a BEIR corpus.jsonl (one passage a document), or .txt, .md, .pdf, .xlsx and .jsonl files, cut at
 sentence ends to 300 characters. The knowledge base is made to hold these documents and no others. Nothing is done
 when it does already and its index was made by the same code. A file that cannot be read is named and passed over;
-what the knowledge base holds of it already stays. Without `--kb_dir` the index is built anew from what the
+what the knowledge base holds of it already stays. Without `--kb-dir` the index is built anew from what the
 knowledge base holds. `--out` may hold any number of tenants, and may be served meanwhile: the service goes on with
 the earlier index until the new one is complete. With QDRANT_URL set, the vectors go to that server.
 """
@@ -22,13 +22,13 @@ from rich.progress import Progress
 from rag.catalogue.catalogue import Catalogue, KnowledgeBaseExists
 from rag.catalogue.database import FILE
 from rag.catalogue.records import KnowledgeBase
+from rag.command import command
 from rag.documents.read_documents import find_documents, read_documents
 from rag.documents.records import Document, IngestError
 from rag.documents.tokenizer import TOKENIZER_ID
-from rag.index.engine import EngineUnavailable, Space
+from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
-from rag.models.failure import ModelFailure
 
 
 def build_index(
@@ -44,7 +44,7 @@ def build_index(
     if not (out / FILE).is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise IngestError(f"{out}: exists and is no data folder: choose another --out")
     if kb_dir is None and not (out / FILE).is_file():
-        raise IngestError(f"{out}: no data folder: --kb_dir says what to put there")
+        raise IngestError(f"{out}: no data folder: --kb-dir says what to put there")
     models = embedder_maker(retriever)
     documents, refused = ([], {}) if kb_dir is None else _read(kb_dir)
     catalogue = Catalogue(out)
@@ -71,25 +71,24 @@ def build_index(
         catalogue.close()
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rag.build_index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kb_dir", type=Path, help="folder of documents; without it, what is stored is indexed anew")
+    parser.add_argument(
+        "--kb-dir", "--kb_dir", type=Path, help="folder of documents; without it, what is stored is indexed anew"
+    )
     parser.add_argument("--out", type=Path, required=True, help="data folder, created or added to")
     parser.add_argument("--tenant", required=True, help="tenant_id that requests will name")
-    parser.add_argument("--kb_name", default="default", help="knowledge base name (default: %(default)s)")
+    parser.add_argument("--kb-name", "--kb_name", default="default", help="knowledge base name (default: %(default)s)")
     parser.add_argument(
         "--retriever",
         default="hashing",
         help="embedder: hashing, a sentence-transformers folder, or http(s)://…/v1#model (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    try:
-        kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever)
-    except (IngestError, ModelFailure, EngineUnavailable, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever)
     for line in refused:
         print(f"passed over: {line}", file=sys.stderr)
     state = "built" if built else "up to date"

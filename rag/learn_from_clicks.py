@@ -1,13 +1,13 @@
 """Learn from a week of clicks, and say what it brought.
 
     python -m rag.learn_from_clicks --index data --tenant fivedoctors --out learned --since 2026-03-01 \
-        --llm_url http://127.0.0.1:8000/v1 --rewrite_model qwen3-8b
+        --llm-url http://127.0.0.1:8000/v1 --rewrite-model qwen3-8b
 
 Per query and passage the clicks say for sure that it answers, for sure that it does not, or nothing
 (`rag.learning.click_evidence`). Then:
 
 - passages that surely do not answer a query get their pseudo-questions written anew, and lose those near to the query
-  (without --llm_url they only lose those). What a passage was once renewed for is not done again (`manifest.json`);
+  (without --llm-url they only lose those). What a passage was once renewed for is not done again (`manifest.json`);
 - `reranker_pairs.jsonl`: a line {"query", "docs", "labels"} for each query with a sure answer: the answers (1) and
   what was shown and never clicked (0), for a cross-encoder's training;
 - R@1/5/10, MRR@10 and nDCG@10 before and after, over queries nothing was learned from: those of a BEIR folder
@@ -26,6 +26,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from rich.table import Table
 from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.clicks import Clicks
 from rag.catalogue.records import KnowledgeBase
+from rag.command import command
 from rag.documents.records import IngestError
 from rag.learning.click_evidence import Pair, normalize_query, weigh_clicks
 from rag.learning.judged_queries import JudgedQueries, read_judged_queries
@@ -49,6 +51,23 @@ _HELD_OUT = 5  # every so many queries with a sure answer are kept apart
 _LISTED = 20
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to learn from (`index`, `tenant`, `kb_name`, `since`), with which models, and where the results go."""
+
+    index: Path
+    tenant: str
+    out: Path
+    kb_name: str = "default"
+    since: str = ""
+    llm_url: str | None = None
+    rewrite_model: str | None = None
+    reranker: str | None = None
+    retriever: str = "hashing"
+    heldout: Path | None = None
+
+
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2: the input cannot be used."""
     parser = argparse.ArgumentParser(
@@ -58,40 +77,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--index", type=Path, required=True, help="data folder of the service")
     parser.add_argument("--tenant", required=True)
-    parser.add_argument("--kb_name", default="default")
+    parser.add_argument("--kb-name", "--kb_name", default="default")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same one each week")
     parser.add_argument("--since", default="", help="first day or time (UTC, ISO 8601) of the clicks that count")
-    parser.add_argument("--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
-    parser.add_argument("--rewrite_model", help="name of the model there")
+    parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
     parser.add_argument("--reranker", help="what write_questions scored its questions with, if not words")
     parser.add_argument("--retriever", default="hashing", help="embedder of the index (default: %(default)s)")
     parser.add_argument("--heldout", type=Path, help="BEIR folder (queries.jsonl, qrels.tsv) to measure on")
     args = parser.parse_args(argv)
     if bool(args.llm_url) != bool(args.rewrite_model):
-        parser.error("--llm_url and --rewrite_model: one needs the other")
-    try:
-        with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
-            return asyncio.run(_learn(args, catalogue, kb))
-    except (IngestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        parser.error("--llm-url and --rewrite-model: one needs the other")
+    options = Options(**vars(args))
+    with stored_knowledge_base(options.index, options.tenant, options.kb_name) as (catalogue, kb):
+        _report(asyncio.run(learn_from_clicks(options, catalogue, kb)))
+    return 0
 
 
-async def _learn(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBase) -> int:
-    maker = embedder_maker(args.retriever)
-    clicks = list(Clicks(catalogue).read(kb.id, args.since))
+async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> dict[str, Any]:
+    """Weigh the clicks, renew questions, write reranker lists and measure; return what `manifest.json` holds.
+
+    Raises:
+        IngestError: a model, the held-out queries or the last run's manifest cannot be read.
+    """
+    maker = embedder_maker(options.retriever)
+    clicks = list(Clicks(catalogue).read(kb.id, options.since))
     pairs = weigh_clicks(clicks)
-    judged = read_judged_queries(args.heldout) if args.heldout else hold_out(pairs)
+    judged = read_judged_queries(options.heldout) if options.heldout else hold_out(pairs)
     apart = {normalize_query(text) for text in judged.texts.values()} if judged else set()
     learned_from = [pair for pair in pairs if pair.query not in apart]
-    args.out.mkdir(parents=True, exist_ok=True)
-    counts = write_reranker_pairs(catalogue, kb, learned_from, args.out / PAIRS)
-    before_this = _read_manifest(args.out / MANIFEST).get("renewed_for", {})
+    options.out.mkdir(parents=True, exist_ok=True)
+    counts = write_reranker_pairs(catalogue, kb, learned_from, options.out / PAIRS)
+    before_this = _read_manifest(options.out / MANIFEST).get("renewed_for", {})
     unanswered = _unanswered(learned_from)
     to_do = {key: queries for key, queries in unanswered.items() if before_this.get(key) != queries}
-    reranker = open_reranker(args.reranker) if args.reranker else None
-    settings = LanguageModelSettings(args.llm_url, args.rewrite_model) if args.llm_url else None
-    language_model = LanguageModel(settings) if settings else None
+    reranker = open_reranker(options.reranker) if options.reranker else None
+    language_model = None
+    if options.llm_url and options.rewrite_model:
+        language_model = LanguageModel(LanguageModelSettings(options.llm_url, options.rewrite_model))
     try:
         renewal, figures = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)
     finally:
@@ -114,14 +137,13 @@ async def _learn(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBa
             "failures": renewal.failures[:_LISTED],
             "language_model": language_model.id if language_model else "none: questions are dropped, none are written",
         },
-        "heldout": {"from": str(args.heldout or "clicks"), "queries": len(judged.texts) if judged else 0},
+        "heldout": {"from": str(options.heldout or "clicks"), "queries": len(judged.texts) if judged else 0},
         "figures": figures,
         "embedder": maker.id,
         "renewed_for": before_this | {key: to_do[key] for key in sorted(renewal.written)},
     }
-    (args.out / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    _report(manifest)
-    return 0
+    (options.out / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return manifest
 
 
 def hold_out(pairs: Sequence[Pair]) -> JudgedQueries | None:

@@ -11,14 +11,15 @@ write documents. The first key switches the service's `--auth keys` on at its ne
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
+from rag.command import command
 from rag.documents.records import IngestError
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rag.manage_keys", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,33 +31,24 @@ def main(argv: list[str] | None = None) -> int:
     create.add_argument("--note", default="", help="what it is for")
     revoke = commands.add_parser("revoke", help="end a key")
     revoke.add_argument("--id", type=int, required=True, help="its number in the list")
-    for command in (create, commands.add_parser("list", help="show the keys, without the secrets"), revoke):
-        command.add_argument("--index", type=Path, required=True, help="data folder of the service")
+    for one in (create, commands.add_parser("list", help="show the keys, without the secrets"), revoke):
+        one.add_argument("--index", type=Path, required=True, help="data folder of the service")
     args = parser.parse_args(argv)
     if not args.index.is_dir():
-        print(f"error: {args.index}: no such folder", file=sys.stderr)
-        return 2
+        raise IngestError(f"{args.index}: no such folder")
+    catalogue = Catalogue(args.index)
     try:
-        catalogue = Catalogue(args.index)
-    except (IngestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        return _run(AccessKeys(catalogue), args)
+        keys = AccessKeys(catalogue)
+        if args.command == "create":
+            print(keys.create(args.tenant, args.scope, args.note))
+        elif args.command == "list":
+            for row in keys.rows():
+                state = f"revoked {row.revoked_at}" if row.revoked_at else "in use"
+                print(f"{row.key_id}\t{row.tenant_id}\t{row.scope}\t{row.created_at}\t{state}\t{row.note}")
+        elif not keys.revoke(args.id):
+            raise IngestError(f"no key {args.id} in use")
     finally:
         catalogue.close()
-
-
-def _run(keys: AccessKeys, args: argparse.Namespace) -> int:
-    if args.command == "create":
-        print(keys.create(args.tenant, args.scope, args.note))
-    elif args.command == "list":
-        for row in keys.rows():
-            state = f"revoked {row.revoked_at}" if row.revoked_at else "in use"
-            print(f"{row.key_id}\t{row.tenant_id}\t{row.scope}\t{row.created_at}\t{state}\t{row.note}")
-    elif not keys.revoke(args.id):
-        print(f"error: no key {args.id} in use", file=sys.stderr)
-        return 2
     return 0
 
 

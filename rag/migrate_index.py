@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +23,13 @@ from rich.progress import Progress
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.database import FILE
 from rag.catalogue.records import KnowledgeBase
+from rag.command import command
 from rag.documents.records import IngestError
 from rag.documents.tokenizer import query_token_ids
-from rag.index.engine import Engine, EngineUnavailable, ScoredRow, Space
+from rag.index.engine import Engine, ScoredRow, Space
 from rag.index.indexer import Indexer, OpenVersion, engine_of
 from rag.index.version_writer import only_build, write_version
 from rag.models.embedder import EmbedderMaker, embedder_maker
-from rag.models.failure import ModelFailure
 
 EDGE = "edge"
 # Of the searches compared; graphs of nearest neighbours are approximate, and each engine builds its own.
@@ -123,6 +122,7 @@ def _share_kept(before: Sequence[ScoredRow], after: Sequence[ScoredRow]) -> floa
     return sum((row.row_id, row.is_question) in kept or row.score <= last for row in before) / len(before)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rag.migrate_index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -131,24 +131,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to", required=True, help="URL of a Qdrant server, or edge")
     parser.add_argument("--retriever", default="hashing", help="as the index was built with (default: %(default)s)")
     args = parser.parse_args(argv)
+    if not (args.index / FILE).is_file():
+        raise IngestError(f"{args.index}: no data folder")
+    server = os.environ.get("QDRANT_URL") if args.to == EDGE else args.to
+    if not server:
+        raise IngestError("QDRANT_URL: name the server to move away from")
+    engines = [engine_of(args.index, server), engine_of(args.index, None)]
+    catalogue = Catalogue(args.index)
     try:
-        if not (args.index / FILE).is_file():
-            raise IngestError(f"{args.index}: no data folder")
-        server = os.environ.get("QDRANT_URL") if args.to == EDGE else args.to
-        if not server:
-            raise IngestError("QDRANT_URL: name the server to move away from")
-        engines = [engine_of(args.index, server), engine_of(args.index, None)]
-        catalogue = Catalogue(args.index)
-        try:
-            source, target = engines if args.to == EDGE else engines[::-1]
-            migrate_index(catalogue, source, target, embedder_maker(args.retriever), print)
-        finally:
-            catalogue.close()
-            for engine in engines:
-                engine.close()
-    except (IngestError, ModelFailure, EngineUnavailable, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        source, target = engines if args.to == EDGE else engines[::-1]
+        migrate_index(catalogue, source, target, embedder_maker(args.retriever), print)
+    finally:
+        catalogue.close()
+        for engine in engines:
+            engine.close()
     return 0
 
 

@@ -11,17 +11,19 @@ several workers may serve.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import ipaddress
 import logging
 import os
 import socket
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +31,7 @@ from uvicorn.supervisors import Multiprocess
 
 from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
+from rag.command import command
 from rag.documents.records import IngestError
 from rag.service.app import create_app
 from rag.service.request_head import RequestHeadLimits
@@ -39,49 +42,63 @@ from rag.settings import ServiceSettings, read_settings
 CLOSE_SECONDS = 5
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line of the service; what is None is left to the settings file."""
+
+    index: Path
+    host: str
+    port: int
+    settings: Path | None
+    rewriter_url: str | None
+    rewriter_timeout: float | None
+    retriever: str | None
+    reranker: str | None
+    llm_url: str | None
+    rewrite_model: str | None
+    top_k: int | None
+    auth: Literal["keys", "off"] | None
+    workers: int
+    log: Literal["json", "off"]
+
+
+@command
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    try:
-        # Bound before anything is loaded, and kept: the port cannot be lost in between.
-        listener = _bind(args.host, args.port)
-    except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        problem = "is taken by another program (choose another with --port)" if taken else f"cannot be used: {error}"
-        print(f"error: {args.host}:{args.port} {problem}", file=sys.stderr)
-        return 2
-    with listener:
+    """Serve until a signal comes: exit code 0; 2: the address, the settings or the folder cannot be used."""
+    options = Options(**vars(_parser().parse_args(argv)))
+    # The port is bound before anything is loaded, so that no other program takes it meanwhile.
+    with _bind(options.host, options.port) as listener:
         started = time.perf_counter()
-        try:
-            settings = _settings(args)
-            keys_wanted = _open_folder(args)
-            make = functools.partial(_make_app, args.index, settings, keys_wanted, args.log == "json")
-            app = make if args.workers > 1 else make()
-        except (IngestError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        port = listener.getsockname()[1]
+        settings = _settings(options)
+        keys_wanted = _open_folder(options)
+        make = functools.partial(_make_app, options.index, settings, keys_wanted, options.log == "json")
+        app = make if options.workers > 1 else make()
         access = "access keys" if keys_wanted else "no access keys"
         facts = f"loaded in {time.perf_counter() - started:.1f} s, {access}"
-        print(f"serving on http://{args.host}:{port} ({facts})", flush=True)
-        config = uvicorn.Config(
-            app,
-            http=RequestHeadLimits,
-            factory=args.workers > 1,
-            workers=args.workers,
-            access_log=False,
-            log_level="warning",
-            timeout_graceful_shutdown=CLOSE_SECONDS,
-        )
-        try:
-            if args.workers > 1:
-                with tempfile.TemporaryDirectory(prefix="rag-metrics-") as folder:
-                    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-                    Multiprocess(config, [listener]).run()
-            else:
-                uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            return 0
+        print(f"serving on http://{options.host}:{listener.getsockname()[1]} ({facts})", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            _serve(app, listener, options.workers)
     return 0
+
+
+def _serve(app: FastAPI | Callable[[], FastAPI], listener: socket.socket, workers: int) -> None:
+    """Answer requests until a signal comes; more than one worker takes a function that makes the app in each."""
+    config = uvicorn.Config(
+        app,
+        http=RequestHeadLimits,
+        factory=workers > 1,
+        workers=workers,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    # The workers' counters meet in this folder: each answers /metrics for all.
+    with tempfile.TemporaryDirectory(prefix="rag-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        Multiprocess(config, [listener]).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,13 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML of rag.settings: models, tenants, limits")
-    parser.add_argument("--rewriter_url", help="service asked for a rewrite when a request brings none")
-    parser.add_argument("--rewriter_timeout", type=float, help="seconds before its answer is given up (default: 2)")
+    parser.add_argument(
+        "--rewriter-url", "--rewriter_url", help="service that rewrites when a request brings no rewrite"
+    )
+    parser.add_argument(
+        "--rewriter-timeout",
+        "--rewriter_timeout",
+        type=float,
+        help="seconds before its answer is given up (default: 2)",
+    )
     parser.add_argument("--retriever", help="embedder: hashing (default), a model folder, or URL#model")
     parser.add_argument("--reranker", help="cross-encoder: a model folder, or URL#model (default: none)")
-    parser.add_argument("--llm_url", help="OpenAI-compatible /v1 of the language model; key in LLM_API_KEY")
-    parser.add_argument("--rewrite_model", metavar="MODEL", help="its name there")
-    parser.add_argument("--top_k", type=int, help="candidates of each channel (default: 30)")
+    parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 of a language model; key: LLM_API_KEY")
+    parser.add_argument("--rewrite-model", "--rewrite_model", metavar="MODEL", help="its name there")
+    parser.add_argument("--top-k", "--top_k", type=int, help="candidates of each channel (default: 30)")
     parser.add_argument(
         "--auth", choices=("keys", "off"), help="whether callers need a key (default: keys once there is one)"
     )
@@ -107,43 +131,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(args: argparse.Namespace) -> ServiceSettings:
-    """The settings file's, with the command line's written over them.
+def _settings(options: Options) -> ServiceSettings:
+    """Read the settings file and write the command line's values over it.
 
     Raises:
         IngestError: one of them cannot be used.
     """
-    if (args.llm_url is None) != (args.rewrite_model is None):
-        raise IngestError("--llm_url and --rewrite_model belong together")
-    options = _given(args, "retriever", "reranker", "top_k")
-    options["default"] = _given(args, "rewriter_url", "rewriter_timeout")
-    if args.llm_url is not None:
-        options["language_model"] = {"url": args.llm_url, "model": args.rewrite_model}
-    return read_settings(args.settings, options)
+    if (options.llm_url is None) != (options.rewrite_model is None):
+        raise IngestError("--llm-url and --rewrite-model belong together")
+    values = _given(options, "retriever", "reranker", "top_k")
+    values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
+    if options.llm_url is not None:
+        values["language_model"] = {"url": options.llm_url, "model": options.rewrite_model}
+    return read_settings(options.settings, values)
 
 
-def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+def _given(options: Options, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def _open_folder(args: argparse.Namespace) -> bool:
-    """Whether callers need a key. Says what the folder holds.
+def _open_folder(options: Options) -> bool:
+    """Check and print what the folder holds; return whether callers need a key.
 
     Raises:
         IngestError: it holds nothing to serve, or serving it like this would be open to everybody.
     """
-    if args.workers > 1 and not os.environ.get("QDRANT_URL"):
+    if options.workers > 1 and not os.environ.get("QDRANT_URL"):
         raise IngestError("--workers: an embedded index is one process's; set QDRANT_URL to a Qdrant server")
-    if not args.index.is_dir():
-        build = f"python -m rag.build_index --kb_dir … --out {args.index} builds one"
-        raise IngestError(f"{args.index}: no index there ({build})")
-    catalogue = Catalogue(args.index)
+    if not options.index.is_dir():
+        build = f"python -m rag.build_index --kb-dir … --out {options.index} builds one"
+        raise IngestError(f"{options.index}: no index there ({build})")
+    catalogue = Catalogue(options.index)
     try:
-        keys_wanted = args.auth == "keys" or (args.auth is None and AccessKeys(catalogue).any())
-        if not keys_wanted and args.auth is None and not _is_loopback(args.host):
+        keys_wanted = options.auth == "keys" or (options.auth is None and AccessKeys(catalogue).any())
+        if not keys_wanted and options.auth is None and not _is_loopback(options.host):
             raise IngestError(
-                f"--host {args.host}: anybody could use it: make a key (python -m rag.manage_keys create --index "
-                f"{args.index} --tenant …), or say --auth off"
+                f"--host {options.host}: anybody could use it: make a key (python -m rag.manage_keys create --index "
+                f"{options.index} --tenant …), or say --auth off"
             )
         for kb in catalogue.knowledge_bases():
             print(f"{kb.tenant_id}/{kb.name}: {kb.passages} passages")
@@ -160,20 +184,25 @@ def _is_loopback(host: str) -> bool:
 
 
 def _make_app(folder: Path, settings: ServiceSettings, keys_wanted: bool, log: bool) -> FastAPI:
-    """In each worker."""
+    """Make the app of one worker, its logging set up."""
     log_requests(log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return create_app(folder, settings, keys_wanted)
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """
+    """Listen at `host`:`port`.
+
     Raises:
-        OSError: the address cannot be used.
-        OverflowError: no such port number.
+        IngestError: the address is taken or cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        problem = "is taken by another program (choose another with --port)" if taken else f"cannot be used: {error}"
+        raise IngestError(f"{host}:{port} {problem}") from None
 
 
 if __name__ == "__main__":

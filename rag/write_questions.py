@@ -1,7 +1,7 @@
 r"""Let a language model write questions that users may ask, as further keys to a knowledge base's passages (Doc2Query).
 
-    python -m rag.write_questions --index data --tenant fivedoctors --llm_url http://127.0.0.1:8000/v1 \
-        --rewrite_model qwen3-8b
+    python -m rag.write_questions --index data --tenant fivedoctors --llm-url http://127.0.0.1:8000/v1 \
+        --rewrite-model qwen3-8b
 
 Each question is scored against its own passage, and only the best share (`--keep`) over the whole knowledge base is
 indexed: a question that its passage does not answer leads users astray (Doc2Query--, Gospodinov et al. 2023). The
@@ -17,7 +17,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +26,7 @@ from rich.progress import Progress
 from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.records import KnowledgeBase, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
-from rag.documents.records import IngestError
+from rag.command import command
 from rag.models.language_model import LanguageModel, LanguageModelSettings, ModelFailure
 from rag.models.reranker import Reranker, open_reranker
 from rag.retrieval.lexical_reranker import LexicalReranker
@@ -37,6 +37,19 @@ Score = Callable[[Sequence[str], StoredPassage], Awaitable[Sequence[float]]]
 _GIVE_UP_AFTER = 50  # failures in a row: the endpoint is gone, and each further try would only take its time
 _PAGE = 1000
 _LISTED = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which models write and score, how many questions a passage gets, and the share of them that is indexed."""
+
+    llm_url: str
+    rewrite_model: str
+    disable_thinking: bool
+    reranker: str | None
+    questions: int
+    concurrency: int
+    keep: float
 
 
 @dataclass(slots=True)
@@ -129,9 +142,9 @@ def _pages(read: Callable[..., list[StoredPassage]], kb_id: int) -> Iterator[Sto
         after = page[-1].id
 
 
-async def _run(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBase) -> int:
-    reranker = open_reranker(args.reranker) if args.reranker else None
-    settings = LanguageModelSettings(args.llm_url, args.rewrite_model, disable_thinking=args.disable_thinking)
+async def _run(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int:
+    reranker = open_reranker(options.reranker) if options.reranker else None
+    settings = LanguageModelSettings(options.llm_url, options.rewrite_model, disable_thinking=options.disable_thinking)
     language_model = LanguageModel(settings)
     console = Console(stderr=True)
     try:
@@ -146,15 +159,15 @@ async def _run(args: argparse.Namespace, catalogue: Catalogue, kb: KnowledgeBase
                 passages,
                 language_model,
                 score,
-                args.questions,
-                args.concurrency,
+                options.questions,
+                options.concurrency,
                 lambda: progress.advance(task),
             )
     finally:
         await language_model.aclose()
         if reranker is not None:
             await reranker.aclose()
-    kept, of = keep_best(catalogue, kb, args.keep)
+    kept, of = keep_best(catalogue, kb, options.keep)
     for key, failure in written.failures[:_LISTED]:
         print(f"{key}: {failure}", file=sys.stderr)
     if len(written.failures) > _LISTED:
@@ -180,26 +193,28 @@ def _count(text: str) -> int:
     return count
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0; 2: the input cannot be used; 75: more than half of the passages tried got no question."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=Path, required=True, help="folder that build_index wrote")
     parser.add_argument("--tenant", required=True)
-    parser.add_argument("--kb_name", default="default")
-    parser.add_argument("--llm_url", required=True, help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
-    parser.add_argument("--rewrite_model", required=True, help="name of the model there")
-    parser.add_argument("--disable_thinking", action="store_true", help="for servers of Qwen3-like models")
+    parser.add_argument("--kb-name", "--kb_name", default="default")
+    parser.add_argument(
+        "--llm-url", "--llm_url", required=True, help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY"
+    )
+    parser.add_argument("--rewrite-model", "--rewrite_model", required=True, help="name of the model there")
+    parser.add_argument(
+        "--disable-thinking", "--disable_thinking", action="store_true", help="for servers of Qwen3-like models"
+    )
     parser.add_argument("--questions", type=_count, default=5, help="a passage")
     parser.add_argument("--keep", type=_share, default=0.7, help="share of the questions that is indexed")
     parser.add_argument("--concurrency", type=_count, default=8)
     parser.add_argument("--reranker", help="CrossEncoder folder, or URL#model of a rerank endpoint")
     args = parser.parse_args(argv)
-    try:
-        with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
-            return asyncio.run(_run(args, catalogue, kb))
-    except (IngestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
+        options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+        return asyncio.run(_run(options, catalogue, kb))
 
 
 if __name__ == "__main__":

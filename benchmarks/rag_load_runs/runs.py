@@ -98,7 +98,7 @@ def run_engine(sources: Path, data: Path, tenants: Sequence[str], asked: Sequenc
     for tenant in tenants:
         said = io.StringIO()
         with redirect_stdout(said), redirect_stderr(said):
-            status = build_index.main(["--kb_dir", str(sources / tenant), "--out", str(data), "--tenant", tenant])
+            status = build_index.main(["--kb-dir", str(sources / tenant), "--out", str(data), "--tenant", tenant])
         if status:
             raise RuntimeError(f"build of {tenant} exited with {status}: {said.getvalue()}")
     build_seconds = perf_counter() - started

@@ -34,7 +34,7 @@ _BATCH = 10_000
 _Z = 1.6449  # of a one-sided 95 % bound
 _TIME_OF_DAY = "regexp_matches(timestamp, '[T ]\\d\\d:\\d\\d') AND NOT regexp_matches(timestamp, '[T ]00:00(:00)?')"
 
-# What the deployed system makes of a query, in the order of `Evidence.queries()`. The first two are worth a prompt.
+# What the deployed system makes of a query, in the order of `query_counts`. The first two are worth a prompt.
 BELOW_FIRST, NOTHING_CLICKED = "clicked_below_first", "nothing_clicked"
 KINDS = {
     BELOW_FIRST: "users click a passage that is not ranked first",
@@ -76,7 +76,7 @@ def wilson(clicked: str, shown: str, sign: str) -> str:
     )
 
 
-class Evidence:
+class ClickEvidence:
     """Verdicts over a spool of click rows (Parquet of `click_intake.SPOOL`).
 
     Args:

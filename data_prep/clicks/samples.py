@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.clicks.evidence import Evidence
+from data_prep.clicks.evidence import ClickEvidence
 from data_prep.questions.near_duplicates import near_duplicate_groups
 from data_prep.questions.split import RL_SHARES, Split, assign_splits, leaks
 from reward.records.sample import Candidates, Context, Metadata, Sample
@@ -18,7 +18,7 @@ from reward.settings.recipe import TenantSettings
 PROMPT_STYLE = "click_log"  # a user's own words, not a generated question
 
 
-def reranker_records(evidence: Evidence, tenant: TenantSettings) -> Iterator[dict[str, Any]]:
+def reranker_records(evidence: ClickEvidence, tenant: TenantSettings) -> Iterator[dict[str, Any]]:
     """Queries with at least one positive passage whose text is known, as the reranker trainer reads them (spec 4).
 
     `source_chunk` is empty: no passage gave rise to the question. Positives come surest first."""
@@ -37,7 +37,7 @@ def reranker_records(evidence: Evidence, tenant: TenantSettings) -> Iterator[dic
             }
 
 
-def prompt_samples(evidence: Evidence, tenant: TenantSettings, seed: int) -> tuple[list[Sample], int]:
+def prompt_samples(evidence: ClickEvidence, tenant: TenantSettings, seed: int) -> tuple[list[Sample], int]:
     """RL prompts by query, each with its split; and how many were dropped as too close to a held-out one."""
     rows = list(evidence.prompts())
     queries = pa.array([row["original_query"] for row in rows], pa.string())

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -81,9 +81,36 @@ class Dataset:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What every builder is asked for.
+
+    Args:
+        inputs: files and folders: BVT exports and production logs.
+        tenant: its name, or its YAML file.
+        out: folder of the data set.
+        split: auto splits by query; else every row belongs to this split.
+        since, until: first and last day of production logs to take; None: see `filters.log_window`.
+        seed: of everything random.
+        dry_run: print the funnel, write nothing.
+    """
+
+    inputs: Sequence[Path]
+    tenant: str
+    out: Path
+    split: Literal["auto", "train", "test"] = "auto"
+    since: date | None = None
+    until: date | None = None
+    seed: int = 0
+    dry_run: bool = False
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `BuildOptions` but for --split, which each builder explains."""
     parser.add_argument(
         "--input",
+        dest="inputs",
+        metavar="PATH",
         type=Path,
         required=True,
         nargs="+",
@@ -99,39 +126,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the funnel, write nothing")
 
 
-def describe_request(args: argparse.Namespace, files: Sequence[Path], tenant: TenantSettings) -> dict[str, Any]:
+def describe_request(options: BuildOptions, files: Sequence[Path], tenant: TenantSettings) -> dict[str, Any]:
     """What was asked for: equal requests give equal bytes."""
     return {
         "input_sha256": {str(file): file_sha256(file) for file in files},
         "tenant_sha256": settings_sha256(tenant),
         "code_sha256": code_sha256(),
-        "seed": args.seed,
-        "split": args.split,
-        "since": args.since and args.since.isoformat(),
-        "until": args.until and args.until.isoformat(),
+        "seed": options.seed,
+        "split": options.split,
+        "since": options.since and options.since.isoformat(),
+        "until": options.until and options.until.isoformat(),
     }
 
 
 @contextmanager
 def selected(
-    args: argparse.Namespace,
+    options: BuildOptions,
     tenant: TenantSettings,
     required: Sequence[str],
     steps: Sequence[Step],
     worth: str,
     shares: tuple[tuple[Split, float], ...],
 ) -> Iterator[Dataset]:
-    """Read, clean, select and split the rows of `args.input`; prints the funnel.
+    """Read, clean, select and split the rows of `options.inputs`; prints the funnel.
 
     Args:
         worth: SQL number; of duplicates the worthiest stays.
-        shares: of `data_prep.questions.split`, for `args.split` auto; else that split takes every row.
+        shares: of `data_prep.questions.split`, for `options.split` auto; else that split takes every row.
 
     Raises:
         BadInput: no file could be read, no row is left, or a training row is like a held-out one after all.
     """
     threshold = tenant.filters.near_duplicate
-    sources = Sources(args.input, tenant.sources, required)
+    sources = Sources(options.inputs, tenant.sources, required)
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data_prep_")))
@@ -144,7 +171,7 @@ def selected(
         names = tuple(name for name, _ in reversed(shares))
         dataset = Dataset(tenant, sources, selection, intake.masked, names, seconds=seconds)
         with dataset.timed("clean"):
-            window = log_window(selection.newest_log_day(), tenant.sources.log_days, args.since, args.until)
+            window = log_window(selection.newest_log_day(), tenant.sources.log_days, options.since, options.until)
             selection.apply([*intake_steps(tenant, *window), *steps], worth)
             selection.drop_duplicates()
         groups = None
@@ -152,18 +179,18 @@ def selected(
             with dataset.timed("near_duplicates"):
                 groups = selection.drop_near_duplicates(threshold)
         with dataset.timed("split"):
-            if args.split == "auto":
-                selection.split(shares, args.seed, groups)
+            if options.split == "auto":
+                selection.split(shares, options.seed, groups)
                 held_out = {str(name): selection.queries(name) for name in names if name != "train"}
                 dataset.leakage = check_leakage(selection.queries("train"), held_out, threshold)
             else:
-                dataset.names = (args.split,)
-                selection.fix_split(args.split)
+                dataset.names = (options.split,)
+                selection.fix_split(options.split)
         _report(dataset)
         if not selection.kept:
-            raise BadInput(f"{_inputs(args.input)}: {NO_ROW} {tenant.tenant_id}")
+            raise BadInput(f"{_inputs(options.inputs)}: {NO_ROW} {tenant.tenant_id}")
         if dataset.leakage and not dataset.leakage.clean:
-            raise BadInput(f"{_inputs(args.input)}: {dataset.leakage}")
+            raise BadInput(f"{_inputs(options.inputs)}: {dataset.leakage}")
         yield dataset
 
 

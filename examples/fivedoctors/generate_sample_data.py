@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from reward.records.commands import command
 from reward.records.files import BadInput, first_problem, write_atomically
 
 SOURCES = Path(__file__).parent
@@ -246,6 +246,7 @@ def write_sample_data(out: Path, seed: int = 0) -> dict[str, int]:
     return {f"{name}.jsonl": len(records) for name, records in files.items()} | {"qrels.tsv": len(judgements)}
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.fivedoctors.generate_sample_data",
@@ -254,11 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into (made if missing)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
     args = parser.parse_args(argv)
-    try:
-        counts = write_sample_data(args.out, args.seed)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    counts = write_sample_data(args.out, args.seed)
     table = Table("file", "rows", title=str(args.out))
     for name, rows in counts.items():
         table.add_row(name, str(rows))

@@ -156,7 +156,7 @@ class KnowledgeWriter:
             RebuildFailed: the command did not succeed.
         """
         command = ["-m", "rag.build_index", "--out", str(self._catalogue.folder), "--tenant", kb.tenant_id]
-        command += ["--kb_name", kb.name, "--retriever", self._settings.retriever]
+        command += ["--kb-name", kb.name, "--retriever", self._settings.retriever]
         async with self._one_rebuild:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -224,7 +224,7 @@ def test_model_hash_follows_content_not_provenance(tmp_path: Path) -> None:
 
 
 def fake_run(win: int, tie: int, loss: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A finished comparison of rl with the baseline: real figures of made-up ranks."""
+    """A finished comparison of rl with the baseline: real metrics of made-up ranks."""
     from evaluation.comparison import compare_answers
     from evaluation.retrieval import Found
 
@@ -306,7 +306,7 @@ def test_report_without_a_run(tmp_path: Path, capsys) -> None:
     assert "run evaluation.compare first" in capsys.readouterr().err
 
 
-def test_slices_apart_count_only_in_their_own_figures():
+def test_held_out_slices_count_only_in_their_own_metrics():
     from evaluation.comparison import compare_answers
     from evaluation.retrieval import Found
 
@@ -315,8 +315,8 @@ def test_slices_apart_count_only_in_their_own_figures():
 
     samples = [sample(i, "b", slices=("unseen_wording",) if i < 4 else ("regular",)) for i in range(10)]
     answers = {"rl": [found(3)] * 4 + [found(1)] * 6, "baseline": [found(1)] * 4 + [found(2)] * 6}
-    metrics = compare_answers(samples, answers, by_rank=True, seed=0, apart=["unseen_wording"])
+    metrics = compare_answers(samples, answers, by_rank=True, seed=0, held_out_slices=["unseen_wording"])
     assert (metrics["systems"]["rl"]["n"], metrics["systems"]["rl"]["recall@1"]) == (6, 1.0)
     assert metrics["slices"]["unseen_wording"]["rl"]["n"] == 4
     assert metrics["win_rate"]["rl_vs_baseline"]["loss"] == 0
-    assert metrics["apart"]["unseen_wording"]["win_rate"]["rl_vs_baseline"]["loss"] == 4
+    assert metrics["held_out_slices"]["unseen_wording"]["win_rate"]["rl_vs_baseline"]["loss"] == 4

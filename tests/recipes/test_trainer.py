@@ -65,7 +65,7 @@ class Setting:
         self.folder, self.tenant = folder, tenant
         data, prepared = folder / "data", folder / "prepared"
         python("examples.fivedoctors.generate_sample_data", "--out", str(data))
-        python("rag.build_index", "--kb_dir", str(data), "--out", str(folder / "index"), "--tenant", tenant)
+        python("rag.build_index", "--kb-dir", str(data), "--out", str(folder / "index"), "--tenant", tenant)
         rewrites = {
             row["query_id"]: row for row in map(json.loads, (data / "baseline_rewrites.jsonl").read_text().splitlines())
         }

@@ -1,4 +1,4 @@
-"""Retrieval figures, bootstraps and verdicts against values worked out by hand."""
+"""Retrieval metrics, bootstraps and conclusions against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.metrics import query_metrics, rank_value, ranked_doc_ids, summarise
+from evaluation.conclusion import conclude
+from evaluation.metrics import query_metrics, ranked_doc_ids, reciprocal_rank, summarise
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
 from evaluation.training_log import read_training_log, reward_change, series
-from evaluation.verdict import judge_pair
 from reward.records.files import BadInput
 from reward.records.sample import Hit
 
@@ -20,28 +20,28 @@ def docs(*ids: str | None) -> list[Hit]:
     return [Hit(content="", doc_id=doc_id) for doc_id in ids]
 
 
-def test_figures_of_one_relevant_document() -> None:
+def test_metrics_of_one_relevant_document() -> None:
     twelfth = [f"n{i}" for i in range(11)] + ["x"]
-    figures = query_metrics(
+    metrics = query_metrics(
         {"first": ["x", "y"], "third": ["a", "b", "x"], "twelfth": twelfth, "nothing": []},
         {query: ["x"] for query in ("first", "third", "twelfth", "nothing")},
     )
-    assert figures["first"] == {"recall@1": 1, "recall@5": 1, "recall@10": 1, "mrr@10": 1, "ndcg@10": 1}
-    assert figures["third"]["recall@1"] == 0
-    assert figures["third"]["recall@5"] == 1
-    assert figures["third"]["mrr@10"] == pytest.approx(1 / 3)
-    assert figures["third"]["ndcg@10"] == pytest.approx(1 / math.log2(4))
-    assert set(figures["twelfth"].values()) == {0.0}
-    assert set(figures["nothing"].values()) == {0.0}
+    assert metrics["first"] == {"recall@1": 1, "recall@5": 1, "recall@10": 1, "mrr@10": 1, "ndcg@10": 1}
+    assert metrics["third"]["recall@1"] == 0
+    assert metrics["third"]["recall@5"] == 1
+    assert metrics["third"]["mrr@10"] == pytest.approx(1 / 3)
+    assert metrics["third"]["ndcg@10"] == pytest.approx(1 / math.log2(4))
+    assert set(metrics["twelfth"].values()) == {0.0}
+    assert set(metrics["nothing"].values()) == {0.0}
 
 
-def test_figures_of_several_relevant_documents() -> None:
-    figures = query_metrics({"q": ["x", "n", "y"]}, {"q": ["x", "y", "z"]})["q"]
+def test_metrics_of_several_relevant_documents() -> None:
+    metrics = query_metrics({"q": ["x", "n", "y"]}, {"q": ["x", "y", "z"]})["q"]
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
-    assert figures["recall@1"] == pytest.approx(1 / 3)
-    assert figures["recall@5"] == pytest.approx(2 / 3)
-    assert figures["mrr@10"] == 1
-    assert figures["ndcg@10"] == pytest.approx((1 + 1 / math.log2(4)) / ideal)
+    assert metrics["recall@1"] == pytest.approx(1 / 3)
+    assert metrics["recall@5"] == pytest.approx(2 / 3)
+    assert metrics["mrr@10"] == 1
+    assert metrics["ndcg@10"] == pytest.approx((1 + 1 / math.log2(4)) / ideal)
 
 
 def test_repeated_and_nameless_hits_keep_their_positions() -> None:
@@ -73,7 +73,7 @@ def test_bootstrap_of_a_difference_is_paired() -> None:
 
 def test_win_rate_counts_decided_pairs() -> None:
     ranks_a, ranks_b = [1, 1, 3, None, None, 2], [2, 1, 1, None, 5, None]
-    result = win_rate([rank_value(r) for r in ranks_a], [rank_value(r) for r in ranks_b])
+    result = win_rate([reciprocal_rank(r) for r in ranks_a], [reciprocal_rank(r) for r in ranks_b])
     assert (result.win, result.tie, result.loss, result.rate) == (2, 2, 2, 0.5)
     assert result.interval is not None and result.interval.low < 0.5 < result.interval.high
     assert result.sign_p == 1.0
@@ -94,18 +94,18 @@ def test_win_rate_interval_by_normal_approximation() -> None:
     assert result.sign_p == pytest.approx(2 * tail)
 
 
-def test_summary_has_figures_count_and_intervals() -> None:
+def test_summary_has_metrics_count_and_intervals() -> None:
     summary = summarise([{"mrr@10": 1.0}, {"mrr@10": 0.0}, {"mrr@10": 0.5}])
     assert (summary["mrr@10"], summary["n"]) == (0.5, 3)
     low, high = summary["ci95"]["mrr@10"]
     assert 0 <= low < 0.5 < high <= 1
 
 
-def verdict_of(win: int, tie: int, loss: int, change: float = 0.1, spread: float = 0.05):
+def conclusion_of(win: int, tie: int, loss: int, change: float = 0.1, spread: float = 0.05):
     a = [1.0] * win + [0.5] * tie + [0.0] * loss
     b = [0.0] * win + [0.5] * tie + [1.0] * loss
     result = win_rate(a, b)
-    return judge_pair(
+    return conclude(
         "the policy",
         "the baseline",
         {
@@ -134,11 +134,11 @@ def verdict_of(win: int, tie: int, loss: int, change: float = 0.1, spread: float
         ((20, 100, 80), 0.1, "mixed", "loses to the baseline more often but gains more"),
     ],
 )
-def test_verdict_is_honest(counts, change: float, outcome: str, words: str) -> None:
-    verdict = verdict_of(*counts, change=change)
-    assert verdict.outcome == outcome
-    assert words in verdict.sentence
-    assert ("beats" in verdict.sentence) == (outcome == "win")
+def test_conclusion_is_honest(counts, change: float, outcome: str, words: str) -> None:
+    conclusion = conclusion_of(*counts, change=change)
+    assert conclusion.outcome == outcome
+    assert words in conclusion.sentence
+    assert ("beats" in conclusion.sentence) == (outcome == "win")
 
 
 def test_training_log_takes_the_later_line_of_a_step(tmp_path) -> None:

@@ -1,0 +1,28 @@
+"""The one way a command of this package ends on bad input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from rag.documents.records import IngestError
+from rag.index.engine import EngineUnavailable
+from rag.models.failure import ModelFailure
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Decorate a command's `main`: what cannot be read, embedded or stored ends it with one line and exit code 2."""
+
+    @wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (IngestError, ModelFailure, EngineUnavailable, OSError) as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            return 2
+
+    return run

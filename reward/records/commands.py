@@ -1,0 +1,31 @@
+"""The one way a command ends on bad input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from reward.records.files import BadInput
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Decorate a command's `main`: bad input and files that cannot be used end it with one line and exit code 2.
+
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        ...
+    """
+
+    @wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (BadInput, OSError) as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            return 2
+
+    return run
