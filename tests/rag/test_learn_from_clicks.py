@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.clicks.evidence import Confidence, Evidence
+from data_prep.clicks.evidence import ClickEvidence, Confidence
 from data_prep.clicks.intake import SPOOL
 from data_prep.dataset.selection import Step
 from rag.catalogue.catalogue import Catalogue
@@ -269,7 +269,7 @@ def test_both_readers_of_click_logs_count_alike(tmp_path):
             for number, one in enumerate(clicks)
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=SPOOL), tmp_path / "spool.parquet")
-        evidence = Evidence(tmp_path / "spool.parquet", [Step("all", "true", "''")], {}, Confidence(), tmp_path)
+        evidence = ClickEvidence(tmp_path / "spool.parquet", [Step("all", "true", "''")], {}, Confidence(), tmp_path)
         theirs = {
             Pair(row["query"], row["doc_id"], row["shown"], row["seen"], row["clicked"], row["verdict"])
             for row in evidence.pairs()
