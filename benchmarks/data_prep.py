@@ -124,7 +124,7 @@ def _build(progress: Progress, files: list[Path], out: Path) -> Build:
 
 
 def _check_same(ours: Measured, peer: Measured) -> None:
-    """A faster way to other rows would prove nothing.
+    """Refuse a comparison of two ways that do not find the same rows: a faster way to other rows would prove nothing.
 
     Raises:
         RuntimeError: the two did not find the same.

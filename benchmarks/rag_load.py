@@ -108,7 +108,7 @@ def _write_sources(sources: Path, texts: SyntheticText, tenants: Sequence[str], 
 
 
 def _in_process(run: Callable[..., Run], *arguments: Any) -> Run:
-    """In a fresh process: what one leaves in memory slows no other."""
+    """Call `run` in a fresh process: what one system leaves in memory slows no other."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(run, *arguments).result()
 

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 def _measure(
     one: RetrievalSet, runs: EngineRuns, progress: Progress, with_llm: bool, reranker: Reranker | None
 ) -> dict[str, dict[str, Figures]]:
-    """Query variant → system → figures of each query, in one order of queries."""
+    """Return query variant → system → metrics of each query, in one order of queries."""
     variants = one.variants()
     rankings: dict[str, dict[str, Rankings]] = {variant: {} for variant in variants}
     peers = [(JIEBA, Bm25(one, jieba_words)), (OWN_TOKENS, Bm25(one))]
@@ -121,7 +121,7 @@ def _measure(
 def _rank_with_keys(
     one: RetrievalSet, runs: EngineRuns, progress: Progress, rankings: dict[str, dict[str, Rankings]]
 ) -> None:
-    """Adds KEYS where descriptions can be asked, and OTHERS_KEYS to every way of asking."""
+    """Add KEYS where descriptions can be asked, and OTHERS_KEYS to every way of asking."""
     channels, texts = switched_on("dense", "keyword", "doc2query"), one.queries.texts
     variants = one.variants()
     if "description" in variants:
@@ -138,7 +138,7 @@ def _rank_with_keys(
 
 
 def _references(systems: Mapping[str, Figures]) -> tuple[str, str]:
-    """The better plain BM25 by nDCG@10, and the better single channel by R@10."""
+    """Return the better plain BM25 by nDCG@10, and the better single channel by R@10."""
     plain = max({JIEBA, WORDS} & systems.keys(), key=lambda name: systems[name]["nDCG@10"].mean())
     single = max((DENSE, KEYWORD), key=lambda name: systems[name]["R@10"].mean())
     return plain, single

@@ -127,7 +127,7 @@ def _measure_engine(
 
 
 def _measure_others(services: Services, traffic: Sequence[Arrival], progress: Progress) -> list[Measured]:
-    """The draft, the naive manager, the rate-limited manager, in this order."""
+    """Measure the sequential loop, the naive manager and the rate-limited manager, in this order."""
 
     urls = services.judge.url, services.rag.url
     samples = traffic[:: max(1, len(traffic) // DRAFT_SAMPLES)][:DRAFT_SAMPLES]

@@ -57,7 +57,7 @@ class Figures:
     constant_reward_worker_cpu: float
 
     def overhead(self, cores: int) -> float:
-        """Our share of a step, the reward worker's CPU seconds spread over `cores`."""
+        """Return our share of a step, the reward worker's CPU seconds spread over `cores`."""
         worker = max(0.0, self.reward_worker_cpu - self.constant_reward_worker_cpu) / cores
         return (self.our_sampler + worker) / self.step
 
@@ -121,7 +121,7 @@ def _judge(services: Services) -> list[str]:
 
 
 def _prepare(out: Path) -> tuple[Path, Path]:
-    """Prompts with recorded baselines, and a random model that can write their characters."""
+    """Write prompts with recorded baselines, and make a random model that can write their characters."""
     data, model = out / "data", out / "tiny"
     tenant = load_tenant(TENANT)
     samples = [make_sample(prompt, prompt) for prompt in range(16 * PROMPTS_PER_STEP)]
@@ -160,7 +160,7 @@ def _train(output: Path, data: Path, model: Path, steps: int, overrides: list[st
 
 
 def _run(command: list[str], log: Path, **environment: str) -> None:
-    """Raises BadInput with the last line of its output when it fails."""
+    """Run a command; raise BadInput with the last line of its output when it fails."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with log.open("wb") as out:
         ended = subprocess.run(
@@ -177,7 +177,7 @@ def _mean_step(run: Path, steps: int) -> float:
 
 
 def _mean(by_step: dict[int, float], steps: int) -> float:
-    """Over all steps but the first, which starts everything up, and the last, which saves."""
+    """Average over all steps but the first, which starts everything up, and the last, which saves."""
     return fmean(by_step[step] for step in range(2, steps))
 
 
@@ -189,7 +189,7 @@ def _sums(path: Path, field: str) -> dict[int, float]:
 
 
 def _increases(path: Path) -> dict[int, float]:
-    """How far a clock moved from the last reading of one step to the last reading of the next."""
+    """Return how far a clock moved from the last reading of one step to the last reading of the next."""
     last = {row["step"]: row["cpu"] for row in _read(path)}
     return {step: last[step] - last[step - 1] for step in last if step - 1 in last}
 

@@ -95,7 +95,7 @@ class FeedbackOptions:
 def _write(
     out: Path, evidence: ClickEvidence, samples: list[Sample], tenant: TenantSettings, feedback: Feedback
 ) -> tuple[list[Path], int]:
-    """The files, and how many reranker records there are."""
+    """Write the files; return them, and how many reranker records there are."""
     pairs, reranker, quarantine = (
         out / f"{name}.jsonl" for name in ("confident_pairs", "reranker_pairs", "quarantine")
     )

@@ -93,7 +93,7 @@ class RlOptions(BuildOptions):
 
 
 def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split) -> Iterator[Sample]:
-    """Numbered in source order over all splits."""
+    """Yield the samples of `split`, numbered in source order over all splits."""
     tenant = dataset.tenant
     for row in dataset.rows(split):
         yield Sample(
@@ -108,13 +108,15 @@ def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split
 
 
 def is_hard(sample: Sample) -> bool:
-    """Whether the deployed rewriter's first recorded hit is known to be irrelevant: there is something to win."""
+    """Return whether the deployed rewriter's first recorded hit is known to be irrelevant: there is something to
+    win."""
     hits = sample.retrieval_results.baseline
     return bool(sample.relevant_doc_ids) and not (hits and hits[0].doc_id in sample.relevant_doc_ids)
 
 
 def hard_repeats(hard: int, of_all: int, share: float) -> int:
-    """How often the hard samples stand in the training rows, so that their share of all rows comes closest to `share`.
+    """Return how often each hard sample occurs in the training rows, so that the share of hard rows comes closest to
+    `share`.
 
     Prompts that both rewriters get right teach a competition nothing; it learns faster where the deployed one fails.
     """
@@ -124,7 +126,7 @@ def hard_repeats(hard: int, of_all: int, share: float) -> int:
 
 
 def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str, Any]:
-    """One row of verl's RL parquet; `Sample.from_extra_info` turns its `extra_info` into `sample` again."""
+    """Make one row of verl's RL parquet; `Sample.from_extra_info` turns its `extra_info` into `sample` again."""
     return {
         "data_source": f"{tenant.tenant_id}_rewrite",
         "prompt": build_messages(sample, tenant.system_prompt),
@@ -137,7 +139,7 @@ def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str,
 def write_split(
     out: Path, split: Split, again: Callable[[], Iterable[Sample]], tenant: TenantSettings, hard_share: float = 0.0
 ) -> tuple[list[Path], Counter[str]]:
-    """`rl_<split>.jsonl` with each sample, `rl_<split>.parquet` with the hard ones repeated.
+    """Write each sample to `rl_<split>.jsonl`, and to `rl_<split>.parquet` with the hard ones repeated.
 
     Args:
         again: gives the samples, from the first, each time it is called.

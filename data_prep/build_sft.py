@@ -84,7 +84,7 @@ class SftOptions(BuildOptions):
 
 
 def samples(dataset: Dataset, split: Split) -> Iterator[Sample]:
-    """Numbered in source order over all splits."""
+    """Yield the samples of `split`, numbered in source order over all splits."""
     for row in dataset.rows(split):
         yield Sample(
             sample_id=f"{dataset.tenant.short_id}_{row['n']:03d}",
@@ -96,8 +96,8 @@ def samples(dataset: Dataset, split: Split) -> Iterator[Sample]:
 
 
 def augmented(dataset: Dataset, seed: int) -> list[str]:
-    """Copies of the first training samples as JSON lines, less those that ask what another sample asks or nearly what a
-    held-out one does."""
+    """Make copies of the first training samples, as JSON lines. A copy that asks what another sample asks, or nearly
+    what a held-out one asks, is left out."""
     tenant, selection = dataset.tenant, dataset.selection
     first = round(dataset.count("train") * tenant.augment.share)
     if not first or not tenant.synonyms:
@@ -122,7 +122,7 @@ def augmented(dataset: Dataset, seed: int) -> list[str]:
 
 
 def write_dataset(out: Path, dataset: Dataset, copies: list[str], request: dict[str, Any]) -> None:
-    """Everything in `out`, pointers after what they point to, the manifest last."""
+    """Write every file into `out`, pointers after what they point to, the manifest last."""
     now = datetime.now(UTC)
     stamp = now.strftime("%Y%m%d_%H%M%S")
     outputs: list[Path] = []

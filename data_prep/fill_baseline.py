@@ -149,8 +149,8 @@ def _request(task: Task, options: FillOptions, files: Sequence[Path]) -> dict[st
 
 
 def _is_finished(manifest: Path, request: dict[str, Any], ledger: Path) -> bool:
-    facts = read_manifest(manifest) or {}
-    return ledger.exists() and is_current(manifest, request) and not facts.get("incomplete")
+    header = read_manifest(manifest) or {}
+    return ledger.exists() and is_current(manifest, request) and not header.get("incomplete")
 
 
 def fill_baseline(options: FillOptions) -> None:
@@ -193,7 +193,7 @@ def fill_baseline(options: FillOptions) -> None:
         quarantine.unlink(missing_ok=True)
         if rows_in > tally.rows or sources.unreadable:
             write_quarantine(quarantine, sources.unreadable, spool.quarantined())
-    write_manifest(manifest, request, [out], _facts(rows_in, tally, sources))
+    write_manifest(manifest, request, [out], _counts(rows_in, tally, sources))
     _print_tally(tally)
     print(f"written: {out}")
     if tally.incomplete == plan.rows_to_ask > 0:
@@ -203,7 +203,7 @@ def fill_baseline(options: FillOptions) -> None:
         print("run the same command again: it asks the failed ones only")
 
 
-def _facts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
+def _counts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
     """Return the counts that the manifest holds."""
     return {
         "rows_in": rows_in,
@@ -218,7 +218,7 @@ def _facts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
 
 
 def _probe(task: Task, plan: Plan) -> None:
-    """Raises BadInput: a service that is needed does not answer."""
+    """Look whether every service that is needed answers; raise BadInput when one does not."""
     if plan.to_ask[CallKind.RAG]:
         probe("RAG service", task.tenant.rag.url)
     if plan.to_ask[CallKind.BASELINE] and task.tenant.baseline.url:

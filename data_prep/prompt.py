@@ -32,7 +32,7 @@ FIXED_STRINGS = (QUERY_LABEL, PROFILE_LABEL, SUMMARY_LABEL, HISTORY_LABEL, INSTR
 
 
 def build_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
-    """The prompt of `sample`: a system and a user message, each {"role", "content"}."""
+    """Build the prompt of `sample`: a system and a user message, each {"role", "content"}."""
     context = sample.context
     summary = normalise_line(context.history_summary)
     parts = [
@@ -46,5 +46,5 @@ def build_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
 
 
 def build_sft_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
-    """The prompt and, as the assistant's turn, the rewrite to imitate."""
+    """Build the prompt and, as the assistant's turn, the rewrite to imitate."""
     return [*build_messages(sample, system_prompt), {"role": "assistant", "content": sample.rewritten_query}]

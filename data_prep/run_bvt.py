@@ -69,7 +69,7 @@ exit codes
 
 
 def answered_row(row: BvtRow, answer: RecordedAnswer | ServiceFailure) -> BvtRow:
-    """`row` with what came back. No hit is no success; a failed call says why in `error` and has no figures.
+    """Add what came back to `row`. No hit is no success; a failed call says why in `error` and has no scores.
 
     Scores are the hits' `relevance` (`reranker_score`, else `score`): the first one, and the mean of the first three.
     """
@@ -92,7 +92,7 @@ def answered_row(row: BvtRow, answer: RecordedAnswer | ServiceFailure) -> BvtRow
 
 
 async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file: Path) -> tuple[list[BvtRow], int]:
-    """The answered rows in order, and the HTTP requests sent.
+    """Ask what has no answer yet; return the answered rows in order, and the HTTP requests sent.
 
     Answers found in `progress_file` are used, new ones appended to it, each as soon as it is there.
 
@@ -217,8 +217,8 @@ def _write(
     if queries.quarantined or queries.unreadable:
         write_quarantine(quarantine, queries.unreadable, queries.quarantined)
     unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
-    facts = {**queries.accounts, **counts, **unreadable, "tenant_sha256": tenant_sha256}
-    write_manifest(manifest, request, [out], facts)
+    header = {**queries.accounts, **counts, **unreadable, "tenant_sha256": tenant_sha256}
+    write_manifest(manifest, request, [out], header)
     print(", ".join(f"{name} {value}" for name, value in counts.items()))
     print(f"written: {out}")
 

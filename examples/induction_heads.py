@@ -104,7 +104,7 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
 
 
 def _quieten(attention: torch.nn.Module, number: int, head: int) -> slice:
-    """Take the random values and outputs out of one head and most of its queries and keys; its rows."""
+    """Take the random values and outputs out of one head and most of its queries and keys; return its rows."""
     rows = slice(number * head, (number + 1) * head)
     for projection in (attention.q_proj, attention.k_proj):
         projection.weight[rows] *= _QUIET / 2

@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def frequent_words(texts: Iterable[str], number: int) -> list[tuple[str, int]]:
-    """The `number` most frequent words of two or more characters, by jieba, each with its count (at least 2)."""
+    """Return the `number` most frequent words of two or more characters, by jieba, each with its count (at least 2)."""
     jieba.setLogLevel(logging.WARNING)
     counts = Counter(word for text in texts for word in jieba.cut(text) if len(word) > 1 and not word.isspace())
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -49,7 +49,7 @@ def frequent_words(texts: Iterable[str], number: int) -> list[tuple[str, int]]:
 def make_tokenizer(
     texts: Sequence[str], fixed_pieces: Iterable[str], words: Sequence[tuple[str, int]] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of characters and words with byte fallback.
+    """Make a tokenizer of characters and words with byte fallback.
 
     Args:
         texts: every character that occurs in them becomes a token.
@@ -79,7 +79,7 @@ def make_tokenizer(
 def make_model(
     tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, seed: int, *, copies: bool = False
 ) -> Qwen3ForCausalLM:
-    """A random Qwen3 with tied embeddings and heads of 32 dimensions; of 64 with induction heads (`copies`).
+    """Make a random Qwen3 with tied embeddings and heads of 32 dimensions; of 64 with induction heads (`copies`).
 
     Raises:
         BadInput: the width or depth has no room for induction heads.

@@ -38,7 +38,7 @@ _WORD = re.compile(r"[\u3400-\u9fffA-Za-z]{2,}")
 
 
 def words(text: str) -> list[str]:
-    """Content words of a text in their order, repeats included."""
+    """Return the content words of a text in their order, repeats included."""
     return [word for word in jieba.lcut(text.lower()) if _WORD.fullmatch(word) and word not in STOP_WORDS]
 
 
@@ -53,9 +53,9 @@ class KeywordBaseline:
             self._texts += 1
 
     def rewrite(self, query: str, description: str, length: int) -> str:
-        """The query and, as far as `length` characters allow, the heaviest words that only the description holds, in
-        the description's order: retrieval hardly minds it, and a model learns to copy forwards sooner than to sort.
-        """
+        """Return the query and, as far as `length` characters allow, the heaviest words that only the description
+        holds, in the description's order: retrieval hardly minds it, and a model learns to copy forwards sooner than to
+        sort."""
         rewrite = query.rstrip("？?。！! ")[:length] or query[:length]
         counts = Counter(word for word in words(description) if word not in rewrite)
         weight = {word: n * log((self._texts + 1) / (self._frequency[word] + 0.5)) for word, n in counts.items()}
@@ -68,13 +68,13 @@ class KeywordBaseline:
 
 
 def is_held_out(query_id: str) -> bool:
-    """By a hash of the id: data added later moves no query across the boundary."""
+    """Decide by a hash of the id: data added later moves no query across the boundary."""
     digest = hashlib.sha256(query_id.encode()).digest()
     return int.from_bytes(digest[:4]) / 2**32 < HELD_OUT_SHARE
 
 
 def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
-    """Rows for the BVT batch test: query_id, query, history_context, slices.
+    """Read rows for the BVT batch test: query_id, query, history_context, slices.
 
     Raises:
         BadInput: a file is missing, a row lacks a field, or no query has a relevant passage.
@@ -112,7 +112,7 @@ def practice_tasks(
     number: int,
     rng: random.Random,
 ) -> Iterator[dict[str, Any]]:
-    """Practice in the task before distillation: patched-together stories with the baseline's rewrite of them.
+    """Yield warm-up tasks for SFT before distillation: patched-together stories with the baseline's rewrite of them.
 
     Half of the stories are descriptions of other training queries as they stand. The others are one to ten clauses of a
     description or a passage, in any order, about half of them replaced by clauses from anywhere: from a few thousand
@@ -146,7 +146,7 @@ def practice_tasks(
 
 
 def _clauses(text: str) -> list[str]:
-    """The text's clauses, each with the mark that ends it; none is blank."""
+    """Return the text's clauses, each with the mark that ends it; none is blank."""
     return [clause for clause in _CLAUSE.findall(" ".join(text.split())) if clause.strip(" ，。？！；：,.?!;:、")]
 
 

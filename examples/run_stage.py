@@ -37,7 +37,7 @@ INTERRUPTED = (130, 143, -signal.SIGTERM, -signal.SIGINT)
 
 
 def tree_memory(pid: int) -> float:
-    """GB of memory held by the process and its descendants, shared pages divided among their users."""
+    """Measure the GB of memory held by the process and its descendants, shared pages divided among their users."""
     total = 0
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -52,7 +52,7 @@ def tree_memory(pid: int) -> float:
 
 
 def record_cost(costs: Path, name: str, seconds: float, peak_gb: float, keep_below: float) -> None:
-    """Add or replace the figures of one stage; a run shorter than `keep_below` never replaces earlier figures."""
+    """Add or replace the cost of one stage; a run shorter than `keep_below` never replaces an earlier cost."""
     figures = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
     if name in figures and seconds < keep_below:
         return
@@ -63,7 +63,7 @@ def record_cost(costs: Path, name: str, seconds: float, peak_gb: float, keep_bel
 
 
 def progress_of(line: str) -> str | None:
-    """One trainer step as a person reads it, None for any other line."""
+    """Return one trainer step in a short line for people, None for any other line."""
     step = _STEP.search(line)
     if step is None:
         return None

@@ -30,7 +30,7 @@ class RewriteRequest(BaseModel):
 
 
 def create_app(recordings: Path) -> FastAPI:
-    """An app answering from a JSONL of `query`, `history_context`, `rewritten_query`.
+    """Create an app that answers from a JSONL of `query`, `history_context`, `rewritten_query`.
 
     Raises:
         BadInput: the file is missing, not JSONL, or a row lacks a field.

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def find_shards(checkpoint: Path) -> Path:
-    """The folder that holds the policy's shards.
+    """Return the folder that holds the policy's shards.
 
     Raises:
         BadCheckpoint: none is there, or a shard, the config or the tokenizer is missing.
@@ -84,7 +84,7 @@ def find_shards(checkpoint: Path) -> Path:
 
 
 def fingerprint(shards: Path) -> dict[str, str]:
-    """SHA-256 of every file that decides the merged model."""
+    """Hash (SHA-256) every file that decides the merged model."""
     files = sorted([*shards.glob("model_world_size_*.pt"), *shards.glob("huggingface/*.*"), *shards.glob("*.json")])
     hashes = {}
     for path in files:
@@ -96,7 +96,7 @@ def fingerprint(shards: Path) -> dict[str, str]:
 
 
 def is_up_to_date(out: Path, made_from: dict[str, str]) -> bool:
-    """Whether `out` is a finished merge of exactly these files."""
+    """Return whether `out` is a finished merge of exactly these files."""
     if not (out / PROVENANCE).is_file() or not any(out.glob("*.safetensors")):
         return False
     return _read_object(out / PROVENANCE).get("made_from") == made_from
@@ -163,7 +163,7 @@ def fold_adapter(folder: Path) -> None:
 
 
 def check_model(folder: Path) -> int:
-    """Load config, tokenizer and weights; the number of parameters.
+    """Load config, tokenizer and weights; return the number of parameters.
 
     Raises:
         BadCheckpoint: something does not load, a weight is missing or not finite, or there is no chat template.

@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _read(folder: Path) -> tuple[list[Document], dict[str, str]]:
-    """The documents, and why those of a name cannot be read.
+    """Read the documents; return them, and name → reason for those that cannot be read.
 
     Raises:
         IngestError: no file can be, or a .jsonl file is damaged: which documents it held is not known then.
@@ -124,7 +124,8 @@ def _create(catalogue: Catalogue, tenant_id: str, kb_name: str) -> KnowledgeBase
 
 
 def _is_current(catalogue: Catalogue, indexer: Indexer, kb: KnowledgeBase, embedder_id: str) -> bool:
-    """Whether the live version was built from what the knowledge base holds now, by the same code, and is there."""
+    """Return whether the live version was built from what the knowledge base holds now, by the same code, and is
+    there."""
     if kb.live_version is None:
         return False
     version = catalogue.version(kb.live_version)

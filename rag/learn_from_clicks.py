@@ -69,7 +69,7 @@ class Options:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 2: the input cannot be used."""
+    """Learn and print what it brought. Exit code 0; 2: the input cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m rag.learn_from_clicks",
         description=__doc__,
@@ -147,7 +147,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
 
 
 def hold_out(pairs: Sequence[Pair]) -> JudgedQueries | None:
-    """Every fifth of the queries with a sure answer, by a hash of the query; None when that is none."""
+    """Hold out a fifth of the queries with a sure answer, by a hash of the query; None when that is none."""
     answers: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.verdict == "positive" and zlib.crc32(pair.query.encode()) % _HELD_OUT == 0:
@@ -158,7 +158,7 @@ def hold_out(pairs: Sequence[Pair]) -> JudgedQueries | None:
 
 
 def _unanswered(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Passage key → the queries that it surely does not answer."""
+    """Return passage key → the queries that it surely does not answer."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.verdict == "negative":
@@ -167,7 +167,7 @@ def _unanswered(pairs: Sequence[Pair]) -> dict[str, list[str]]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """The last run's; empty when there is none.
+    """Read the last run's manifest; empty when there is none.
 
     Raises:
         IngestError: it is damaged.

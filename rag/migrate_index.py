@@ -40,7 +40,7 @@ _TOLERANCE = 1e-3
 def migrate_index(
     catalogue: Catalogue, source: Engine, target: Engine, models: EmbedderMaker, report: Callable[[str], None]
 ) -> None:
-    """Moves what is not in `target` yet and removes it from `source`; one line a knowledge base to `report`.
+    """Move what is not in `target` yet and remove it from `source`; one line a knowledge base to `report`.
 
     Raises:
         IngestError: an index cannot be opened, or what was written differs from it; it stays where it was.
@@ -71,7 +71,7 @@ def migrate_index(
 
 
 def _move(catalogue: Catalogue, source: Engine, target: Engine, kb: KnowledgeBase, opened: OpenVersion) -> int:
-    """Writes a version made like the opened one, checks and publishes it; returns its number of points."""
+    """Write a version made like the opened one, check and publish it; return its number of points."""
     recipe = replace(opened.version.recipe, engine_id=target.id)
     # Its statistics are still those of the revision that the opened one was built from.
     described = replace(kb, revision=opened.version.built_revision)
@@ -101,7 +101,8 @@ def _move(catalogue: Catalogue, source: Engine, target: Engine, kb: KnowledgeBas
 async def _compare(
     catalogue: Catalogue, kb: KnowledgeBase, opened: OpenVersion, source: Engine, target: Engine, space: Space
 ) -> float:
-    """Mean share of the source's best hits that the target has among its own, searching for a sample of passages."""
+    """Return the mean share of the source's best hits that the target has among its own, searching for a sample of
+    passages."""
     step = max(1, (kb.passages + kb.questions) // SAMPLE)
     texts = [key.text for place, key in enumerate(catalogue.index_keys(kb.id)) if place % step == 0]
     shares = []
@@ -114,7 +115,7 @@ async def _compare(
 
 
 def _share_kept(before: Sequence[ScoredRow], after: Sequence[ScoredRow]) -> float:
-    """Hits that tie with the last one of `after` may be missing from it."""
+    """Return the share of hits kept; one that ties with the last hit of `after` may be missing from it."""
     if not before:
         return 1.0
     kept = {(row.row_id, row.is_question) for row in after}

@@ -55,7 +55,7 @@ class ServiceSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _tenants_inherit(cls, values: Any) -> Any:
-        """Lays each tenant's values over those of `default`."""
+        """Lay each tenant's values over those of `default`."""
         if not isinstance(values, dict) or not isinstance(values.get("tenants"), dict):
             return values
         default = values.get("default")
@@ -69,7 +69,7 @@ class ServiceSettings(BaseModel):
 
 
 def read_settings(file: Path | None, options: Mapping[str, Any] | None = None) -> ServiceSettings:
-    """The file's settings, with `options` (as the file could hold them) written over them.
+    """Read the file's settings and write `options` (as the file could hold them) over them.
 
     Raises:
         IngestError: the file cannot be read, is not YAML, or a key is unknown or out of range.

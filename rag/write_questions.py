@@ -73,7 +73,7 @@ async def write_questions(
     concurrency: int = 8,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Written:
-    """Writes `n` questions for each of `passages` in place of those a model wrote before, each stored as soon as it is
+    """Write `n` questions for each of `passages` in place of those a model wrote before, each stored as soon as it is
     scored; `on_progress` is called after each passage. Which are kept is `keep_best`'s part."""
     written, rest = Written(), iter(passages)
     failures_in_a_row = 0
@@ -104,8 +104,8 @@ async def write_questions(
 
 
 def keep_best(catalogue: Catalogue, kb: KnowledgeBase, keep: float) -> tuple[int, int]:
-    """Of the model's questions over the whole knowledge base, the share `keep` in (0, 1] with the best scores is
-    indexed, with all that score like the last of them; (how many those are, of how many)."""
+    """Index, of the model's questions over the whole knowledge base, the share `keep` in (0, 1] with the best scores,
+    and all that score like the last of them; return how many those are, of how many."""
     scores = sorted(
         question.score or 0.0
         for passage in _pages(catalogue.passages, kb.id)
@@ -119,7 +119,7 @@ def keep_best(catalogue: Catalogue, kb: KnowledgeBase, keep: float) -> tuple[int
 
 
 def lexical_score(catalogue: Catalogue, kb: KnowledgeBase) -> Score:
-    """By the share of the question's rarer tokens that the passage holds."""
+    """Score by the share of the question's rarer tokens that the passage holds."""
     reranker = LexicalReranker(TokenStatistics.from_bytes(catalogue.token_frequencies(kb.id)))
 
     async def score(questions: Sequence[str], passage: StoredPassage) -> list[float]:
@@ -195,7 +195,8 @@ def _count(text: str) -> int:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 2: the input cannot be used; 75: more than half of the passages tried got no question."""
+    """Write questions. Exit code 0; 2: the input cannot be used; 75: more than half of the passages tried got no
+    question."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=Path, required=True, help="folder that build_index wrote")
     parser.add_argument("--tenant", required=True)

@@ -15,7 +15,8 @@ import verl.workers.engine.fsdp.transformer_impl
 
 
 def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
-    """A critic with the attention implementation of its config; verl asks for flash_attention_2, which needs CUDA."""
+    """Load a critic with the attention implementation of its config; verl asks for flash_attention_2, which needs
+    CUDA."""
     from transformers import AutoModelForTokenClassification
 
     return AutoModelForTokenClassification.from_pretrained(
@@ -28,11 +29,11 @@ def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, t
 
 
 def no_offload(pin_memory: bool = True) -> None:
-    """No parameter offload for the reference policy: verl pins it, and pinning needs an accelerator."""
+    """Offload no parameters of the reference policy: verl pins them, and pinning needs an accelerator."""
 
 
 def logprobs_from_logits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities (...) of labels (...) under logits (..., vocabulary), all tokens at once.
+    """Compute log-probabilities (...) of labels (...) under logits (..., vocabulary), all tokens at once.
 
     verl goes token by token to save GPU memory; of a small model on a CPU that is a third of a training step.
     """

@@ -13,7 +13,7 @@ import torch
 
 
 def register() -> None:
-    """Entry point of group `vllm.general_plugins`, called by vLLM in each of its processes."""
+    """Register the patch: vLLM calls this entry point of group `vllm.general_plugins` in each of its processes."""
     import vllm.model_executor.layers.utils as layers
 
     def keep_weight(layer: Any, remove_weight: bool) -> None:

@@ -56,7 +56,7 @@ class Question:
 
 
 def questions(rows: int, hits: int, seed: int) -> Iterator[Question]:
-    """`rows` of them, with `hits` hits each, best first."""
+    """Yield `rows` questions with `hits` hits each, best first."""
     random = np.random.default_rng([seed, hits])
     passages = [json.dumps(_passage(n), ensure_ascii=False) for n in range(_PASSAGES)]
     personal_kinds = _PHRASES["personal"]
@@ -88,7 +88,7 @@ def questions(rows: int, hits: int, seed: int) -> Iterator[Question]:
 
 
 def write_workbook(path: Path, rows: int, seed: int, progress: Progress) -> None:
-    """Spec 1's nine columns, texts shared between cells as Excel does."""
+    """Write the first nine columns of a BVT workbook; cells share equal texts, as Excel stores them."""
     book = xlsxwriter.Workbook(str(path), {"strings_to_formulas": False, "strings_to_urls": False})
     sheet = book.add_worksheet("bvt")
     sheet.write_row(0, 0, HEADINGS)
@@ -107,7 +107,7 @@ def write_workbook(path: Path, rows: int, seed: int, progress: Progress) -> None
 
 
 def write_log(path: Path, lines: int, seed: int, progress: Progress) -> None:
-    """JSON lines as the service writes them: `payload` and `response`, one request a line."""
+    """Write JSON lines as the service writes them: `payload` and `response`, one request a line."""
     quote = json.encoder.encode_basestring
     step = timedelta(days=_DAYS) / max(1, lines)
     with path.open("w", encoding="utf-8") as out:

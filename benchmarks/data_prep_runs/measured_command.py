@@ -26,7 +26,7 @@ class CommandRun:
 
 
 def run_measured(arguments: Sequence[str]) -> CommandRun:
-    """`python -m …` with these arguments, looked at every 20 ms.
+    """Run `python -m …` with these arguments and look at its memory every 20 ms.
 
     Raises:
         RuntimeError: it did not exit with 0 (with what it wrote).

@@ -56,13 +56,13 @@ def read_batches(batches: Iterable[pa.RecordBatch]) -> tuple[int, int, int, floa
 
 
 def read_frame(path: Path) -> tuple[int, int, int, float]:
-    """pandas with openpyxl, then a loop over the rows."""
+    """Read with pandas and openpyxl, then loop over the rows."""
     frame = pd.read_excel(path, engine="openpyxl", dtype=object, na_filter=False)
     return _canonical(cast(list[Mapping[str, Any]], frame.to_dict("records")))
 
 
 def read_lines(path: Path) -> tuple[int, int, int, float]:
-    """`json.loads` line by line, the fields picked from where spec 1 nests them."""
+    """Read with `json.loads` line by line and pick the fields from where a service's log nests them."""
 
     def fields() -> Iterable[Mapping[str, Any]]:
         paths = {name: [path.split(".") for path in found] for name, found in LOG_PATHS.items()}

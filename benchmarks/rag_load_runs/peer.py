@@ -39,11 +39,11 @@ class _Tenant:
 
 class ByHand:
     def __init__(self, texts: Mapping[str, Sequence[str]]):
-        """`texts`: tenant → passages."""
+        """Index `texts`: tenant → passages."""
         # One thread: searches come side by side, and the processors are few.
         faiss.omp_set_num_threads(1)
         self._tenants = {tenant: _Tenant(passages) for tenant, passages in texts.items()}
 
     def search(self, tenant: str, query: str, top_k: int) -> list[str]:
-        """The best passages' texts."""
+        """Return the best passages' texts."""
         return self._tenants[tenant].search(query, top_k)

@@ -52,7 +52,7 @@ class Run:
 
 
 def run_by_hand(seed: int, tenants: Sequence[str], passages: int, asked: Sequence[Sequence[Question]]) -> Run:
-    """A thread a client."""
+    """Measure the search put together by hand, with a thread for each client."""
     texts = SyntheticText(seed)
     by_tenant = {tenant: [texts.passage(tenant, n) for n in range(passages)] for tenant in tenants}
     started = perf_counter()
@@ -88,8 +88,8 @@ def _load_by_hand(by_hand: ByHand, questions: Sequence[Question], clients: int) 
 
 
 def run_engine(sources: Path, data: Path, tenants: Sequence[str], asked: Sequence[Sequence[Question]]) -> Run:
-    """A task a client, on one event loop, as the service has it: who waits for others waits. Build seconds are those of
-    the build command for all tenants, one after the other, without its imports.
+    """Measure the engine on one event loop, as the service runs it, with a task for each client. Build seconds are
+    those of the build command for all tenants, one after the other, without its imports.
 
     Raises:
         RuntimeError: the build failed.

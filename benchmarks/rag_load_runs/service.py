@@ -49,7 +49,7 @@ class Server:
 
 @contextmanager
 def serving(data: Path) -> Iterator[Server]:
-    """`rag.serve` in a process of its own, on a free port.
+    """Run `rag.serve` in a process of its own, on a free port.
 
     Raises:
         RuntimeError: it did not start.
@@ -70,7 +70,7 @@ def serving(data: Path) -> Iterator[Server]:
 
 
 def load_http(url: str, questions: Sequence[Question], clients: int) -> Load:
-    """From at most two client processes."""
+    """Ask the questions over HTTP from at most two client processes."""
     processes = min(clients, _CLIENT_PROCESSES)
     running = [
         _Client("read", url, str(clients // processes), questions=questions[place::processes])
@@ -84,7 +84,7 @@ def load_http(url: str, questions: Sequence[Question], clients: int) -> Load:
 
 
 def mix_http(server: Server, tenants: Sequence[str], passages: int, seconds: float, seed: int) -> Mix:
-    """Readers and a writer for `seconds`; a quarter in, the last tenant's index is built anew."""
+    """Read and write for `seconds`; after a quarter of the time, build the last tenant's index anew."""
     options = ["--seconds", str(seconds), "--seed", str(seed), "--passages", str(passages), "--tenants", *tenants]
     client = _Client("mix", server.url, str(READERS), *options)
     client.go()
@@ -133,7 +133,7 @@ class _Client:
         self._stdin.close()
 
     def traffic(self) -> Traffic:
-        """What it saw, once it has ended.
+        """Wait for its end and return what it saw.
 
         Raises:
             RuntimeError: it failed.

@@ -46,12 +46,12 @@ class SyntheticText:
         return f"{''.join(subjects)}：{''.join(sentences)}"
 
     def question(self, tenant: str, n: int, times: int = 0) -> Question:
-        """Of passage n. `times` tells several questions of it apart."""
+        """Return a question about passage n; another `times`, another question about it."""
         subjects, words = self._draw(tenant, n)
         return Question(tenant, f"{subjects[times % 3]}{words[times]}{subjects[(times + 1) % 3]}{words[times + 9]}")
 
     def questions(self, tenants: list[str], passages: int, count: int, start: int) -> Iterator[Question]:
-        """`count` questions, spread evenly over the tenants' passages; another `start`, other questions."""
+        """Yield `count` questions, spread evenly over the tenants' passages; another `start`, other questions."""
         random = np.random.default_rng([self._seed, start])
         for number in range(count):
             n = int(random.integers(passages))

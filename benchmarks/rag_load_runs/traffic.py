@@ -50,7 +50,7 @@ class _Clients:
             await self.search(question)
 
     async def search(self, question: Question) -> list[str]:
-        """The contents found; a failure is recorded."""
+        """Return the contents found; record a failure."""
         started = time.perf_counter()
         body = {"query": question.text, "tenant_id": question.tenant, "top_k": TOP_K, "score_threshold": 0.0}
         try:
@@ -69,7 +69,8 @@ class _Clients:
         return [hit["content"] for hit in hits]
 
     async def write(self, tenants: Sequence[str], texts: SyntheticText, until: float) -> None:
-        """One document after the other: added and found; replaced, and only its new text found; deleted, and gone."""
+        """Write one document after the other and search for it: once added it is found, once replaced only its new text
+        is found, once deleted nothing is."""
         for n in count():
             if time.monotonic() >= until:
                 return
@@ -97,7 +98,7 @@ class _Clients:
 
 
 async def read_all(url: str, clients: int) -> Traffic:
-    """`clients` ask all questions of stdin together, each its next one when its last one is answered."""
+    """Ask all questions of stdin with `clients` clients; each asks its next question when its last one is answered."""
     questions = [Question(*json.loads(line)) for line in iter(sys.stdin.readline, "\n")]
     async with _session(url, clients) as session:
         asking = _Clients(session)
@@ -112,7 +113,7 @@ async def read_all(url: str, clients: int) -> Traffic:
 
 
 async def mix(url: str, clients: int, seconds: float, seed: int, tenants: Sequence[str], passages: int) -> Traffic:
-    """`clients` search, and one more writes, for `seconds`."""
+    """Search with `clients` clients and write with one more, for `seconds`."""
     texts = SyntheticText(seed)
     questions = texts.questions(list(tenants), passages, 1 << 60, start=8)
     _wait_for_go()
@@ -126,7 +127,7 @@ async def mix(url: str, clients: int, seconds: float, seed: int, tenants: Sequen
 
 
 def _wait_for_go() -> None:
-    """Says that it is ready and waits for the end of stdin. Blocks: nothing else is to do yet."""
+    """Say that this process is ready and wait for the end of stdin. It may block: there is nothing else to do yet."""
     print("ready", flush=True)
     sys.stdin.read()
 

@@ -23,7 +23,7 @@ def jieba_words(text: str) -> list[str]:
 
 
 def latin_words(text: str) -> list[str]:
-    """Of scripts that put spaces between words."""
+    """Cut a text whose script puts spaces between words."""
     return _ENGLISH_WORD.findall(text.lower())
 
 
@@ -38,7 +38,8 @@ class Bm25:
         self._index.index([tokens(passage.content) for passage in passages], show_progress=False)
 
     def rank(self, queries: Mapping[str, Asked]) -> dict[str, list[str]]:
-        """Query id → the keys of the best `DEPTH` passages that share a token; equal scores in the corpus' order."""
+        """Return query id → the keys of the best `DEPTH` passages that share a token; equal scores in the corpus'
+        order."""
         return {query: self._best(asked.text) for query, asked in queries.items()}
 
     def _best(self, text: str) -> list[str]:

@@ -26,7 +26,7 @@ _OFF = dict.fromkeys(("dense", "keyword", "doc2query", "query2doc", "rerank", "r
 
 
 def switched_on(*names: str) -> Channels:
-    """These channels on, all others off."""
+    """Switch these channels on and all others off."""
     return Channels(**(_OFF | dict.fromkeys(names, True)))
 
 
@@ -52,7 +52,7 @@ class EngineRuns:
         self.failures: Counter[str] = Counter()
 
     def build(self, documents: Iterable[Document]) -> None:
-        """Makes these the knowledge base's documents, and builds its index anew."""
+        """Make these the knowledge base's documents, and build its index anew."""
         self._catalogue.put_documents(self._kb, documents, prune=True)
         self._indexer.rebuild(self._knowledge_base(), lambda share: None)
         self._indexer.catch_up(self._knowledge_base())  # opens what was built
@@ -65,9 +65,8 @@ class EngineRuns:
         *,
         by_relevance: bool = False,
     ) -> dict[str, list[str]]:
-        """Query id → keys of the best `DEPTH` passages. `by_relevance`: the fused candidates in the order of their
-        reranker score instead of their fused one.
-        """
+        """Return query id → keys of the best `DEPTH` passages. `by_relevance`: the fused candidates in the order of
+        their reranker score instead of their fused one."""
         return self._loop.run(self._rank(queries, channels, show, by_relevance))
 
     def close(self) -> None:

@@ -30,7 +30,8 @@ class RetrievalSet:
     queries: JudgedQueries
 
     def variants(self) -> dict[str, dict[str, Asked]]:
-        """The ways to put the queries: text; and where every query has a description, the description, and both."""
+        """Return the ways to put the queries: text; and where every query has a description, the description, and
+        both."""
         texts, long = self.queries.texts, self.queries.descriptions
         found = {"text": {query: Asked(text, "", text) for query, text in texts.items()}}
         if long.keys() == texts.keys():
@@ -39,7 +40,7 @@ class RetrievalSet:
         return found
 
     def with_keys(self, queries: Collection[str]) -> list[Document]:
-        """The documents, each passage with the texts of those of `queries` that it answers as its questions."""
+        """Return the documents, each passage with the texts of those of `queries` that it answers as its questions."""
         questions: dict[str, dict[str, None]] = {}
         for query in sorted(queries):
             for key in self.queries.relevant[query]:
@@ -54,12 +55,12 @@ class RetrievalSet:
 
 
 def fold_of(text: str) -> int:
-    """0 … FOLDS-1. By the text: two queries of the same words are in the same fold."""
+    """Return the text's fold, 0 … FOLDS-1; two queries of the same words are in the same fold."""
     return zlib.crc32(text.encode()) % FOLDS
 
 
 def read_retrieval_set(folder: Path) -> RetrievalSet:
-    """`corpus.jsonl` and what `read_judged_queries` reads.
+    """Read a folder's `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`.
 
     Raises:
         IngestError: a file is missing or a row is not as it should be.

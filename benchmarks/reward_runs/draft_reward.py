@@ -28,7 +28,7 @@ _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
 
 def run_draft_loop(judge_url: str, rag_url: str, traffic: Sequence[Arrival], progress: Callable[[int], None]) -> float:
-    """Seconds that the draft takes for `traffic`, sample after sample."""
+    """Score `traffic` sample after sample; return the seconds that takes."""
     started = time.monotonic()
     for number, arrival in enumerate(traffic, start=1):
         asyncio.run(_score_alone(judge_url, rag_url, arrival))
@@ -44,7 +44,7 @@ async def _score_alone(judge_url: str, rag_url: str, arrival: Arrival) -> float:
 async def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any], judge_url: str, rag_url: str
 ) -> float:
-    """verl's contract. One client for each event loop, without limits of its own."""
+    """Score one rollout by verl's contract, with one client for each event loop and no limits of its own."""
     loop = asyncio.get_running_loop()
     if loop not in _sessions:
         _sessions[loop] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))

@@ -19,9 +19,9 @@ class Job:
 
 
 def lower_bound(jobs: Sequence[Job], slots: int) -> float:
-    """No schedule whatever ends all jobs before this time: the larger of the two bounds on which the analyses of list
-    scheduling rest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969; with arrival
-    times: Hall and Shmoys, "Approximation schemes for constrained scheduling problems", FOCS 1989).
+    """Return a time before which no schedule can end all jobs: the larger of the two bounds on which the analyses of
+    list scheduling rest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969; with
+    arrival times: Hall and Shmoys, "Approximation schemes for constrained scheduling problems", FOCS 1989).
 
     - Nobody ends before its own arrival plus its duration: max_j (r_j + p_j).
     - What arrives at time t or later is done after t, by at most `slots` at a time:

@@ -123,13 +123,13 @@ class Services:
     rag: LoopbackService
 
     def take_counts(self) -> tuple[Counts, Counts]:
-        """The judge's and the retrieval service's."""
+        """Return the judge's and the retrieval service's."""
         return self.judge.take_counts(), self.rag.take_counts()
 
 
 @contextmanager
 def loopback_services(seed: int, scale: float) -> Iterator[Services]:
-    """Both services on free ports for the length of the block, at the limits of `benchmarks.reward_runs.traffic`.
+    """Run both services on free ports for the length of the block, at the limits of `benchmarks.reward_runs.traffic`.
 
     Args:
         scale: factor on the latencies.

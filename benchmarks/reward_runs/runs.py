@@ -67,7 +67,8 @@ class Soak:
 
 
 def engine_settings(folder: Path, services: Services, mode: JudgeMode, scale: float = 1.0) -> DictConfig:
-    """The `rewriter` node of a recipe: judge and retrieval at their true limits, the baseline's rewrite judged once."""
+    """Return the `rewriter` node of a recipe: judge and retrieval at their true limits, the baseline's rewrite judged
+    once."""
     tenant = load_tenant("fivedoctors").model_dump(mode="json")
     tenant["rag"] |= {"url": services.rag.url, "max_concurrency": RAG_LIMIT}
     judge = {
@@ -145,7 +146,7 @@ async def _soak_engine(settings: DictConfig, folder: Path, rollouts: int, warm_u
 async def _score(
     settings: DictConfig, folder: Path, extra_info: dict[str, Any], completion: str, step: int = 0
 ) -> None:
-    """As verl calls it. Whatever is not scored would make the figures of a run worthless."""
+    """Score a rollout as verl does; refuse an outcome without a score, which would make a run's metrics worthless."""
     fields = await compute_score(
         data_source="bench",
         solution_str=completion,
@@ -164,7 +165,7 @@ def _resident(process: psutil.Process) -> float:
 
 
 def in_process(target: Callable[..., Result], *arguments: Any, progress: Progress) -> Result:
-    """`target(*arguments, progress)` in a fresh process: its CPU time and memory are its own.
+    """Call `target(*arguments, progress)` in a fresh process: its CPU time and memory are its own.
 
     Raises:
         RuntimeError: it raised (with its traceback), or the process died.

@@ -18,20 +18,20 @@ from reward.verl_sampler import RewardReplayBuffer
 
 
 async def compute_score(extra_info: dict[str, Any], output_dir: str, **arguments: Any) -> dict[str, float | str]:
-    """Our reward."""
+    """Compute our reward."""
     fields = await verl_reward.compute_score(extra_info=extra_info, output_dir=output_dir, **arguments)
     _read_worker_clock(extra_info, output_dir)
     return fields
 
 
 async def constant_score(extra_info: dict[str, Any], output_dir: str, **_: Any) -> float:
-    """The cheapest reward there is."""
+    """Return a constant: the cheapest reward there is."""
     _read_worker_clock(extra_info, output_dir)
     return 0.0
 
 
 def _read_worker_clock(extra_info: dict[str, Any], output_dir: str) -> None:
-    """CPU seconds of the reward worker's process so far: everything it does, verl's part included."""
+    """Return the CPU seconds of the reward worker's process so far: everything it does, verl's part included."""
     reading = {"step": int(extra_info.get("min_global_steps") or 0) + 1, "cpu": time.process_time()}
     _append(Path(output_dir) / WORKER_FILE, reading)
 

@@ -44,7 +44,7 @@ class Arrival:
 
 
 def make_sample(prompt: int, baseline: int) -> Sample:
-    """A prompt as the exports of a production system have it, with the recorded rewrite number `baseline`."""
+    """Make a prompt as the exports of a production system have it, with the recorded rewrite number `baseline`."""
     subject, question = _SUBJECTS[prompt % len(_SUBJECTS)], _QUESTIONS[prompt % len(_QUESTIONS)]
     context = Context(
         user_profile="中年女性，办公室工作，平时睡得晚，关注骨骼和睡眠，之前买过两次，价格敏感，喜欢问清楚再下单。",
@@ -61,12 +61,13 @@ def make_sample(prompt: int, baseline: int) -> Sample:
 
 
 def make_rewrite(prompt: int, number: int) -> str:
-    """Rewrite `number` of all there are; no two numbers give the same text."""
+    """Write rewrite number `number`; no two numbers give the same text."""
     return f"{_SUBJECTS[prompt % len(_SUBJECTS)]} {_REWRITES[number % len(_REWRITES)]} {_code(number)}"
 
 
 def make_traffic(seed: int, scale: float = 1.0, prompts: int = PROMPTS) -> list[Arrival]:
-    """One training step's rollouts in the order they finish: `prompts` groups, of each a quarter repeated rewrites.
+    """Return one training step's rollouts in the order they finish: `prompts` groups, of each a quarter repeated
+    rewrites.
 
     Args:
         scale: factor on all times.
@@ -89,7 +90,7 @@ def make_traffic(seed: int, scale: float = 1.0, prompts: int = PROMPTS) -> list[
 
 
 def codes_in(text: str) -> list[str]:
-    """The code words of the rewrites in a request."""
+    """Return the code words of the rewrites in a request."""
     return _CODE.findall(text)
 
 
@@ -102,7 +103,8 @@ def rag_seconds(seed: int, code: str) -> float:
 
 
 def unique_calls(traffic: Sequence[Arrival]) -> dict[str, float]:
-    """What has to be judged and retrieved at least, each text once: code word -> when its first rollout finished.
+    """Return what has to be judged and retrieved at least, each text once: code word -> when its first rollout
+    finished.
 
     The baseline's rewrite of a prompt is wanted as soon as the first rollout of that prompt is there.
     """
@@ -115,7 +117,8 @@ def unique_calls(traffic: Sequence[Arrival]) -> dict[str, float]:
 
 
 def computed_floor(traffic: Sequence[Arrival], seed: int, scale: float) -> float:
-    """Seconds from the first rollout below which no system can have scored all of `traffic` (`lower_bound`).
+    """Compute the seconds from the first rollout below which no system can have scored all of `traffic`
+    (`lower_bound`).
 
     The two services work side by side, and no call waits for another one's answer: the slower service decides.
     """

@@ -32,7 +32,7 @@ def run_manager(
     traffic: Sequence[Arrival],
     progress: Callable[[int], None],
 ) -> float:
-    """Seconds from the first rollout to the last reward.
+    """Score the traffic with a manager of verl's; return the seconds from the first rollout to the last reward.
 
     Args:
         manager: its name in verl's registry, `naive` or `rate_limited`.

@@ -50,7 +50,7 @@ async def _work_in_loop(pipe: Connection, config: DictConfig, share: Sequence[Ar
 
 
 def _data_proto(arrival: Arrival) -> DataProto:
-    """One rollout as verl's agent loop hands it to a reward worker."""
+    """Return one rollout as verl's agent loop hands it to a reward worker."""
     responses = torch.tensor([[ord(character) for character in arrival.completion]])
     batch = TensorDict({"responses": responses, "attention_mask": torch.ones_like(responses)}, batch_size=1)
     fields: dict[str, Any] = {

@@ -76,7 +76,8 @@ class BaselineAnswers:
         self._relevant, self._all_rows = relevant, all_rows
 
     def lacks(self, row: Row) -> set[CallKind]:
-        """Whom to ask about `row`. Hits or a grade recorded without the rewrite that they are of count for nothing."""
+        """Return which services to ask about `row`. Hits or a grade recorded without their rewrite count for
+        nothing."""
         if not row["rewritten_query"]:
             return {CallKind.BASELINE, CallKind.RAG} | ({CallKind.JUDGE} if self._judge else set())
         lacking = set()
@@ -87,7 +88,7 @@ class BaselineAnswers:
         return lacking
 
     async def fill(self, row: Row) -> Filled:
-        """`row` with what it lacks; what failed stays missing, and `error` says why."""
+        """Ask for what `row` lacks; what failed stays missing, and `error` says why."""
         filled, lacking = Filled(dict(row)), self.lacks(row)
         if not lacking:
             return filled
@@ -165,7 +166,7 @@ class BaselineAnswers:
 
 
 def _has_hits(row: Row) -> bool:
-    """Whether retrieval is recorded: hits, or scores that stand for them, or that there was none."""
+    """Return whether retrieval is recorded: hits, scores without hits, or that nothing was found."""
     return bool(row["recall_results"]) or row["top1_score"] is not None or row["recall_count"] is not None
 
 

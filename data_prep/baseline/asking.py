@@ -40,7 +40,7 @@ class Stopped(Exception):
 
 
 def with_options(settings: S, options: Mapping[str, Any]) -> S:
-    """`settings` with those options of a command line that were given.
+    """Validate `settings` with the options that were given in place of their values.
 
     Raises:
         BadInput: an option is out of range.
@@ -53,7 +53,7 @@ def with_options(settings: S, options: Mapping[str, Any]) -> S:
 
 
 def probe(service: str, url: str) -> None:
-    """Any HTTP answer will do.
+    """Look whether anything answers at `url`; any HTTP answer will do.
 
     Raises:
         BadInput: nothing answers at `url`, or it is no URL.
@@ -70,7 +70,7 @@ def probe(service: str, url: str) -> None:
 async def ask_each(
     questions: Iterable[Q], ask: Callable[[Q], Awaitable[A]], take: Callable[[A], None], *, at_once: int
 ) -> None:
-    """`ask` every question, `at_once` of them at a time, and `take` the answers in the order of the questions.
+    """Ask every question, `at_once` of them at a time, and `take` the answers in the order of the questions.
 
     SIGINT or SIGTERM: no further question is asked, those under way have some seconds to be answered, or until the
     next signal.
@@ -125,7 +125,7 @@ class _Asking(Generic[Q, A]):
                 self.under_way.discard(task)
 
     async def first(self) -> A:
-        """The answer to the first question begun that was not taken yet."""
+        """Wait for the answer to the oldest question that is begun and not taken."""
         either: set[asyncio.Future[Any]] = {self.begun[0], self.end}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not self.end.done():

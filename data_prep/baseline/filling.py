@@ -35,7 +35,7 @@ class Spool:
         return (row for row, reason in self._rows() if not reason)
 
     def quarantined(self) -> Iterator[Row]:
-        """file, sheet, row and reason of the others."""
+        """Yield file, sheet, row and reason of the rows that cannot be used."""
         for row, reason in self._rows():
             if reason:
                 yield {name: row[name] for name in ("file", "sheet", "row")} | {"reason": reason}
@@ -122,7 +122,7 @@ class Plan:
 
 
 async def look_up(task: Task, rows: Iterator[Row], ledger: Ledger) -> Plan:
-    """What there is to do for `rows`, without a call.
+    """Look up what there is to do for `rows`, without a call.
 
     Raises:
         BadInput: the ledger cannot be read, or a service's settings cannot be used.

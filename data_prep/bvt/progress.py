@@ -32,14 +32,14 @@ class RecordedAnswer(BaseModel):
 
 
 def question_key(row: BvtRow, tenant: TenantSettings) -> str:
-    """Names a question to a service: rows that agree in it need one call."""
+    """Hash a question to a service: rows with the same key need one call."""
     rag = tenant.rag
     service = [rag.url, rag.kb_name, rag.kb_version, tenant.tenant_id]
     return content_key("bvt", service, row.original_query, row.context.model_dump())
 
 
 def read_progress(path: Path) -> dict[str, RecordedAnswer]:
-    """Recorded answers by key. A line cut off by a kill is passed over: its question is asked again."""
+    """Read the recorded answers by key. A line cut off by a kill is passed over: its question is asked again."""
     answers = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -53,7 +53,7 @@ def read_progress(path: Path) -> dict[str, RecordedAnswer]:
 
 @contextmanager
 def appending(path: Path) -> Iterator[TextIO]:
-    """`path`, open at its end and at the start of a line, whatever a kill left there."""
+    """Open `path` at its end, and at the start of a line even if a kill cut the last one off."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as record:
         if record.tell():

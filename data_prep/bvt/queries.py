@@ -34,7 +34,7 @@ class Queries:
 
 
 def read_queries(paths: Sequence[Path], settings: SourceSettings) -> Queries:
-    """The questions of all files; what a file records of earlier answers is left behind.
+    """Read the questions of all files; recorded answers are left out.
 
     Raises:
         BadInput: no file could be read, or no row can be asked.

@@ -46,7 +46,7 @@ _NO_CHARACTER = re.compile("[\ufffe\uffff]")  # XML 1.0 has no way to write them
 
 
 def write_workbook(path: Path, rows: Iterable[BvtRow]) -> None:
-    """One sheet `bvt`: `COLUMNS` as frozen headings with a filter; appears whole or not at all.
+    """Write one sheet `bvt` with `COLUMNS` as frozen headings and a filter; the file appears whole or not at all.
 
     A text longer than an Excel cell holds (`CELL_LIMIT`) is cut to it. Control characters become the escapes
     (`_x0007_`) of the file format, which its readers turn back.
@@ -107,7 +107,8 @@ def _cell(name: str, value: Any) -> str | bool | int | float | None:
 
 
 def _lines(text: str, width: int) -> int:
-    """Lines that `text` takes in a cell `width` Latin characters wide; a Chinese one takes two places."""
+    """Count the lines that `text` takes in a cell `width` Latin characters wide; a Chinese character takes two
+    places."""
     return sum(
         max(1, ceil(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) / width))
         for line in text[: width * _MOST_LINES].split("\n")
@@ -115,8 +116,8 @@ def _lines(text: str, width: int) -> int:
 
 
 def hits_cell(hits: Sequence[Hit]) -> str:
-    """JSON list of `hits`. Where Excel's limit on a cell demands it, passages are cut, each to the same length, and
-    then the last hits left out."""
+    """Write `hits` as a JSON list. Where Excel's limit on a cell demands it, first the passages are cut, each to the
+    same length, then the last hits are left out."""
     length = max((len(hit.content) for hit in hits), default=0)
     while True:
         cut = [hit.model_dump() | {"content": hit.content[:length]} for hit in hits]
@@ -130,7 +131,7 @@ def hits_cell(hits: Sequence[Hit]) -> str:
 
 
 def _units(text: str) -> int:
-    """Excel counts UTF-16 units: an emoji is two."""
+    """Count UTF-16 units, as Excel does: an emoji is two."""
     return len(text) + sum(character > "\uffff" for character in text)
 
 

@@ -68,7 +68,7 @@ class Confidence:
 
 
 def wilson(clicked: str, shown: str, sign: str) -> str:
-    """SQL of the lower ("-") or upper ("+") bound of a rate; NULL where nothing was shown."""
+    """Write the SQL of the lower ("-") or upper ("+") bound of a rate; NULL where nothing was shown."""
     rate, z2 = f"({clicked} / {shown}::DOUBLE)", _Z**2
     spread = f"{_Z} * sqrt({rate} * (1 - {rate}) / {shown} + {z2} / (4 * {shown} * {shown}::DOUBLE))"
     return (
@@ -101,7 +101,7 @@ class ClickEvidence:
         self._db.close()
 
     def rows(self) -> dict[str, int]:
-        """in = positive + negative + ambiguous + quarantined."""
+        """Count rows: in = positive + negative + ambiguous + quarantined."""
         verdicts = self._counts("SELECT verdict, count(*) FROM clicks JOIN pairs USING (query, doc) GROUP BY verdict")
         (quarantined,) = self._db.execute("SELECT count(*) FROM dropped").fetchall()[0]
         (rows_in,) = self._db.execute("SELECT count(*) FROM rows").fetchall()[0]
@@ -109,18 +109,18 @@ class ClickEvidence:
         return {"in": rows_in, **found, "quarantined": quarantined}
 
     def pair_counts(self) -> dict[str, int]:
-        """Pairs by verdict."""
+        """Count pairs by verdict."""
         found = self._counts("SELECT verdict, count(*) FROM pairs GROUP BY verdict")
         return {verdict: found.get(verdict, 0) for verdict in ("positive", "negative", "ambiguous")}
 
     def query_counts(self) -> dict[str, int]:
-        """Queries by kind (`KINDS`)."""
+        """Count queries by kind (`KINDS`)."""
         found = self._counts("SELECT kind, count(*) FROM queries GROUP BY kind")
         return {kind: found.get(kind, 0) for kind in KINDS}
 
     def pairs(self) -> Iterator[dict[str, Any]]:
-        """The confident pairs by query: query, doc_id, text ("" where nobody logged it), verdict, shown, seen, clicked,
-        lower and upper bound of the click rate, median position (None = not recorded)."""
+        """Return the confident pairs by query: query, doc_id, text ("" where nobody logged it), verdict, shown, seen,
+        clicked, lower and upper bound of the click rate, median position (None = not recorded)."""
         return self._read(
             """SELECT query, doc AS doc_id, coalesce(text, '') AS text, verdict, shown, seen, clicked,
             round(lower, 4) AS lower, round(upper, 4) AS upper, position
@@ -128,8 +128,8 @@ class ClickEvidence:
         )
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Queries worth a prompt, by query: the row that stands for each (all columns), `kind`, and `relevant`, the ids
-        of the passages that users confidently click.
+        """Return the queries worth a prompt, by query: one row for each (all columns), `kind`, and `relevant`, the ids of
+        the passages that users confidently click.
 
         The row is one of the most frequent dialogue (history), of those under which the relevant passages were clicked:
         the same words within another dialogue may mean something else. Relevant is what was clicked within it.
@@ -159,15 +159,15 @@ class ClickEvidence:
         )
 
     def left_out(self) -> Iterator[dict[str, Any]]:
-        """file, sheet, row, step, reason of every quarantined row, in order."""
+        """Return file, sheet, row, step, reason of every quarantined row, in order."""
         return self._read("SELECT file, sheet, row, step, reason FROM dropped JOIN rows USING (id) ORDER BY id")
 
     def _drop(self, steps: Sequence[Step]) -> None:
         self._db.execute(f"CREATE TABLE dropped AS {failures(steps)}")
 
     def _name_passages(self, corpus: Mapping[str, str]) -> None:
-        """`clicks`: usable rows with their passage's id (`doc`). `passages`: its text, and whether the id was given
-        (`named`) or stands for a text that nobody named."""
+        """Create `clicks`, the usable rows with their passage's id (`doc`), and `passages`, the text of each id and
+        whether the log or the corpus gave the id (`named`); a passage without one gets a hash of its text."""
         known = pa.table({"doc": pa.array(corpus.keys(), pa.string()), "text": pa.array(corpus.values(), pa.string())})
         self._db.register("known", known)
         self._db.execute("CREATE TABLE corpus AS FROM known")
@@ -209,7 +209,7 @@ class ClickEvidence:
         )
 
     def _sort_queries(self) -> None:
-        """`queries`: the kind of each. A position of 0 anywhere means that positions count from 0."""
+        """Create `queries`, the kind of each. A position of 0 anywhere means that positions count from 0."""
         rule = self._confidence
         self._db.execute(
             f"""CREATE TABLE queries AS

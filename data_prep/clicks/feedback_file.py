@@ -19,7 +19,7 @@ from data_prep.readers.log_lines import LONGEST_LINE, LogLines
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Cells, Table, parse_columns
 from data_prep.rows.columns import ALIASES
-from data_prep.rows.headings import Name, fold, known_names
+from data_prep.rows.headings import Name, heading_key, known_names
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -74,7 +74,7 @@ _NESTED = ("response", "payload", "data")  # where a line may hold fields too; t
 
 
 def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
-    """The click rows of one file, schema `CLICKS`; a row that cannot be used says why in `refused`.
+    """Yield the click rows of one file, schema `CLICKS`; a row that cannot be used says why in `refused`.
 
     Args:
         headings: the tenant's own (`SourceSettings.headings`); those of columns that a click row lacks are passed over.
@@ -93,12 +93,12 @@ def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBa
 
 
 def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatch]:
-    """JSON lines: fields by any of their names, at the top or within `_NESTED`."""
+    """Read JSON lines: fields by any of their names, at the top or within `_NESTED`."""
     known: dict[str, str | None] = {}
 
     def column(key: str) -> str | None:
         if key not in known:
-            name = names.get(fold(key))
+            name = names.get(heading_key(key))
             known[key] = name.column if name else None
         return known[key]
 
@@ -129,7 +129,7 @@ def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatc
 
 
 def _fields(text: bytes, column: Callable[[str], str | None]) -> tuple[dict[str, object], str]:
-    """The columns that a line holds something for and "", or why it cannot be read."""
+    """Return the columns that a line fills and "", or none and why the line cannot be read."""
     try:
         line = json.loads(text)
     except UnicodeDecodeError:
@@ -159,8 +159,8 @@ def parse_clicks(
     source: str = "production_log",
     refused: Sequence[str] | None = None,
 ) -> pa.RecordBatch:
-    """Typed rows of `CLICKS`, as `cells.parse_columns`; besides a cell that cannot be understood, a query or a click
-    that is not there and a passage without text or id refuse their row."""
+    """Type the rows of `CLICKS` as `cells.parse_columns` does. A row is also refused when its query or click is
+    missing, or its passage has neither text nor id."""
     raw = {kind: cells[name] for name, kind in _READ_AS.items() if name in cells}
     read = parse_columns(raw, file=file, sheet=sheet, rows=rows, source=source, refused=refused)
     columns = {name: read.column(_READ_AS.get(name, name)) for name in CLICKS.names}

@@ -49,7 +49,8 @@ class Feedback:
         self._tenant = tenant
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Schema `CLICKS`, in the order of the files. A file that cannot be read is recorded in `unreadable`.
+        """Yield the rows (schema `CLICKS`) in the order of the files. A file that cannot be read is recorded in
+        `unreadable`.
 
         Raises:
             BadInput: no file could be read.
@@ -92,7 +93,7 @@ class Feedback:
 
 
 def read_corpus(path: Path, settings: DeidentifySettings) -> dict[str, str]:
-    """doc_id → passage of a BEIR `corpus.jsonl` (_id, text, perhaps title), normalised and de-identified.
+    """Read doc_id → passage from a BEIR `corpus.jsonl` (_id, text, perhaps title), normalised and de-identified.
 
     Raises:
         BadInput: no such file, or a line that holds no passage (names file, row and field).

@@ -19,7 +19,7 @@ PROMPT_STYLE = "click_log"  # a user's own words, not a generated question
 
 
 def reranker_records(evidence: ClickEvidence, tenant: TenantSettings) -> Iterator[dict[str, Any]]:
-    """Queries with at least one positive passage whose text is known, as the reranker trainer reads them (spec 4).
+    """Yield queries with at least one positive passage whose text is known, as the reranker trainer reads them.
 
     `source_chunk` is empty: no passage gave rise to the question. Positives come surest first."""
     for query, pairs in groupby(evidence.pairs(), key=lambda pair: pair["query"]):
@@ -38,7 +38,7 @@ def reranker_records(evidence: ClickEvidence, tenant: TenantSettings) -> Iterato
 
 
 def prompt_samples(evidence: ClickEvidence, tenant: TenantSettings, seed: int) -> tuple[list[Sample], int]:
-    """RL prompts by query, each with its split; and how many were dropped as too close to a held-out one."""
+    """Make RL prompts, each with its split; return them, and how many were dropped as too close to a held-out one."""
     rows = list(evidence.prompts())
     queries = pa.array([row["original_query"] for row in rows], pa.string())
     splits = assign_splits(queries, RL_SHARES, seed).to_pylist()

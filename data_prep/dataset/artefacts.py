@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def writing_parquet(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields what appends a row to `path`, which appears once the block ends well; without rows it holds the schema
+    """Yield what appends a row to `path`, which appears once the block ends well; without rows it holds the schema
     alone."""
     waiting: list[dict[str, Any]] = []
     with replacing(path) as partial, pq.ParquetWriter(partial, schema) as out:
@@ -72,14 +72,15 @@ def point_latest(pointer: Path, target: Path) -> None:
         os.symlink(target.name, partial)
 
 
-def write_manifest(path: Path, request: dict[str, Any], outputs: Sequence[Path], facts: dict[str, Any]) -> None:
-    """`facts` come first (what people look for); `outputs` lie beside the manifest. Write it last."""
+def write_manifest(path: Path, request: dict[str, Any], outputs: Sequence[Path], header: dict[str, Any]) -> None:
+    """Write the manifest, after everything else: `header` first, which people look for; `outputs` are beside the
+    manifest."""
     hashes = {output.name: file_sha256(output) for output in outputs}
-    write_json(path, {**facts, "request": request, "versions": versions(), "outputs": hashes})
+    write_json(path, {**header, "request": request, "versions": versions(), "outputs": hashes})
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """None when there is none, or none that can be read."""
+    """Read a manifest; None when there is none, or none that can be read."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -88,7 +89,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def is_current(path: Path, request: dict[str, Any]) -> bool:
-    """Whether the manifest answers `request` and all its outputs are still what they were."""
+    """Return whether the manifest answers `request` and all its outputs are still what they were."""
     manifest = read_manifest(path)
     if manifest is None or manifest.get("request") != request:
         return False

@@ -24,7 +24,8 @@ def augment(
     swap_probability: float,
     seed: int,
 ) -> Iterator[Sample]:
-    """New samples only, marked `metadata.augmented`, named `<source id>_aug`; the given ones are left as they are.
+    """Yield new samples only, marked `metadata.augmented` and named `<source id>_aug`; the given samples stay as they
+    are.
 
     A sample in which no word was swapped yields none. The draw depends on `seed` and the sample's texts, not on its
     place, so adding data changes no earlier copy.

@@ -42,7 +42,7 @@ class Purpose:
     description: str
 
     def header(self, tenant: TenantSettings, now: datetime, splits: Mapping[Split, int]) -> dict[str, Any]:
-        """Spec 1's header of a data set."""
+        """Make the header of a data set."""
         return {
             "dataset_name": self.name,
             "version": self.version,
@@ -66,7 +66,7 @@ class Dataset:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def rows(self, split: Split) -> Iterator[dict[str, Any]]:
-        """Each kept row of `split` as a dict of `columns.ROWS`, with `n`, its number among all kept, from 1."""
+        """Yield each kept row of `split` as a dict of `columns.ROWS`, with `n`, its number among all kept, from 1."""
         for batch in self.selection.batches(split):
             yield from batch.to_pylist()
 
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def describe_request(options: BuildOptions, files: Sequence[Path], tenant: TenantSettings) -> dict[str, Any]:
-    """What was asked for: equal requests give equal bytes."""
+    """Describe what was asked for: equal requests give equal bytes."""
     return {
         "input_sha256": {str(file): file_sha256(file) for file in files},
         "tenant_sha256": settings_sha256(tenant),
@@ -148,7 +148,7 @@ def selected(
     worth: str,
     shares: tuple[tuple[Split, float], ...],
 ) -> Iterator[Dataset]:
-    """Read, clean, select and split the rows of `options.inputs`; prints the funnel.
+    """Read, clean, select and split the rows of `options.inputs`; print the funnel.
 
     Args:
         worth: SQL number; of duplicates the worthiest stays.
@@ -218,7 +218,7 @@ def _report(dataset: Dataset) -> None:
 def write_reports(
     out: Path, names: Mapping[str, str], dataset: Dataset, purpose: Purpose, augmented: int, request: dict[str, Any]
 ) -> list[Path]:
-    """Statistics as JSON and as a page, and the data card; warns of an empty split.
+    """Write statistics as JSON and as a page, and the data card; warn of an empty split.
 
     Args:
         names: of the files `json`, `html`, `card` and `quarantine`.
@@ -243,7 +243,7 @@ def write_reports(
 
 
 def left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """file, sheet, row, step and reason of every row that is not in the data set, in order."""
+    """Yield file, sheet, row, step and reason of every row that is not in the data set, in order."""
     for batch in dataset.selection.left_out():
         yield from batch.to_pylist()
 
@@ -272,6 +272,6 @@ def metadata_of(row: Mapping[str, Any], tenant: TenantSettings, split: Split) ->
 
 
 def hits_of(row: Mapping[str, Any], settings: DeidentifySettings) -> tuple[Hit, ...]:
-    """Recorded hits with their passages de-identified."""
+    """Read a row's recorded hits and de-identify their passages."""
     hits = json.loads(row["recall_results"] or "[]")
     return tuple(Hit(**hit | {"content": deidentify_text(hit["content"], settings)[0]}) for hit in hits)

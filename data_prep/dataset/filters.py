@@ -16,7 +16,7 @@ _FAILED = """CASE WHEN success IS NULL THEN 'success is not recorded'
 
 
 def intake_steps(tenant: TenantSettings, since: date | None, until: date | None) -> list[Step]:
-    """Readable, of this tenant, and, for a production log, of these days (both inclusive)."""
+    """Keep what is readable, of this tenant and, for a production log, of these days (both inclusive)."""
     steps = [
         Step("readable", "refused = ''", "refused"),
         Step(
@@ -41,7 +41,8 @@ def intake_steps(tenant: TenantSettings, since: date | None, until: date | None)
 def log_window(
     newest: date | None, days: int, since: date | None, until: date | None
 ) -> tuple[date | None, date | None]:
-    """First and last day of production logs to take: what is asked for, else `days` days up to the newest line."""
+    """Return the first and last day of production logs to take: what is asked for, else `days` days up to the newest
+    line."""
     until = until or newest
     if until is None:
         return since, until
@@ -49,7 +50,7 @@ def log_window(
 
 
 def imitation_steps(settings: FilterSettings) -> list[Step]:
-    """What SFT learns from: answered, well retrieved, really rewritten, of sane length."""
+    """Keep what SFT learns from: answered, well retrieved, really rewritten, of sane length."""
     score = f"top1_score >= {settings.min_top1_score}"
     return [
         Step("success", _OK, _FAILED),
@@ -72,7 +73,7 @@ def imitation_steps(settings: FilterSettings) -> list[Step]:
 
 
 def competition_steps(settings: FilterSettings) -> list[Step]:
-    """What RL competes on: hard rows stay (no score, no ratio), and so does a row without a recorded rewrite."""
+    """Keep what RL competes on: hard rows stay (no score, no ratio), and so does a row without a recorded rewrite."""
     answered = f"CASE WHEN {_LOG} THEN coalesce(success, true) ELSE success END"
     return [Step("success", answered, _FAILED), _query_length(settings), _rewrite_length(settings)]
 

@@ -87,7 +87,7 @@ def give_back() -> None:
 def clean_batch(
     batch: pa.RecordBatch, free_texts: Mapping[str, bool], settings: DeidentifySettings
 ) -> tuple[pa.RecordBatch, Counter[str]]:
-    """`batch` with its free texts normalised and de-identified, and what was masked, by kind.
+    """Return `batch` with its free texts normalised and de-identified, and what was masked, by kind.
 
     Args:
         free_texts: column → whether its line breaks stay.

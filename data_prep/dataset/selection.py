@@ -51,7 +51,7 @@ class Stage:
 
 
 def failures(steps: Sequence[Step]) -> str:
-    """SQL for id, step and reason of each of `rows` that does not pass every step; a row is told the first it fails."""
+    """Write SQL for id, step and reason of each of `rows` that fails a step; the first step that a row fails counts."""
     first = " ".join(f"WHEN NOT coalesce({step.keeps}, false) THEN {n}" for n, step in enumerate(steps))
     names = " ".join(f"WHEN {n} THEN {literal(step.name)}" for n, step in enumerate(steps))
     reasons = " ".join(f"WHEN {n} THEN {step.reason}" for n, step in enumerate(steps))
@@ -100,7 +100,7 @@ class Selection:
             rows = self.funnel[-1].rows_out
 
     def drop_duplicates(self) -> None:
-        """One row for each (query, context), letter case aside: the worthiest, the earliest among equals. The same
+        """Keep one row for each (query, context), letter case aside: the worthiest, the earliest among equals. The same
         words in another context are another question, so they stay."""
         self._db.execute(
             """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER
@@ -109,7 +109,8 @@ class Selection:
         self._drop("duplicates", "duplicate of")
 
     def drop_near_duplicates(self, threshold: float) -> np.ndarray:
-        """As `drop_duplicates`, for queries alike (`data_prep.questions.near_duplicates`) in the same context.
+        """Keep one row as `drop_duplicates` does, for queries alike (`data_prep.questions.near_duplicates`) in the same
+        context.
 
         Returns:
             The near-duplicate group of each row that is kept, in order.
@@ -146,7 +147,7 @@ class Selection:
         self._drop("leaks", "like the held-out query of")
 
     def fix_split(self, split: Split) -> None:
-        """Every kept row belongs to `split`."""
+        """Put every kept row into `split`."""
         ids = self._ids()
         self._set_splits(ids, pa.repeat(split, len(ids)))
 
@@ -168,18 +169,18 @@ class Selection:
         self.funnel.append(Stage(name, rows, self._count("kept")))
 
     def newest_log_day(self) -> date | None:
-        """Of the readable production logs; None without one."""
+        """Return the newest day of the readable production logs; None without one."""
         logged = "source = 'production_log' AND refused = ''"
         [(day,)] = self.ask(f"SELECT max(left(timestamp, 10)) FROM rows WHERE {logged}")
         return date.fromisoformat(str(day)) if day else None
 
     def queries(self, split: Split | None = None) -> pa.Array:
-        """Queries of the kept rows (of one split), in order."""
+        """Return the queries of the kept rows (of one split), in order."""
         where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"
         return _column(self._db, f"SELECT query FROM kept {where} ORDER BY kept.id", pa.string())
 
     def batches(self, split: Split) -> Iterator[pa.RecordBatch]:
-        """The kept rows of `split` in order, each with `n`, its number among all that are kept, from 1."""
+        """Yield the kept rows of `split` in order, each with `n`, its number among all that are kept, from 1."""
         number = np.zeros(self.rows_in, dtype=np.int64)
         ids = self._ids()
         number[ids] = np.arange(1, len(ids) + 1)
@@ -191,7 +192,7 @@ class Selection:
             yield numbered.filter(pa.array(chosen[here]))
 
     def left_out(self) -> Iterator[pa.RecordBatch]:
-        """file, sheet, row, step and reason of every row that is not kept, in order."""
+        """Yield file, sheet, row, step and reason of every row that is not kept, in order."""
         table: pa.Table = self._db.cursor().sql("SELECT id, step, reason FROM dropped ORDER BY id").to_arrow_table()
         dropped = np.zeros(self.rows_in, dtype=bool)
         dropped[table["id"].to_numpy()] = True
@@ -210,7 +211,8 @@ class Selection:
             yield from spool.iter_batches(_BATCH, columns=columns)
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
-        """Rows of a query over `rows`, `kept` (id, query, context, worth), `splits` and `dropped`: for reports."""
+        """Return the rows of a query over `rows`, `kept` (id, query, context, worth), `splits` and `dropped`: for
+        reports."""
         return self._db.execute(sql).fetchall()
 
     def _count(self, table: str) -> int:
@@ -229,7 +231,7 @@ def _names(splits: pa.Array) -> np.ndarray:
 
 
 def _held_out_of_group(ids: np.ndarray, groups: np.ndarray, leaking: np.ndarray) -> np.ndarray:
-    """For a leaking row a row of its group that stays; for others their own id."""
+    """Return for a leaking row a row of its group that stays; for others their own id."""
     staying, first = np.unique(groups[~leaking], return_index=True)
     better = ids.copy()
     better[leaking] = ids[~leaking][first[np.searchsorted(staying, groups[leaking])]]

@@ -1,4 +1,4 @@
-"""What a build kept and what it looks like: the retention funnel, the figures of each split, the data card."""
+"""What a build kept and what it looks like: the retention funnel, the metrics of each split, the data card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reward.records.files import write_atomically
 
 _BINS = 10  # of the score distribution
 _EXAMPLES = 8
-_FIGURES = {
+_METRICS = {
     "samples": "count(*)",
     "mean_query_length": "round(avg(length(original_query)), 2)",
     "mean_rewrite_length": "round(avg(length(rewritten_query)) FILTER (rewritten_query <> ''), 2)",
@@ -36,8 +36,9 @@ def describe(
     leakage: Leakage | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Figures of the kept rows. Lengths are characters, shares lie in [0, 1]; augmented copies of training samples are
-    counted apart and in no other figure. `histogram` counts top1 scores below .1, .2, … 1 (and outside)."""
+    """Compute metrics of the kept rows. Lengths are in characters, shares in [0, 1]. Augmented copies of training
+    samples are counted separately and in no other metric. `histogram` counts top1 scores below .1, .2, … 1 (and
+    outside)."""
     return {
         "rows_in": selection.rows_in,
         "rows_kept": selection.kept,
@@ -72,13 +73,13 @@ def describe(
 
 
 def _splits(selection: Selection, names: Sequence[Split]) -> dict[str, dict[str, Any]]:
-    figures = ", ".join(_FIGURES.values())
+    metrics = ", ".join(_METRICS.values())
     found = selection.ask(
-        f"""SELECT coalesce(split, 'all'), {figures} FROM rows JOIN kept USING (id) JOIN splits USING (id)
+        f"""SELECT coalesce(split, 'all'), {metrics} FROM rows JOIN kept USING (id) JOIN splits USING (id)
         GROUP BY GROUPING SETS (split, ())"""
     )
-    by_split = {row[0]: dict(zip(_FIGURES, row[1:], strict=True)) for row in found}
-    empty = dict.fromkeys(_FIGURES) | {"samples": 0, "without_rewrite": 0}
+    by_split = {row[0]: dict(zip(_METRICS, row[1:], strict=True)) for row in found}
+    empty = dict.fromkeys(_METRICS) | {"samples": 0, "without_rewrite": 0}
     return {name: by_split.get(name, empty) for name in (*names, "all")}
 
 
@@ -92,7 +93,7 @@ def _histogram(selection: Selection) -> list[int]:
 
 
 def _examples(selection: Selection, seed: int) -> list[dict[str, Any]]:
-    """The same for the same rows, whatever their order."""
+    """Choose examples by a hash: the same rows give the same examples in any order."""
     names = ("original_query", "user_profile", "history_summary", "rewritten_query", "top1_score")
     found = selection.ask(
         f"""SELECT {", ".join(names)} FROM rows JOIN kept USING (id) WHERE rewritten_query <> ''
@@ -102,7 +103,7 @@ def _examples(selection: Selection, seed: int) -> list[dict[str, Any]]:
 
 
 def funnel_table(rows_in: int, funnel: Sequence[Stage]) -> Table:
-    """For the terminal: rows in and out of each step, and what remains of all."""
+    """Draw for the terminal the rows in and out of each step, and what remains of all."""
     table = Table(title="retention", title_justify="left")
     table.add_column("step")
     for heading in ("rows in", "rows out", "of all"):
@@ -114,20 +115,21 @@ def funnel_table(rows_in: int, funnel: Sequence[Stage]) -> Table:
 
 
 def write_stats_page(path: Path, title: str, stats: dict[str, Any]) -> None:
-    """One self-contained HTML file."""
+    """Write one self-contained HTML file."""
     _write(path, "stats.html.j2", title=title, stats=stats)
 
 
-def write_data_card(path: Path, **facts: Any) -> None:
-    """`DATA_CARD.md`: what the set is, what it was made of and how, what was left out, what to know before use."""
-    _write(path, "data_card.md.j2", **facts)
+def write_data_card(path: Path, **values: Any) -> None:
+    """Write `DATA_CARD.md`: what the set is, what it was made of and how, what was left out, what to know before
+    use."""
+    _write(path, "data_card.md.j2", **values)
 
 
-def _write(path: Path, template: str, **facts: Any) -> None:
+def _write(path: Path, template: str, **values: Any) -> None:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=template.endswith(".html.j2"),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_atomically(path, environment.get_template(template).render(**facts).splitlines())
+    write_atomically(path, environment.get_template(template).render(**values).splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_prep.questions.split import fold
+from data_prep.questions.split import nfkc_casefold
 from reward.text.numbers import ARTICLE, COUNTED, NUMERALS, UNITS, numeral_value
 
 _NUMBER = re.compile(
@@ -22,13 +22,13 @@ _NEGATION = re.compile(
 _ANY = re.compile(rf"[\d半{NUMERALS}不没无未勿否非别]|n[oe'’]|without")  # most queries have none
 
 
-def particulars(query: str) -> str:
-    """The numbers of a query in their order and its negations in any order; "" if there are none.
+def facts(query: str) -> str:
+    """Return the numbers of a query in their order and its negations in any order; "" if there are none.
 
-    Queries are the same question only if their particulars are equal. Chinese numerals count before a unit (两片 is
+    Queries are the same question only if their facts are equal. Chinese numerals count before a unit (两片 is
     2片) and as ordinals. "一个" is an article, and "能不能", 特别 and 非常 are no negations.
     """
-    text = fold(query)
+    text = nfkc_casefold(query)
     if not _ANY.search(text):
         return ""
     text = _THOUSANDS.sub("", text)

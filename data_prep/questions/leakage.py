@@ -105,7 +105,7 @@ def check_leakage(
 def drop_leaking(
     copies: pa.Array | pa.ChunkedArray, held_out: pa.Array | pa.ChunkedArray, threshold: float | None
 ) -> np.ndarray:
-    """Which augmented copies must go, for they ask what a held-out query asks, or nearly (`check_leakage`).
+    """Return which augmented copies must go, for they ask what a held-out query asks, or nearly (`check_leakage`).
 
     A copy is in the split of the sample that it was made from, wherever a hash of its own words would put it.
 
@@ -117,7 +117,7 @@ def drop_leaking(
 
 
 def _rows(texts: list[pa.Array | pa.ChunkedArray]) -> tuple[QuestionSets, list[np.ndarray]]:
-    """The questions of all texts, and for each array the row of every text."""
+    """Return the questions of all texts, and for each array the row of every text."""
     chunks = [chunk for array in texts for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
     sets, row = question_sets(pa.chunked_array([chunk.cast(pa.string()) for chunk in chunks], pa.string()))
     return sets, np.split(row, np.cumsum([len(array) for array in texts])[:-1])
@@ -126,7 +126,8 @@ def _rows(texts: list[pa.Array | pa.ChunkedArray]) -> tuple[QuestionSets, list[n
 def _likest(
     sets: QuestionSets, rows: np.ndarray, others: np.ndarray, threshold: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `rows` the similarity to the likest of `others`, and which that is; 0 and -1 where none is alike."""
+    """Return for each of `rows` the similarity to the likest of `others`, and which that is; 0 and -1 where none is
+    alike."""
     similarity = np.zeros(len(sets.size))
     likest = np.full(len(sets.size), -1)
     same = np.intersect1d(rows, others)
@@ -143,13 +144,13 @@ def _likest(
 def _maybe_similar(
     sets: QuestionSets, rows: np.ndarray, others: np.ndarray, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of `rows` and `others`, among them all that are similar: of equal particulars, and their sketches differ in
-    no more bits than similar sets do in pairs. Both ascend, and so do the sizes."""
+    """Yield pairs of `rows` and `others`, among them all that are similar: of equal facts, and their sketches
+    differ in no more bits than similar sets do in pairs. Both ascend, and so do the sizes."""
     sketch = _sketch(sets)
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
     waiting = 0
-    for some, other in _of_equal_particulars(sets, rows, others):
+    for some, other in _of_equal_facts(sets, rows, others):
         for size in np.unique(sets.size[other[sets.size[other] > 0]]).tolist():
             of_size = other[slice(*np.searchsorted(sets.size[other], [size, size + 1]))]
             bounds = [math.ceil(size * threshold - _SLACK), math.floor(size / threshold + _SLACK) + 1]
@@ -167,12 +168,12 @@ def _maybe_similar(
         yield np.concatenate(left), np.concatenate(right)
 
 
-def _of_equal_particulars(
+def _of_equal_facts(
     sets: QuestionSets, rows: np.ndarray, others: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`rows` and `others` of the same particulars at a time, each ascending as before."""
-    rows, others = (some[np.argsort(sets.particulars[some], kind="stable")] for some in (rows, others))
-    of_rows, of_others = sets.particulars[rows], sets.particulars[others]
+    """Yield `rows` and `others` of the same facts at a time, each ascending as before."""
+    rows, others = (some[np.argsort(sets.facts[some], kind="stable")] for some in (rows, others))
+    of_rows, of_others = sets.facts[rows], sets.facts[others]
     for value in np.intersect1d(of_rows, of_others):
         ends = (np.searchsorted(of, value, side) for of in (of_rows, of_others) for side in ("left", "right"))
         first, last, other_first, other_last = ends
@@ -182,7 +183,8 @@ def _of_equal_particulars(
 def _within(
     sketch: np.ndarray, left: np.ndarray, right: np.ndarray, differ: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of `left` and `right` whose sketches differ in no more bits than `differ` says, for each of `left`."""
+    """Yield pairs of `left` and `right` whose sketches differ in no more bits than `differ` says, for each of
+    `left`."""
     words = min(_WORDS, 1 << max(0, math.ceil(math.log2(size / _DENSITY))))
     # The coarser sketch: words laid over each other.
     a, b = (
@@ -205,7 +207,7 @@ def _within(
 
 
 def _sketch(sets: QuestionSets) -> np.ndarray:
-    """uint64, words × rows: a bit for each pair of a set, several of which may fall on one."""
+    """Sketch the sets as uint64, words × rows: a bit for each pair of a set, several of which may fall on one."""
     sketch = np.zeros((_WORDS, len(sets.size)), np.uint64)
     for rows, pairs in sets.of_size(0, len(sets.size)):
         bit = mixed(pairs)

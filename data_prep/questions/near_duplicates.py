@@ -32,7 +32,7 @@ _SLACK = 1e-9  # on bounds, so that rounding never loses a pair
 
 
 def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
-    """The group of every query: the connected components of the graph of all near-duplicate pairs.
+    """Return the group of every query: the connected components of the graph of all near-duplicate pairs.
 
     The result is exact and so depends neither on the order of the queries nor on a seed. Members of a group may be
     alike only by way of others. Copies that differ in case, width, spaces and punctuation alone share a group, unless
@@ -65,7 +65,7 @@ def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float)
 
 
 def _size_classes(size: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, of ascending `size`, such that every two similar rows are together in one of them."""
+    """Yield ranges of rows, of ascending `size`, such that every two similar rows are together in one of them."""
     begin = int(np.searchsorted(size, 1))  # an empty query is like no other
     while begin < len(size):
         smallest = int(size[begin])
@@ -85,7 +85,7 @@ class _SizeClass:
         self._first = first
         self._threshold = threshold
         self._size = sets.size[first:last]
-        self._particulars = sets.particulars[first:last]
+        self._facts = sets.facts[first:last]
         largest = int(self._size[-1])
         differ = int(self._most_different(np.array(2 * largest)))
         self._chosen = max(j for j in range(1, _CHOSEN + 1) if j == 1 or math.comb(differ + j, j) <= _CHOICES)
@@ -101,9 +101,10 @@ class _SizeClass:
             np.bitwise_or.at(self._sketch, (word, at), np.uint64(1) << (bit & np.uint64(63)))
 
     def join(self, group: np.ndarray) -> np.ndarray:
-        """`group` (an id below the number of rows for each of them) with the groups of similar rows made one."""
+        """Merge the groups of similar rows and return `group` with them: an id below the number of rows for each of
+        them."""
         for choice in itertools.combinations(self._parts, self._chosen):
-            key = self._particulars.copy()
+            key = self._facts.copy()
             for part in choice:
                 key += part
             group = self._join_buckets(group, key)
@@ -172,29 +173,30 @@ class _SizeClass:
         return group
 
     def _similar(self, group: np.ndarray, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the pairs of rows (left, right), those that are similar and not in one group yet."""
+        """Return those of the pairs of rows (left, right) that are similar and not in one group yet."""
         apart = group[left] != group[right]
         left, right = left[apart], right[apart]
         differ = self._most_different(self._size[left] + self._size[right])
         for word in self._sketch:
             differ -= np.bitwise_count(word[left] ^ word[right])
-        maybe = (differ >= 0) & (self._particulars[left] == self._particulars[right])
+        maybe = (differ >= 0) & (self._facts[left] == self._facts[right])
         left, right = left[maybe], right[maybe]
         similar = self._sets.similarity(self._first + left, self._first + right) >= self._threshold
         return left[similar], right[similar]
 
     def _most_different(self, total: np.ndarray) -> np.ndarray:
-        """In how many pairs two similar sets differ at most, if their sizes sum to `total`."""
+        """Return in how many pairs two similar sets differ at most, if their sizes sum to `total`."""
         return np.floor(total * ((1 - self._threshold) / (1 + self._threshold)) + _SLACK).astype(np.int64)
 
 
 def _several(group: np.ndarray, begin: np.ndarray) -> np.ndarray:
-    """Whether each run of `group`, from one of `begin` to the next, holds more than one group."""
+    """Return whether each run of `group`, from one of `begin` to the next, holds more than one group."""
     return np.minimum.reduceat(group, begin) != np.maximum.reduceat(group, begin)
 
 
 def _slices(counts: np.ndarray, limit: int) -> Iterator[slice]:
-    """Consecutive slices of `counts` that sum to no more than `limit`, where a single count does not exceed it."""
+    """Yield consecutive slices of `counts` that sum to no more than `limit`, where a single count does not exceed
+    it."""
     sums = np.cumsum(counts)
     begin = done = 0
     while begin < len(counts):
@@ -204,7 +206,8 @@ def _slices(counts: np.ndarray, limit: int) -> Iterator[slice]:
 
 
 def _merged(group: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`group` with the groups `left` and `right` made one, pair by pair; a group's id is the lowest of those in it."""
+    """Merge the groups `left` and `right`, pair by pair, and return `group` with them; a group's id is the lowest of
+    those in it."""
     apart = left != right
     if not apart.any():
         return group

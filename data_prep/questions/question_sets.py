@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.questions.facts import particulars
+from data_prep.questions.facts import facts
 from data_prep.questions.split import bare
 
 _CHUNK = 1 << 22  # bytes of text held as Python strings at a time
@@ -22,21 +22,21 @@ _NOTHING = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True)
 class QuestionSets:
-    """One row a distinct question, smaller sets first. Equal questions are those of equal particulars and bare text.
+    """One row a distinct question, smaller sets first. Equal questions are those of equal facts and bare text.
 
     Args:
         pairs: uint64; two code points each. Row r's set is `pairs[start[r] : start[r] + size[r]]`, ascending.
         start, size: int64.
-        particulars: uint64, equal where the questions' numbers and negations are.
+        facts: uint64, equal where the questions' numbers and negations are.
     """
 
     pairs: np.ndarray
     start: np.ndarray
     size: np.ndarray
-    particulars: np.ndarray
+    facts: np.ndarray
 
     def of_size(self, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of the rows first:last, some of one size at a time: (rows, their pairs as a matrix of rows × size)."""
+        """Yield of the rows first:last some of one size at a time: (rows, their pairs as a matrix of rows × size)."""
         for size in np.unique(self.size[first:last]):
             begin, end = first + np.searchsorted(self.size[first:last], [size, size + 1])
             step = max(1, _UNPACKED // max(int(size), 1))
@@ -45,7 +45,7 @@ class QuestionSets:
                 yield rows, self.pairs[self.start[rows][:, None] + np.arange(size)]
 
     def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Jaccard similarity of the sets of rows `left` and `right`, one by one."""
+        """Compute the Jaccard similarity of the sets of rows `left` and `right`, one by one."""
         similarity = np.empty(len(left))
         width = max(self.size[left].max(initial=1), self.size[right].max(initial=1))
         step = max(1, _UNPACKED // int(width))
@@ -64,10 +64,10 @@ class QuestionSets:
 
 
 def question_sets(queries: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np.ndarray]:
-    """The distinct questions of `queries` (strings, no nulls), and which row each query is (int64)."""
+    """Return the distinct questions of `queries` (strings, no nulls), and which row each query is (int64)."""
     spelt = _encoded(queries)
     keys = (
-        pa.array([f"{particulars(text)}\0{bare(text)}" for text in chunk], pa.string())
+        pa.array([f"{facts(text)}\0{bare(text)}" for text in chunk], pa.string())
         for chunk in _chunks(spelt.dictionary)
     )
     question = _encoded(pa.chunked_array(keys, pa.string()))
@@ -79,7 +79,7 @@ def question_sets(queries: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
-    """A hash of uint64 values: the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    """Hash uint64 values with the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -98,7 +98,7 @@ def _chunks(texts: pa.Array) -> Iterator[list[str]]:
 
 
 def _as_sets(keys: pa.Array) -> tuple[QuestionSets, np.ndarray]:
-    """The sets of questions given as particulars, NUL and bare text; and the row of each."""
+    """Return the sets of questions given as facts, NUL and bare text; and the row of each."""
     pairs = np.empty(max(pc.sum(pc.utf8_length(keys)).as_py() or 0, 1), np.uint64)  # untouched pages cost nothing
     marks, sizes, end = [], [np.empty(0, np.int64)], 0
     for chunk in _chunks(keys):
@@ -117,7 +117,8 @@ def _as_sets(keys: pa.Array) -> tuple[QuestionSets, np.ndarray]:
 
 
 def _character_pairs(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The texts' sets one after another, and their sizes. A text of one character is the set of that character."""
+    """Return the texts' sets one after another, and their sizes. A text of one character is the set of that
+    character."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
     last = np.cumsum(lengths)[lengths > 0] - 1

@@ -36,19 +36,19 @@ class _Kept(dict[int, int | None]):
 _KEPT = _Kept()
 
 
-def fold(text: str) -> str:
-    """One spelling for full-width and half-width, upper and lower case (NFKC, case folded)."""
+def nfkc_casefold(text: str) -> str:
+    """Write full-width and half-width, upper and lower case in one way (NFKC, case folded)."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
 def bare(text: str) -> str:
-    """The folded text without punctuation, spaces and control characters; one of nothing else stays as it is."""
-    folded = fold(text)
+    """Return the folded text without punctuation, spaces and control characters; one of nothing else stays as it is."""
+    folded = nfkc_casefold(text)
     return folded.translate(_KEPT) or folded
 
 
 def assign_split(query: str, shares: Shares, seed: int) -> Split:
-    """The split of a query, whatever its context.
+    """Assign a query to a split, by its words alone: its context does not count.
 
     Args:
         query: as asked; only its `bare` text counts.
@@ -58,7 +58,7 @@ def assign_split(query: str, shares: Shares, seed: int) -> Split:
 
 
 def assign_splits(queries: pa.Array | pa.ChunkedArray, shares: Shares, seed: int) -> pa.Array:
-    """`assign_split` of every query: an array of strings as long as `queries`, which holds no nulls."""
+    """Apply `assign_split` to every query; return strings, as many as `queries`, which holds no nulls."""
     coded = pc.dictionary_encode(queries)
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
@@ -67,7 +67,7 @@ def assign_splits(queries: pa.Array | pa.ChunkedArray, shares: Shares, seed: int
 
 
 def leaks(splits: np.ndarray | pa.Array, groups: np.ndarray) -> np.ndarray:
-    """Which samples must go, for a near-duplicate of theirs is held out further (test before val before train).
+    """Return which samples must go, for a near-duplicate of theirs is held out further (test before val before train).
 
     Args:
         splits: the split of each sample.

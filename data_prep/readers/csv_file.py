@@ -39,7 +39,8 @@ class _Layout:
 def read_csv(
     path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None, table: Table = EXPORT
 ) -> Iterator[pa.RecordBatch]:
-    """The rows below the headings; `row` counts as a spreadsheet does: a record with line breaks in it is one row.
+    """Yield the rows below the headings; `row` counts as a spreadsheet does: a record with line breaks in it is one
+    row.
 
     A row with more or fewer cells than there are headings is refused, and so is one with bytes that are no text. Blank
     rows are no rows. Encodings: see `text_file`.
@@ -76,7 +77,8 @@ def read_csv(
 
 
 def _find_layout(file: TextFile, names: Mapping[str, Name], required: Sequence[str]) -> _Layout:
-    """Raises NoHeadings with what the delimiter that gives the most columns has to say, SameMeaning, csv.Error."""
+    """Find delimiter and headings. Raises NoHeadings as the delimiter that gives the most columns has it, SameMeaning,
+    csv.Error."""
     csv.field_size_limit(2**31 - 1)  # notes above the headings, recorded hits beside them: as long as they like
     problems: list[tuple[int, NoHeadings]] = []
     for delimiter in _DELIMITERS:
@@ -95,8 +97,8 @@ def _find_layout(file: TextFile, names: Mapping[str, Name], required: Sequence[s
 
 
 def _top(file: TextFile, delimiter: str) -> list[tuple[int, int, list[str]]]:
-    """(number from 1, bytes of UTF-8 up to its end, cells) of the first records, until `TOP_ROWS` with text are among
-    them."""
+    """Return (number from 1, bytes of UTF-8 up to its end, cells) of the first records, until `TOP_ROWS` with text are
+    among them."""
     read = filled = 0
     records: list[tuple[int, int, list[str]]] = []
     with file.open() as stream:
@@ -123,7 +125,8 @@ class _Numbering:
     ragged: list[tuple[int, str]] = field(default_factory=list)  # number, why; in their order; not given out yet
 
     def take(self, count: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """The numbers of `count` rows, and the ragged rows before the last of them; all that are left for no row."""
+        """Return the numbers of `count` rows, and the ragged rows before the last of them; all that are left for no
+        row."""
         between = 0 if count else len(self.ragged)
         while between < len(self.ragged) and self.ragged[between][0] < self.next + count + between:
             between += 1
@@ -134,7 +137,7 @@ class _Numbering:
 
 
 def _blocks(path: Path, stream: BinaryIO, layout: _Layout, numbering: _Numbering) -> Iterator[pa.RecordBatch]:
-    """Every cell as text, columns named by their position."""
+    """Yield every cell as text, columns named by their position."""
 
     def keep(row: arrow_csv.InvalidRow) -> str:
         cells = "1 cell" if row.actual_columns == 1 else f"{row.actual_columns} cells"

@@ -31,7 +31,7 @@ _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value
 
 
 def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """A row for each line that is not blank, in order; `row` is the number of the line.
+    """Yield a row for each line that is not blank, in order; `row` is the number of the line.
 
     Every column is what the first of its paths that is not empty holds (`settings.log_paths`, `columns.LOG_PATHS`,
     and in lines that are flat any name of `columns.ALIASES`). What is special to logs, beyond `cells.parse_columns`:
@@ -67,7 +67,7 @@ def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> 
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows in fewer batches, none much larger than it must be."""
+    """Yield the same rows in fewer batches, none much larger than it must be."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -79,7 +79,7 @@ def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _check(path: Path, lines: LogLines, paths: LogPaths, required: Sequence[str]) -> dict[str, object]:
-    """The first object among the first lines of the file."""
+    """Return the first object among the first lines of the file."""
     sample = _first_object(path, lines)
     for name in required:
         if name in TEXTS and not any(_names(lines.head, key) for key in paths.keys(name)):
@@ -113,7 +113,7 @@ def _names(text: bytes, key: str) -> bool:
 
 
 def _rows(found: pa.RecordBatch, file: str, paths: LogPaths, too_long: set[int]) -> pa.RecordBatch:
-    """What the query found, with the lines that it was in doubt about looked at."""
+    """Make typed rows of what the query found; lines that it doubts are read in Python."""
     count = found.num_rows
     columns = {name: found.column(name) for name in found.schema.names}
     written = columns.pop("written")
@@ -138,7 +138,7 @@ def _rows(found: pa.RecordBatch, file: str, paths: LogPaths, too_long: set[int])
 
 
 def _look_at(lines: Mapping[int, bytes], file: str, paths: LogPaths, too_long: set[int]) -> pa.RecordBatch:
-    """Rows of `lines` (number → line); blank ones are none."""
+    """Return the rows of `lines` (number → line); blank ones are none."""
     rows, refused, sources = [], [], []
     cells: dict[str, list[object]] = {name: [] for name in COLUMNS}
     for number, line in lines.items():
@@ -163,7 +163,7 @@ def _look_at(lines: Mapping[int, bytes], file: str, paths: LogPaths, too_long: s
 
 
 def _parse(line: bytes) -> tuple[dict[str, object], str]:
-    """The object on `line` and "", or why there is none."""
+    """Return the object on `line` and "", or why there is none."""
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError:
@@ -199,7 +199,7 @@ def _prepare(cells: dict[str, object]) -> str:
 
 
 def _dialogue(turns: object) -> str | None:
-    """As `log_query` makes it."""
+    """Write a dialogue as lines, as `log_query` does."""
     said = []
     for turn in turns if isinstance(turns, list) else [None]:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):

@@ -54,7 +54,7 @@ class LogLines:
         self._texts.close()
 
     def head_lines(self) -> list[bytes]:
-        """The first lines of the file, complete ones only: none where the first is a very long one."""
+        """Return the first lines of the file, complete ones only: none where the first is a very long one."""
         lines = self.head.split(b"\n")
         return lines if self._head_is_all else lines[:-1]
 
@@ -83,7 +83,7 @@ class LogLines:
         yield from self._texts
 
     def _batch(self, data: bytes) -> pa.RecordBatch:
-        """The lines of `data` that end in it. Buffers are shared: nothing but line lengths is copied."""
+        """Return the lines of `data` that end in it. Buffers are shared: nothing but line lengths is copied."""
         lengths = np.fromiter(map(len, io.BytesIO(data)), np.int32)
         count = len(lengths) - (not data.endswith(b"\n"))
         offsets = np.zeros(count + 1, np.int32)
@@ -102,7 +102,8 @@ class LogLines:
         return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
 
     def _chunks(self) -> Iterator[bytes]:
-        """A read that meets damage gives nothing, so the last ones before it are repeated in ever smaller pieces."""
+        """Read the file piece by piece. A read that meets damage gives nothing, so what is before it is read again in
+        ever smaller pieces."""
         done = 0
         for size in (_CHUNK, 4096, 1):
             try:
@@ -120,7 +121,7 @@ class LogLines:
 
 
 def _as_utf8(head: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """`head` and `chunks` in UTF-8 without a mark; bytes that mean nothing stay as they are."""
+    """Yield `head` and `chunks` in UTF-8 without a mark; bytes that mean nothing stay as they are."""
     encoding = _encoding(head)
     if encoding == "utf-8":
         yield head.removeprefix(codecs.BOM_UTF8)
@@ -134,7 +135,8 @@ def _as_utf8(head: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, Non
 
 
 def _encoding(head: bytes) -> str:
-    """By its mark, else by what most lines with Chinese in them are: one torn character makes no other encoding."""
+    """Find the encoding by its mark, else by what most lines with Chinese in them are: one torn character does not
+    change it."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     lines = [line for line in head.split(b"\n")[:1000] if not line.isascii()]

@@ -34,7 +34,7 @@ class LogPath:
         return len(self.steps) > 1
 
     def find(self, line: object) -> object:
-        """What `line` holds there, None for nothing. JSON packed into a text is looked into."""
+        """Return what `line` holds at this path, None for nothing. JSON packed into a text is looked into."""
         node = line
         for step in self.steps:
             if isinstance(node, str) and node.startswith(("{", "[")):
@@ -49,7 +49,7 @@ class LogPath:
 
 
 def unpacked(text: str) -> object:
-    """The JSON in `text`, None for none."""
+    """Parse the JSON in `text`; None where there is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -57,7 +57,7 @@ def unpacked(text: str) -> object:
 
 
 def parse_path(text: str) -> LogPath | None:
-    """`payload.query`, `$.choices[0].message`, `payload."user.query"`; None for what is no such path."""
+    """Parse `payload.query`, `$.choices[0].message` or `payload."user.query"`; None for what is no such path."""
     rest = text.strip().removeprefix("$.")
     steps: list[str | int] = []
     place = 0
@@ -98,7 +98,8 @@ class LogPaths:
 
     @cached_property
     def flat_names(self) -> dict[str, list[str]]:
-        """Column → further names of it in a line that is not nested, so that any workbook's headings do as keys."""
+        """Return column → further names of it in a line that is not nested, so that any workbook's headings do as
+        keys."""
         names: dict[str, list[str]] = {name: [] for name in COLUMNS}
         for key, name in (*((name, name) for name in COLUMNS), *ALIASES.items()):
             if all(path.steps != (key,) for path in self.of_column[name]):
@@ -107,19 +108,19 @@ class LogPaths:
 
     @cached_property
     def roots(self) -> list[str]:
-        """First keys of all nested paths."""
+        """Return the first keys of all nested paths."""
         nested = (path for paths in self.of_column.values() for path in paths if path.nested)
         return list(dict.fromkeys(str(path.steps[0]) for path in nested))
 
     def keys(self, column: str) -> list[str]:
-        """What a line that holds `column` has in it, one of."""
+        """Return the keys of which a line that holds `column` has at least one."""
         return list(dict.fromkeys([*(path.key for path in self.of_column[column]), *self.flat_names[column]]))
 
     def looked_at(self, column: str) -> str:
         return ", ".join(path.text for path in self.of_column[column])
 
     def raw_cells(self, line: Mapping[str, Any]) -> dict[str, object]:
-        """The columns that `line` (one parsed line) holds something for: the first path counts, then any heading."""
+        """Return the cells that `line` (one parsed line) holds: the first path counts, then any heading."""
         cells: dict[str, object] = {}
         for name, paths in self.of_column.items():
             found = [value for path in paths if (value := path.find(line)) is not None]
@@ -134,7 +135,7 @@ class LogPaths:
         return cells
 
     def is_log(self, line: Mapping[str, Any]) -> bool:
-        """Whether `line` is nested as a service's log is, rather than flat as a table's row is."""
+        """Return whether `line` is nested as a service's log is, rather than flat as a table's row is."""
         own = (path for path in self.of_column["original_query"] if path.own)
         return any(line.get(root) is not None for root in self.roots) or any(path.find(line) for path in own)
 
@@ -163,5 +164,5 @@ def placed(tree: dict[str, Any], path: LogPath, kind: object) -> bool:
 
 
 def json_path(path: LogPath) -> str:
-    """`path` as DuckDB's JSON functions take it."""
+    """Write `path` as DuckDB's JSON functions take it."""
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f'."{step}"' for step in path.steps)

@@ -35,7 +35,8 @@ class LogQuery:
     first text to success."""
 
     def __init__(self, paths: LogPaths, sample: Mapping[str, object]):
-        """`sample` is a line of the file: most are thought to hold their hits where it does, which is only faster."""
+        """Write the query. `sample` is a line of the file: the query is faster where most lines hold their hits where
+        it does."""
         self._paths = paths
         of_hits = [bool(path.find(sample)) for path in paths.of_column["recall_results"]]
         self._usual = of_hits.index(True) if any(of_hits) else 0
@@ -107,14 +108,15 @@ SELECT row, CASE WHEN {self._doubts()} THEN line END AS line,
 FROM typed"""
 
     def _first(self, name: str) -> str:
-        """The first text that is not empty. `f` is NULL for every line of a log, which spares asking it for names."""
+        """Return the first text that is not empty. `f` is NULL for every line of a log, which spares asking it for
+        names."""
         found = " ".join(f"WHEN {place} <> '' THEN {place}" for place in self._places[name])
         flat = " ".join(f"WHEN f.{_identifier(k)} <> '' THEN f.{_identifier(k)}" for k in self._paths.flat_names[name])
         return f"CASE {found} WHEN f IS NULL THEN '' {flat} ELSE '' END"
 
     def _hits(self) -> str:
-        """The first list that is not empty, else any. A CASE that comes out alike for all is a reference, else a copy
-        of all hits: so it asks for exceptions from the usual place."""
+        """Return the first list that is not empty, else any. A CASE that comes out alike for all is a reference, else a
+        copy of all hits: so it asks for exceptions from the usual place."""
         places = self._places["recall_results"] + [
             f"f.{_identifier(k)}" for k in self._paths.flat_names["recall_results"]
         ]
@@ -127,7 +129,7 @@ FROM typed"""
         return f"CASE {' '.join([*before, *after])} ELSE {usual} END"
 
     def _doubts(self) -> str:
-        """What makes a line one to look at: it may be refused for it, or turn out well."""
+        """Return what makes a line one to look at: it may be refused for it, or turn out well."""
         return f"""CASE WHEN broken THEN true
         WHEN NOT regexp_matches(original_query, {literal(_VISIBLE)}) THEN true
         WHEN left(original_query, 1) IN ('{{', '[') OR left(rewritten_query, 1) IN ('{{', '[') THEN true
@@ -151,8 +153,8 @@ _BAD_HIT = "hit.content IS NULL OR NOT isfinite(coalesce(hit.score, 0) + coalesc
 
 
 def _parsed(text: str, tree: object) -> str:
-    """NULL for what is no JSON. (`try` goes through thousands one by one for a single bad one; CASE around all of it
-    copies all of it.)"""
+    """Write SQL that parses JSON, NULL for what is none. (`try` goes through thousands one by one for a single bad one;
+    CASE around all of it copies all of it.)"""
     proper = f"CASE WHEN json_valid({text}) THEN {text} END"
     return f"from_json({proper}, {literal(json.dumps(tree, ensure_ascii=False))})"
 
@@ -162,24 +164,24 @@ def _any_hit(condition: str) -> str:
 
 
 def _relevance(place: int) -> str:
-    """`reward.records.sample.Hit.relevance`, NULL for no hit or no score."""
+    """Write SQL of `reward.records.sample.Hit.relevance`, NULL for no hit or no score."""
     return f"coalesce(hits[{place}].reranker_score, hits[{place}].score)"
 
 
 def _number(name: str) -> str:
-    """NaN stands for what is no number."""
+    """Write SQL that reads a number, NaN for what is none."""
     return f"CASE WHEN {name} <> '' THEN coalesce(try_cast({name} AS DOUBLE), 'nan'::DOUBLE) END AS {name}"
 
 
 def _time(name: str) -> str:
-    """As `timestamps.read_timestamps` has it; NULL for what that is to decide."""
+    """Write SQL that reads a moment as `timestamps.read_timestamps` does; NULL where that has to decide."""
     return f"""CASE WHEN {name} = '' THEN ''
         WHEN regexp_full_match({name}, '{_ISO}') AND try_cast({name} AS TIMESTAMP) IS NOT NULL
         THEN replace(replace({name}, ' ', 'T'), 'Z', '+00:00') END"""
 
 
 def _dialogue() -> str:
-    """A list of {role, content} as lines; NULL for another list."""
+    """Write SQL that turns a list of {role, content} into lines; NULL for another list."""
     speaker = " ".join(f"WHEN {literal(role)} THEN {literal(label + ': ')}" for role, label in SPEAKERS.items())
     spaced = r"trim(regexp_replace(turn.content, '\s+', ' ', 'g'))"
     said = f"CASE WHEN regexp_matches(turn.content, '\\s') THEN {spaced} ELSE turn.content END"

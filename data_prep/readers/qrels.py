@@ -9,7 +9,7 @@ from reward.records.files import BadInput
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
-    """query id → ids of its relevant documents (score > 0), from a BEIR `qrels.tsv` (query-id, corpus-id, score).
+    """Read query id → ids of its relevant documents (score > 0) from a BEIR `qrels.tsv` (query-id, corpus-id, score).
 
     Raises:
         BadInput: no such file, or a line is not three tab-separated fields with a numeric score.

@@ -108,7 +108,7 @@ def _line(error: BaseException) -> str:
 
 
 def _read(request: Request, passed_over: list[str]) -> str:
-    """Writes the rows of every sheet that names what is required. Returns why the rest could not be read, or ""."""
+    """Write the rows of every sheet that names what is required; return why the rest could not be read, or ""."""
     path = Path(request["path"])
     names = {key: Name(*name) for key, name in request["names"].items()}
     book = _open(path)
@@ -177,7 +177,8 @@ def _find_errors(xml: WorkbookXml | None, sheet: str, errors: CellErrors) -> Non
 
 
 def _filled(sheet: CalamineSheet) -> _Numbered:
-    """Every row of the sheet; a cell of several rows stands in each of them that holds something of its own."""
+    """Yield every row of the sheet; a cell merged over several rows is in each of them that holds something else
+    too."""
     left = sheet.start[1] if sheet.start else 0
     tall: dict[int, list[tuple[int, int]]] = {}
     for (top, column), (bottom, _) in sheet.merged_cell_ranges or ():
@@ -197,7 +198,7 @@ def _filled(sheet: CalamineSheet) -> _Numbered:
 
 
 def _top(rows: _Numbered) -> list[tuple[int, _Row]]:
-    """The first rows, from the first with text on, until `TOP_ROWS` with text are among them."""
+    """Return the first rows, from the first with text on, until `TOP_ROWS` with text are among them."""
     top: list[tuple[int, _Row]] = []
     filled = 0
     for number, cells in rows:
@@ -247,7 +248,7 @@ def _write_rows(reading: _Reading, rows: _Numbered, size: int) -> None:
 
 
 def _error(reading: _Reading, row: int) -> str:
-    """Why this row cannot be used: the first column we read of it that holds an error; "" for none."""
+    """Return why this row cannot be used: the first of its columns that holds an error; "" for none."""
     codes = {column - reading.left: code for column, code in reading.errors.get(row, ())}
     for name, place in reading.places.items():
         if place in codes:

@@ -61,7 +61,7 @@ class WorkbookXml:
         return [(r.get("Type", ""), r.get("Id", ""), target) for r, target in zip(root, targets, strict=True)]
 
     def cell_errors(self, sheet: str) -> CellErrors:
-        """The cells of `sheet` that hold an error, or a formula without a value."""
+        """Return the cells of `sheet` that hold an error, or a formula without a value."""
         found: CellErrors = {}
         with self._zip.open(self._parts[sheet]) as part:
             held = part.read(_CHUNK)

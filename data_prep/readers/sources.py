@@ -32,7 +32,7 @@ class Unreadable:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among `paths` and, in name order, those of a kind we read in its folders and theirs; each once.
+    """Return the files among `paths` and, in name order, those of a readable kind in its folders and theirs; each once.
 
     Hidden files and Excel's lock files (`~$…`) in folders are passed over.
 
@@ -56,7 +56,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """One JSON object a line: first the files that could not be read, without a row, then the rows left out."""
+    """Write one JSON object a line: first the files that could not be read, without a row, then the rows left out."""
     with writing_lines(path) as write:
         for line in chain(map(asdict, unreadable), rows):
             write(json.dumps(line, ensure_ascii=False))
@@ -78,7 +78,7 @@ class Sources:
         self._settings, self._required = settings, required
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Every row in, usable or refused, in file order.
+        """Yield every row, usable or refused, in file order.
 
         Raises:
             BadInput: of no file any row could be read.

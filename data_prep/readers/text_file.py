@@ -59,7 +59,7 @@ class TextFile:
         return True
 
     def open(self) -> BinaryIO:
-        """The text as UTF-8 without a BOM; bytes that are no text as U+FFFD."""
+        """Open the text as UTF-8 without a BOM; bytes that are no text become U+FFFD."""
         if self.encoding == "utf-8" and not self.damaged:
             return self.path.open("rb")
         return cast(BinaryIO, io.BufferedReader(_Recoded(self.path.open("rb"), self.encoding), _CHUNK))

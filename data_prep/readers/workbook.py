@@ -45,7 +45,7 @@ _SECONDS, _BYTES_A_SECOND = 30, 5_000_000  # of processor time: many times what 
 def read_workbook(
     path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None, table: Table = EXPORT
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of every sheet that names what is required; `row` is the sheet's own row number.
+    """Yield the rows of every sheet that names what is required; `row` is the sheet's own row number.
 
     Hidden sheets count only where no visible one has the columns. A cell merged over several rows counts in each of
     them. Formulas count with the value that was saved with them. A cell of ours that holds an error (#N/A) or a formula
@@ -118,7 +118,7 @@ def _nothing_in(passed: Sequence[str]) -> str:
 
 
 def _unpacked_sizes(path: Path) -> tuple[int, int]:
-    """Bytes that the shared texts and the other parts of the workbook unpack to, as its directory has it.
+    """Return the bytes that the shared texts and the other parts of the workbook unpack to, as its directory has it.
 
     Raises:
         BadInput: it is no workbook at all, or unpacks to absurd sizes.
@@ -148,7 +148,7 @@ def _unpacked_sizes(path: Path) -> tuple[int, int]:
 
 
 def _messages(path: Path, request: Request) -> Iterator[tuple[Any, ...]]:
-    """What `sheet_process` says, until it is done. Raises BadInput when it ends before."""
+    """Yield what `sheet_process` says, until it is done. Raises BadInput when it ends before."""
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join((root, *filter(None, [os.environ.get("PYTHONPATH")])))
     process = subprocess.Popen(

@@ -52,7 +52,7 @@ def parse_columns(
     source: str,
     refused: Sequence[str] | None = None,
 ) -> pa.RecordBatch:
-    """Rows of `columns.ROWS`, one for each of `rows`, in their order.
+    """Return the rows of `columns.ROWS`, one for each of `rows`, in their order.
 
     A cell that cannot be understood fills `refused` of its row (`top1_score: not a number: 'abc'`; of several, the
     first in the order of `columns.COLUMNS`) and reads as not recorded. So does an empty original_query.
@@ -115,7 +115,7 @@ def _nothing(kind: pa.DataType, count: int) -> pa.Array:
 
 
 def _plain(cells: Cells) -> Cells:
-    """Arrow strings or a list: whatever else Arrow holds is read as objects."""
+    """Return Arrow strings, or a list of objects for anything else that Arrow holds."""
     if not isinstance(cells, pa.Array) or pa.types.is_string(cells.type):
         return cells
     return cells.cast(pa.string()) if pa.types.is_large_string(cells.type) else cells.to_pylist()
@@ -250,7 +250,7 @@ def _slice_names(cell: object) -> list[str]:
 
 
 def _by_value(texts: pa.Array, read: Callable[[str], object], kind: pa.DataType, found: Problems) -> pa.Array:
-    """`read` of each, called once for each of the few different ones."""
+    """Call `read` once for each of the few different texts, and return its result for every text."""
     encoded = texts.dictionary_encode()
     wrong: Problems = {}
     meanings = _each(encoded.dictionary.to_pylist(), read, kind, wrong)

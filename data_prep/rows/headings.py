@@ -40,7 +40,8 @@ class SameMeaning(Exception):
 
 
 def known_names(own: Mapping[str, str], aliases: Mapping[str, str], columns: Sequence[str]) -> dict[str, Name]:
-    """Folded heading → what it means: the tenant's `own` names first, then the aliases, then the columns themselves.
+    """Map `heading_key` → what the heading means: the tenant's `own` names first, then the aliases, then the
+    columns themselves.
 
     Raises:
         NoHeadings: a name of the tenant's stands for no column.
@@ -48,24 +49,25 @@ def known_names(own: Mapping[str, str], aliases: Mapping[str, str], columns: Seq
     for heading, column in own.items():
         if column not in columns:
             raise NoHeadings(f"the tenant's sources.headings: {heading!r} stands for {column!r}, which is no column")
-    names = {fold(column): Name(column) for column in columns}
-    names |= {fold(heading): Name(column) for heading, column in aliases.items()}
-    return names | {fold(heading): Name(column, own=True) for heading, column in own.items()}
+    names = {heading_key(column): Name(column) for column in columns}
+    names |= {heading_key(heading): Name(column) for heading, column in aliases.items()}
+    return names | {heading_key(heading): Name(column, own=True) for heading, column in own.items()}
 
 
-def fold(heading: object) -> str:
-    """What of a heading counts: half-width, in lower case, without spaces, line breaks, BOM, `*`, `_`, `-` and `:`."""
+def heading_key(heading: object) -> str:
+    """Reduce a heading to what counts: half-width, lower case, without spaces, line breaks, BOM, `*`, `_`, `-` and
+    `:`."""
     text = unicodedata.normalize("NFKC", heading if isinstance(heading, str) else "").casefold()
     return "".join(c for c in text if not c.isspace() and c not in "*_-:" and unicodedata.category(c) != "Cf")
 
 
 def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], required: Sequence[str]) -> Headings:
-    """The first of `rows` that names every required column.
+    """Return the first of `rows` that names every required column.
 
     A heading's note in brackets ("改写查询（必填）") is passed over where the whole means nothing.
 
     Args:
-        names: folded heading → what it means.
+        names: `heading_key` → what it means.
 
     Raises:
         NoHeadings: no row names them all.
@@ -86,7 +88,7 @@ def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], r
 
 
 def _meaning(cell: object, names: Mapping[str, Name]) -> Name | None:
-    key = fold(cell)
+    key = heading_key(cell)
     return names.get(key) or names.get(_NOTE.sub("", key)) if key else None
 
 

@@ -71,7 +71,7 @@ class Recall:
 
 
 def read_recall(cells: Sequence[object] | pa.Array, scored: Sequence[bool]) -> Recall:
-    """Hits of each cell: text (str or UTF-8), a list of dicts, or None. Never raises for what a cell holds.
+    """Read the hits of each cell: text (str or UTF-8), a list of dicts, or None. Never raise for what a cell holds.
 
     Args:
         scored: of which rows counts and relevances are wanted; the others' are None.
@@ -142,7 +142,7 @@ def _read_slowly(cell: object) -> list[_Hit] | None:
 
 
 def _parse(text: str) -> object:
-    """The value that `text` spells, None for none."""
+    """Parse the value that `text` spells, None for none."""
     try:
         value = json.loads(text, strict=False)  # raw tabs and line breaks are common in exports
         return json.loads(value, strict=False) if isinstance(value, str) else value  # some systems encode it twice
@@ -163,7 +163,7 @@ def _parse(text: str) -> object:
 
 
 def _json_token(token: re.Match[str]) -> str:
-    """A Python string or word as JSON; what JSON cannot say (`\\v`) stays and is left to Python's own parser."""
+    """Write a Python string or word as JSON; what JSON cannot say (`\\v`) stays and is left to Python's own parser."""
     text = token.group()
     if text in _WORDS:
         return _WORDS[text]
@@ -205,7 +205,7 @@ def _score(name: str, value: object) -> float | None:
 
 
 def _whole(text: str) -> str:
-    """`text` without lone surrogates: passages cut by systems that count in UTF-16 end in half a character."""
+    """Replace lone surrogates in `text`: systems that count in UTF-16 cut passages in the middle of a character."""
     try:
         text.encode()
     except UnicodeEncodeError:

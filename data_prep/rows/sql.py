@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def literal(text: str) -> str:
-    """`text` as an SQL literal."""
+    """Write `text` as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -19,7 +19,7 @@ _WRITTEN = re.compile(
 
 
 def read_timestamps(texts: pa.Array) -> pa.Array:
-    """`read_timestamp` of each of Arrow strings; ISO 8601 is checked without a loop."""
+    """Apply `read_timestamp` to each of Arrow strings; ISO 8601 is checked without a loop."""
     texts = pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
     iso = pc.match_substring_regex(texts, _ISO)
     try:
@@ -48,7 +48,8 @@ def _is_moment(iso: str) -> bool:
 
 
 def read_timestamp(cell: object) -> str:
-    """`2026-01-02T03:04:05`, with fraction and zone (`+08:00`) where they are given, or "" for what says no moment.
+    """Read `2026-01-02T03:04:05`, with fraction and zone (`+08:00`) where they are given, or "" where no moment is
+    meant.
 
     Understood are ISO 8601 itself, dates of a workbook, 2026/1/2 3:04, 2026年1月2日 3时4分, 20260102, seconds, milli-,
     micro- and nanoseconds since 1970 (UTC), and Excel's day numbers of the years 1954 to 2119.

@@ -79,7 +79,7 @@ def deidentify_text(text: str, settings: DeidentifySettings) -> tuple[str, Count
 
 
 def _cut(text: str, kind: _Kind, keep: tuple[str, ...]) -> list[str]:
-    """`text` cut at what is of this kind: the pieces between, with a mask after each but the last."""
+    """Cut `text` at what is of this kind: the pieces between, with a mask after each but the last."""
     pieces, last = [], 0
     if _HINTS[kind.hint].search(text):
         for start, end in kind.find(text):
@@ -90,12 +90,12 @@ def _cut(text: str, kind: _Kind, keep: tuple[str, ...]) -> list[str]:
 
 
 def _lies_within(kept: str, text: str, start: int, end: int) -> bool:
-    """Whether `kept` occurs in `text` around all of the place."""
+    """Return whether `kept` occurs in `text` around all of the place."""
     return kept.find(text[start:end]) >= 0 and text.find(kept, max(0, end - len(kept)), start + len(kept)) >= 0
 
 
 def deidentify_column(texts: pa.Array, settings: DeidentifySettings) -> tuple[pa.Array, Counter[str]]:
-    """`deidentify_text` of each text; a missing text stays missing.
+    """Apply `deidentify_text` to each text; a missing text stays missing.
 
     Args:
         texts: Arrow strings, normalised.

@@ -37,8 +37,8 @@ _SETTLED_LINES = f"^(?:{_WORD}(?:[ \\n]{_WORD})*)?$"
 
 
 def normalise_lines(text: str) -> str:
-    """NFC, half-width letters and digits, no control or zero-width characters, single spaces, trimmed lines; blank
-    lines go. Idempotent."""
+    """Write text in one way: NFC, half-width letters and digits, no control or zero-width characters, single spaces,
+    trimmed lines, no blank lines. Idempotent."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_HALF_WIDTH)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
     text = unicodedata.normalize("NFC", text)
@@ -47,12 +47,12 @@ def normalise_lines(text: str) -> str:
 
 
 def normalise_line(text: str) -> str:
-    """`normalise_lines` on one line: line breaks become spaces."""
+    """Apply `normalise_lines` and join the lines: line breaks become spaces."""
     return normalise_lines(text).replace("\n", " ")
 
 
 def normalise_column(texts: pa.Array, *, keep_lines: bool) -> pa.Array:
-    """`normalise_lines` (or, without `keep_lines`, `normalise_line`) of each text; a missing text becomes "".
+    """Apply `normalise_lines` (or, without `keep_lines`, `normalise_line`) to each text; a missing text becomes "".
 
     Args:
         texts: Arrow strings.

@@ -91,7 +91,7 @@ Span = tuple[int, int]
 
 
 def find_names(text: str) -> Iterator[Span]:
-    """Places of names: the title or 我叫 around them is none of them."""
+    """Yield the places of names, without the title or 我叫 around them."""
     spans = [(place - length, place) for place, length in _before_titles(text)]
     spans += [(place, place + length) for place, length in _after_introductions(text)]
     spans += [found.span("name") for found in _ENGLISH.finditer(text)]
@@ -103,7 +103,7 @@ def find_names(text: str) -> Iterator[Span]:
 
 
 def _before_titles(text: str) -> Iterator[tuple[int, int]]:
-    """Place of a title, and how many characters before it are the name."""
+    """Yield the place of a title, and how many characters before it are the name."""
     for title in _TITLED.finditer(text):
         place = title.start()
         before = _HAN_END.search(text, max(0, place - 14), place)
@@ -118,7 +118,7 @@ def _before_titles(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _name_length(before: str, counted: bool, *, bare_only: bool) -> int:
-    """How many of the last characters of `before`, which end at a title, are a name; 0 for none.
+    """Return how many of the last characters of `before`, which end at a title, are a name; 0 for none.
 
     Args:
         counted: a digit stands before it.
@@ -139,12 +139,12 @@ def _name_length(before: str, counted: bool, *, bare_only: bool) -> int:
 
 
 def _tagged(text: str) -> list[tuple[str, str]]:
-    """The words of `text`, each with its part of speech as jieba abbreviates it: nr is a person's name."""
+    """Return the words of `text`, each with its part of speech as jieba abbreviates it: nr is a person's name."""
     return [(pair.word, pair.flag) for pair in posseg.lcut(text, HMM=False)]
 
 
 def _last(words: list[tuple[str, str]], length: int) -> list[tuple[str, str]]:
-    """The last of `words` that are `length` characters together; none if that cuts a word."""
+    """Return the last of `words` that are `length` characters together; none if that cuts a word."""
     for count in range(1, len(words) + 1):
         size = sum(len(word) for word, _ in words[-count:])
         if size >= length:
@@ -159,7 +159,7 @@ def _surname(name: str) -> str:
 
 
 def _is_name(words: list[tuple[str, str]], surname: str) -> bool:
-    """Whether `words`, which begin with a surname, can be a whole name."""
+    """Return whether `words`, which begin with a surname, can be a whole name."""
     whole = "".join(word for word, _ in words)
     first, kind = words[0]
     if whole == surname:
@@ -179,7 +179,7 @@ def _is_name(words: list[tuple[str, str]], surname: str) -> bool:
 
 
 def _after_introductions(text: str) -> Iterator[tuple[int, int]]:
-    """Place of a name after 我叫 or 姓名, and its length."""
+    """Yield the place of a name after 我叫 or 姓名, and its length."""
     for introduction in _INTRODUCED.finditer(text):
         place = introduction.end()
         after = _HAN_START.match(text, place)
@@ -191,7 +191,7 @@ def _after_introductions(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _introduced_length(after: str, surname: str) -> int:
-    """How many of the first characters of `after` are a name with 1–2 given characters; 0 for none."""
+    """Return how many of the first characters of `after` are a name with 1–2 given characters; 0 for none."""
     words = _tagged(after)
     best, taken = 0, 0
     for count in range(1, len(words) + 1):

@@ -75,8 +75,8 @@ def find_emails(text: str) -> Iterator[Span]:
 
 
 def find_wechat(text: str) -> Iterator[Span]:
-    """What follows 微信, WeChat, wx, vx, V信 or 加V. A plain word counts only where it is called an account: 微信login
-    is none."""
+    """Yield what follows 微信, WeChat, wx, vx, V信 or 加V. A plain word counts only where it is called an account:
+    微信login is none."""
     for found in _WECHAT.finditer(text):
         says = found["says"].strip(' "“()（）')
         if found["mobile"] or (found["number"] and "号" in says):
@@ -90,7 +90,7 @@ def find_qq(text: str) -> Iterator[Span]:
 
 
 def find_identity_cards(text: str) -> Iterator[Span]:
-    """18-digit numbers with their check digit, birth date and province, and 15-digit ones with date and county.
+    """Yield 18-digit numbers with their check digit, birth date and province, and 15-digit ones with date and county.
 
     One that is called 身份证 may have its check digit wrong: a slip of the keyboard.
     """
@@ -126,8 +126,8 @@ def _is_date(year: str, month: str, day: str) -> bool:
 
 
 def find_bank_cards(text: str) -> Iterator[Span]:
-    """Numbers of 13 to 19 digits with an issuer's first digits and Luhn's check digit, which one that is called 银行卡
-    may have wrong. Groups of digits may be parted by a space or hyphen."""
+    """Yield numbers of 13 to 19 digits with an issuer's first digits and Luhn's check digit, which one that is called
+    银行卡 may have wrong. Groups of digits may be parted by a space or hyphen."""
     groups = [found.span() for found in _DIGITS.finditer(text)]
     place = 0
     while place < len(groups):
@@ -162,7 +162,7 @@ def _is_bank_card(text: str, start: int, end: int) -> bool:
 
 
 def _has_issuer(number: str) -> bool:
-    """Whether the first digits are those of a card issuer (ISO/IEC 7812) whose numbers are that long."""
+    """Return whether the first digits are those of a card issuer (ISO/IEC 7812) whose numbers are that long."""
     length, two, three, four = len(number), int(number[:2]), int(number[:3]), int(number[:4])
     if two in (60, 62, 65) or 644 <= three <= 649 or four in (9558, 9559):  # UnionPay, Discover, ICBC, ABC
         return length >= 16
@@ -176,7 +176,8 @@ def _has_issuer(number: str) -> bool:
 
 
 def find_phones(text: str) -> Iterator[Span]:
-    """Chinese mobile, landline and 400/800 numbers, any other one with its + and country, and local ones after 电话."""
+    """Yield Chinese mobile, landline and 400/800 numbers, any other one with its + and country, and local ones after
+    电话."""
     spans = [(match.start, match.end) for match in PhoneNumberMatcher(text, "CN") if _is_written_out(match.raw_string)]
     spans += [found.span() for found in _CHINESE_PHONE.finditer(text)]
     spans += [found.span("number") for found in _LOCAL_PHONE.finditer(text)]
@@ -192,19 +193,21 @@ def find_phones(text: str) -> Iterator[Span]:
 
 
 def _is_written_out(number: str) -> bool:
-    """Whether it is more than ten or eleven digits: the library takes an area code without its 0, and a decimal."""
+    """Return whether it is more than ten or eleven digits: the library takes an area code without its 0, and a
+    decimal."""
     if re.match(r"[0-9]{1,2}\.[0-9]+$", number):
         return False
     return number.startswith("+") or bool(re.match("0|86|1[3-9].{9}$|[48]00", re.sub("[^0-9]", "", number)))
 
 
 def find_plates(text: str) -> Iterator[Span]:
-    """Province, letter and five characters (six for a new-energy car), three of them digits at least; no I, no O."""
+    """Yield plates: province, letter and five characters (six for a new-energy car), three of them digits at least; no I, no
+    O."""
     for found in _PLATE.finditer(text):
         if len(re.findall("[0-9]", found["serial"])) >= 3:
             yield found.span()
 
 
 def _introduced(words: re.Pattern[str], text: str, start: int) -> bool:
-    """Whether `words` lead up to the place `start`."""
+    """Return whether `words` lead up to the place `start`."""
     return words.search(text, max(0, start - 16), start) is not None

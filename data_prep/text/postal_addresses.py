@@ -48,7 +48,7 @@ Span = tuple[int, int]
 
 
 def find_addresses(text: str) -> Iterator[Span]:
-    """Places of addresses: a number and what it is a number of, at least."""
+    """Yield the places of addresses: at least a number and what it is a number of."""
     last, place = 0, 0
     while found := _DOORS.search(text, place):
         place = found.end()
@@ -62,7 +62,7 @@ def find_addresses(text: str) -> Iterator[Span]:
 
 
 def _start(text: str, earliest: int, doors: re.Match[str]) -> int | None:
-    """Where the address begins of which `doors` are the end; None if they end none."""
+    """Return where the address that ends in `doors` begins; None if they end none."""
     before = _BEFORE.search(text, max(earliest, doors.start() - 50), doors.start())
     places = before[0] if before else ""
     places = places[_end(_SENTENCE.match(places)) :]
@@ -107,7 +107,7 @@ def _is_address(levels: list[re.Match[str]], rest: str, kinds: set[str], doors: 
 
 
 def _surplus(level: str, name: str) -> int:
-    """How many characters at the start of `level` belong to the sentence: of 货发广州市 the place is 广州市."""
+    """Return how many characters at the start of `level` belong to the sentence: of 货发广州市 the place is 广州市."""
     kind = len(level) - len(name)
     taken, unknown = 0, True
     for word in reversed(jieba.lcut(level, HMM=False)):

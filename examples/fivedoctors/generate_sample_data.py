@@ -98,7 +98,7 @@ class Pair(_Source):
 
 
 def load_yaml(name: str) -> Any:
-    """Raises BadInput when the source file is not YAML."""
+    """Load a source file; raise BadInput when it is not YAML."""
     try:
         return yaml.safe_load((SOURCES / name).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -106,12 +106,12 @@ def load_yaml(name: str) -> Any:
 
 
 def load_intents() -> list[Intent]:
-    """Raises BadInput naming file, entry and field when an entry is malformed."""
+    """Load the intents; raise BadInput naming file, entry and field when an entry is malformed."""
     return [_parse(Intent, entry, f"intents.yaml: entry {n}") for n, entry in enumerate(load_yaml("intents.yaml"), 1)]
 
 
 def load_contexts() -> Contexts:
-    """Raises BadInput naming file and field when the file is malformed."""
+    """Load the contexts; raise BadInput naming file and field when the file is malformed."""
     return _parse(Contexts, load_yaml("contexts.yaml"), "contexts.yaml")
 
 
@@ -127,7 +127,7 @@ def passage_id(product: dict[str, str], intent: Intent) -> str:
 
 
 def build_corpus(products: list[dict[str, str]], intents: list[Intent]) -> list[dict[str, str]]:
-    """One passage a product and intent, BEIR fields.
+    """Build one passage for each product and intent, with BEIR fields.
 
     Raises:
         BadInput: a passage pattern names a fact that a product lacks.
@@ -158,7 +158,7 @@ def wordings_by_slice(intents: list[Intent]) -> dict[str, list[Wording]]:
 def deal_pairs(
     wordings: list[Wording], products: list[dict[str, str]], slice_name: str, rng: random.Random
 ) -> Iterator[Pair]:
-    """Every wording x product once, in rounds: each round gives every wording one more product."""
+    """Yield every wording x product once, in rounds: each round gives every wording one more product."""
     orders = [rng.sample(products, len(products)) for _ in wordings]
     for turn in range(len(products)):
         for column in rng.sample(range(len(wordings)), len(wordings)):
@@ -166,12 +166,12 @@ def deal_pairs(
 
 
 def choose_positions(n: int, share: float, rng: random.Random) -> set[int]:
-    """Exactly round(n * share) of the positions 0..n-1."""
+    """Choose exactly round(n * share) of the positions 0..n-1."""
     return set(rng.sample(range(n), round(n * share)))
 
 
 def random_error(pair: Pair, intents: list[Intent], contexts: Contexts, has_history: bool, rng: random.Random) -> str:
-    """A wrong rewrite pattern: an empty phrase, another intent, or (history only) the product forgotten."""
+    """Draw a wrong rewrite pattern: an empty phrase, another intent, or (history only) the product forgotten."""
     kind = rng.choice(["generic", "other_intent", "product_forgotten" if has_history else "generic"])
     if kind == "generic":
         return rng.choice(contexts.generic_rewrites)
@@ -183,7 +183,8 @@ def random_error(pair: Pair, intents: list[Intent], contexts: Contexts, has_hist
 def build_queries(
     pairs: list[Pair], prefix: str, intents: list[Intent], contexts: Contexts, rng: random.Random
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[tuple[str, str]]]:
-    """BVT queries, recorded baseline rewrites and (query id, passage id) judgements of `pairs`, all of one slice."""
+    """Build BVT queries, recorded baseline rewrites and (query id, passage id) judgements of `pairs`, all of one
+    slice."""
     with_profile = choose_positions(len(pairs), PROFILE_SHARE, rng)
     with_history = choose_positions(len(pairs), HISTORY_SHARE, rng)
     with_error = choose_positions(len(pairs), RANDOM_ERROR_SHARE, rng)

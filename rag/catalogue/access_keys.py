@@ -39,7 +39,7 @@ class AccessKeys:
         self._database = catalogue.database
 
     def create(self, tenant_id: str, scope: Scope, note: str = "") -> str:
-        """The new key, shown this once."""
+        """Create a key and return it; it is shown this once."""
         key = f"rag_{secrets.token_urlsafe(32)}"
         with self._database.writing() as connection:
             connection.execute(
@@ -49,7 +49,7 @@ class AccessKeys:
         return key
 
     def check(self, key: str) -> Access | None:
-        """None: unknown or revoked."""
+        """Look a key up; None: unknown or revoked."""
         found = self._database.connection.execute(
             "SELECT id, tenant_id, scope FROM access_keys WHERE key_hash = ? AND revoked_at IS NULL", (_hash(key),)
         ).fetchone()
@@ -62,7 +62,7 @@ class AccessKeys:
         return [AccessKeyRow(*row) for row in rows]
 
     def revoke(self, key_id: int) -> bool:
-        """Whether there was such a key in use."""
+        """Revoke a key; return whether there was such a key in use."""
         with self._database.writing() as connection:
             revoked = connection.execute(
                 "UPDATE access_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now(), key_id)
@@ -70,7 +70,7 @@ class AccessKeys:
         return revoked.rowcount == 1
 
     def any(self) -> bool:
-        """Whether any key was ever made: revoking the last one must not open the service."""
+        """Return whether any key was ever made: revoking the last one must not open the service."""
         return self._database.connection.execute("SELECT 1 FROM access_keys LIMIT 1").fetchone() is not None
 
 

@@ -83,14 +83,14 @@ class Catalogue(Versions):
         return KnowledgeBase(*found) if found else None
 
     def knowledge_bases(self, tenant_id: str | None = None) -> list[KnowledgeBase]:
-        """All, or one tenant's, by tenant and name."""
+        """Return all knowledge bases, or one tenant's, by tenant and name."""
         rows = self.database.connection.execute(
             f"{_KNOWLEDGE_BASE} WHERE ?1 IS NULL OR tenant_id = ?1 ORDER BY tenant_id, name", (tenant_id,)
         )
         return [KnowledgeBase(*row) for row in rows]
 
     def drop_knowledge_base(self, kb_id: int) -> None:
-        """Forgets it and everything in it; its versions are retired."""
+        """Forget it and everything in it; its versions are retired."""
         with self.database.writing() as connection:
             connection.execute("UPDATE versions SET state = 'retired' WHERE kb_id = ?", (kb_id,))
             connection.execute("DELETE FROM knowledge_bases WHERE id = ?", (kb_id,))
@@ -98,9 +98,9 @@ class Catalogue(Versions):
     def put_documents(
         self, kb_id: int, documents: Iterable[Document], *, prune: bool = False, keep: Collection[str] = ()
     ) -> Change:
-        """Adds documents, or replaces those of the same name; the unchanged are left as they are. Passages that a
-        replaced document still holds keep their row, their vector and their questions. `prune`: documents neither
-        given nor named in `keep` are deleted.
+        """Add documents, or replaces those of the same name; the unchanged are left as they are. Passages that a
+        replaced document still holds keep their row, their vector and their questions. `prune`: documents neither given
+        nor named in `keep` are deleted.
 
         Raises:
             IngestError: a document or a passage key is given twice, or a key belongs to another document.
@@ -110,12 +110,12 @@ class Catalogue(Versions):
             return DocumentWriter(connection, kb_id).put(documents, prune, keep)
 
     def delete_document(self, kb_id: int, name: str) -> Change:
-        """`deleted` is 0 when there is no such document."""
+        """Delete a document; `deleted` is 0 when there is none of that name."""
         with self.database.writing() as connection:
             return DocumentWriter(connection, kb_id).delete(name)
 
     def documents(self, kb_id: int, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """By name; a page begins after the name `after`."""
+        """Return the documents by name; a page begins after the name `after`."""
         rows = self.database.connection.execute(
             "SELECT d.name, (SELECT count(*) FROM passages p WHERE p.document_id = d.id), d.content_hash, d.updated_at "
             "FROM documents d WHERE d.kb_id = ? AND d.name > ? ORDER BY d.name LIMIT ?",
@@ -124,7 +124,7 @@ class Catalogue(Versions):
         return [DocumentRow(*row) for row in rows]
 
     def document(self, kb_id: int, name: str) -> list[StoredPassage]:
-        """Its passages in order; none when there is no such document."""
+        """Return a document's passages in order; none when there is no such document."""
         return self._passages("d.kb_id = ? AND d.name = ? ORDER BY p.place", kb_id, kb_id, name)
 
     def passages(self, kb_id: int, after_id: int = 0, limit: int = 1000) -> list[StoredPassage]:
@@ -135,7 +135,7 @@ class Catalogue(Versions):
         return found[0] if found else None
 
     def passages_without_questions(self, kb_id: int, limit: int, after_id: int = 0) -> list[StoredPassage]:
-        """Those no model has written questions for yet."""
+        """Return the passages for which no model has written questions yet."""
         return self._passages("p.asked = 0 AND p.id > ? ORDER BY p.id LIMIT ?", kb_id, after_id, limit)
 
     def questions(self, kb_id: int, passage_id: int) -> list[Question]:
@@ -157,18 +157,18 @@ class Catalogue(Versions):
         return dict(rows.fetchall())
 
     def put_questions(self, kb_id: int, passage_id: int, questions: Sequence[tuple[str, float]]) -> None:
-        """Replaces the model's questions of a passage by these (text, score), kept until `keep_questions` judges. The
+        """Replace the model's questions of a passage by these (text, score), kept until `keep_questions` judges. The
         passage counts as asked about even when there is none. Nothing happens when the passage is gone."""
         with self.database.writing() as connection:
             DocumentWriter(connection, kb_id).put_model_questions(passage_id, questions)
 
     def keep_questions(self, kb_id: int, threshold: float) -> int:
-        """Of the model's questions those scoring at least `threshold` are indexed; returns how many that are."""
+        """Index those of the model's questions that score at least `threshold`; return how many they are."""
         with self.database.writing() as connection:
             return DocumentWriter(connection, kb_id).keep_questions(threshold)
 
     def changes(self, kb_id: int, after: int) -> Iterator[IndexKey]:
-        """What was written after that revision and is still there: passages, then questions, by row id."""
+        """Yield what was written after that revision and is still there: passages, then questions, by row id."""
         rows = self.database.connection.execute(_LIVE_KEYS, {"kb": kb_id, "after": after})
         for row_id, is_question, text, revision, ids, counts in rows:
             stored = (
@@ -177,7 +177,7 @@ class Catalogue(Versions):
             yield IndexKey(row_id, bool(is_question), text, revision, stored or count_tokens(text))
 
     def count_changes(self, kb_id: int, after: int) -> int:
-        """How many rows `changes` and `removals` give."""
+        """Return how many rows `changes` and `removals` give."""
         row = self.database.connection.execute(
             "SELECT (SELECT count(*) FROM passages WHERE kb_id = ?1 AND revision > ?2) + "
             "(SELECT count(*) FROM questions WHERE kb_id = ?1 AND revision > ?2 AND kept) + "
@@ -187,40 +187,41 @@ class Catalogue(Versions):
         return int(row.fetchone()[0])
 
     def index_keys(self, kb_id: int) -> Iterator[IndexKey]:
-        """All that is there, in the order of `changes`."""
+        """Yield everything that is there, in the order of `changes`."""
         return self.changes(kb_id, -1)
 
     def removals(self, kb_id: int, after: int) -> list[RowKey]:
-        """What was removed after that revision."""
+        """Return what was removed after that revision."""
         rows = self.database.connection.execute(
             "SELECT row_id, is_question FROM removals WHERE kb_id = ? AND revision > ?", (kb_id, after)
         )
         return [RowKey(row_id, bool(is_question)) for row_id, is_question in rows]
 
     def tokenizer_id(self, kb_id: int) -> str:
-        """That of the stored tokens; "" when there is no such knowledge base."""
+        """Return the tokenizer of the stored tokens; "" when there is no such knowledge base."""
         row = self.database.connection.execute(
             "SELECT tokenizer_id FROM knowledge_bases WHERE id = ?", (kb_id,)
         ).fetchone()
         return row[0] if row else ""
 
     def tokenize_again(self, kb_id: int) -> None:
-        """Where the stored tokens are those of another tokenizer than this code's."""
+        """Tokenise again what another tokenizer than this code's has tokenised."""
         with self.database.writing() as connection:
             DocumentWriter(connection, kb_id)
 
     def mean_tokens(self, kb_id: int) -> float:
-        """Mean number of a passage's tokens, at least 1."""
+        """Return the mean number of a passage's tokens, at least 1."""
         row = self.database.connection.execute("SELECT avg(tokens) FROM passages WHERE kb_id = ?", (kb_id,)).fetchone()
         return max(1.0, row[0] or 0.0)
 
     def token_frequencies(self, kb_id: int) -> bytes:
-        """`TokenStatistics` of all its passages."""
+        """Return `TokenStatistics` of all its passages."""
         rows = self.database.connection.execute("SELECT token_ids FROM passages WHERE kb_id = ?", (kb_id,))
         return TokenStatistics.count(np.frombuffer(row[0], np.uint32) for row in rows).to_bytes()
 
     def resolve(self, kb_id: int, rows: Sequence[tuple[int, bool]]) -> dict[RowKey, StoredPassage]:
-        """The passage behind each row that is there now. What is gone or another knowledge base's is left out."""
+        """Return the passage behind each row that is there now. What is gone or another knowledge base's is left
+        out."""
         direct = [row_id for row_id, is_question in rows if not is_question]
         asked = [row_id for row_id, is_question in rows if is_question]
         found: dict[RowKey, StoredPassage] = {}
@@ -252,7 +253,7 @@ class Catalogue(Versions):
 
 @contextmanager
 def stored_knowledge_base(folder: Path, tenant_id: str, name: str) -> Iterator[tuple[Catalogue, KnowledgeBase]]:
-    """A knowledge base that is there already, and its catalogue, which is closed afterwards.
+    """Open a stored knowledge base and its catalogue, which is closed afterwards.
 
     Raises:
         IngestError: `folder` is no data folder, or holds no such knowledge base.

@@ -45,7 +45,7 @@ class Clicks:
             )
 
     def read(self, kb_id: int, since: str = "") -> Iterator[Click]:
-        """Of one knowledge base, the oldest first, from `since` (a UTC time in ISO 8601) on."""
+        """Yield the clicks of one knowledge base, the oldest first, from `since` (a UTC time in ISO 8601) on."""
         rows = self._database.connection.execute(
             "SELECT kb_id, query, rewritten_query, passage_key, clicked, position, request_id, at FROM clicks "
             "WHERE kb_id = ? AND at >= ? ORDER BY at, id",

@@ -82,7 +82,7 @@ _COUNTERS = [
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the microsecond, so that texts sort by time."""
+    """Return the time in UTC, ISO 8601, to the microsecond, so that texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -90,7 +90,7 @@ class Database:
     """Safe for threads and processes. What `writing` committed survives a crash of the machine."""
 
     def __init__(self, folder: Path):
-        """Opens `folder`/catalogue.sqlite; creates folder and file when they are missing.
+        """Open `folder`/catalogue.sqlite; creates folder and file when they are missing.
 
         Raises:
             IngestError: the file is damaged, no SQLite file, or of another layout.
@@ -120,7 +120,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, the only one that writes: committed at the end, taken back on any exception."""
+        """Begin a transaction, the only one that writes: it is committed at the end, taken back on any exception."""
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:

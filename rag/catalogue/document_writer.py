@@ -112,7 +112,7 @@ class DocumentWriter:
         return int(count.fetchone()[0])
 
     def _put_passages(self, document_id: int, passages: Sequence[Passage]) -> None:
-        """Rows of the document's passages whose text is still in it stay, under their new key."""
+        """Write the document's passages; rows whose text is still in it stay, under their new key."""
         standing: dict[str, list[int]] = {}
         for row_id, content in self._connection.execute(
             "SELECT id, content FROM passages WHERE document_id = ? ORDER BY id DESC", (document_id,)
@@ -146,7 +146,7 @@ class DocumentWriter:
         return row.lastrowid
 
     def _tokenize_again(self) -> None:
-        """What was stored was tokenised by other code than this."""
+        """Tokenise again what other code than this has tokenised."""
         rows = self._connection.execute("SELECT id, content FROM passages WHERE kb_id = ?", (self._kb,)).fetchall()
         self._connection.executemany(
             "UPDATE passages SET token_ids = ?, token_counts = ?, tokens = ? WHERE id = ?",

@@ -30,7 +30,7 @@ class TokenStatistics:
 
     @classmethod
     def count(cls, token_ids: Iterable[NDArray[np.uint32]]) -> TokenStatistics:
-        """From each passage's distinct tokens."""
+        """Count from each passage's distinct tokens."""
         arrays = list(token_ids)
         flat = np.concatenate(arrays) if arrays else np.empty(0, np.uint32)
         tokens, frequencies = np.unique(flat, return_counts=True)

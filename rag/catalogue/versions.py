@@ -26,7 +26,7 @@ class Versions:
         built_revision: int,
         made_by: str,
     ) -> int:
-        """Id of a version to be filled: no version ever had it or will have it again."""
+        """Begin a version to be filled; return its id, which no version ever had or will have again."""
         with self.database.writing() as connection:
             row = connection.execute(
                 "INSERT INTO versions (kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, "
@@ -51,7 +51,7 @@ class Versions:
             return row.lastrowid
 
     def publish_version(self, version_id: int, points: int) -> None:
-        """Makes it the live one; every earlier one of its knowledge base, also one left half-built, is retired. One
+        """Make it the live one; every earlier one of its knowledge base, also one left half-built, is retired. One
         begun later has superseded it: then it is retired itself when that one is live."""
         with self.database.writing() as connection:
             (kb_id,) = connection.execute("SELECT kb_id FROM versions WHERE id = ?", (version_id,)).fetchone()
@@ -72,7 +72,7 @@ class Versions:
             )
 
     def mark_applied(self, version_id: int, revision: int) -> None:
-        """Its vectors hold everything up to `revision`, durably."""
+        """Record that the version's vectors hold everything up to `revision`, durably."""
         with self.database.writing() as connection:
             connection.execute(
                 "UPDATE versions SET applied_revision = max(applied_revision, ?) WHERE id = ?", (revision, version_id)
@@ -106,6 +106,6 @@ class Versions:
         return [row[0] for row in rows]
 
     def forget_version(self, version_id: int) -> None:
-        """Once its vectors are gone."""
+        """Forget a version, once its vectors are gone."""
         with self.database.writing() as connection:
             connection.execute("DELETE FROM versions WHERE id = ? AND state = 'retired'", (version_id,))

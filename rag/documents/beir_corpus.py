@@ -15,7 +15,7 @@ _LONGEST_ROW = 16 << 20  # characters
 
 
 def read_corpus(path: Path, name: str) -> Iterator[Document]:
-    """A document of one passage for each row, row by row, both called by the row's `_id`.
+    """Yield a document of one passage for each row, row by row, both called by the row's `_id`.
 
     The text stays whole however long it is, so that relevance judgements hold; its title becomes the first line.
 

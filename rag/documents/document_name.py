@@ -13,12 +13,13 @@ _DRIVE = re.compile("[A-Za-z]:")
 
 
 def is_fit(name: str) -> bool:
-    """Whether `name` is of 1 to `LONGEST_NAME` characters, none of which controls a terminal or breaks a line."""
+    """Return whether `name` is of 1 to `LONGEST_NAME` characters, none of which controls a terminal or breaks a
+    line."""
     return 0 < len(name) <= LONGEST_NAME and not _UNFIT.search(name)
 
 
 def document_name(name: str) -> str:
-    """`name` as a relative path with `/`, in NFC.
+    """Return `name` as a relative path with `/`, in NFC.
 
     Raises:
         IngestError: not `is_fit`, absolute, or with a `..`.

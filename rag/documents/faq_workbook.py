@@ -33,7 +33,7 @@ _LARGEST, _LARGEST_RATIO, _RATIO_COUNTS_FROM = 1 << 30, 100, 32 << 20  # bytes u
 
 
 def faq_passages(path: Path, name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(question and answer, (question, similar questions …)) of every row with an answer, on every visible sheet.
+    """Yield (question and answer, (question, similar questions …)) of every row with an answer, on every visible sheet.
 
     The columns are found by their headings. An answer too long for one passage goes on in further ones, each with the
     question as its first line; the questions are keys to the first. A question without an answer is no knowledge yet
@@ -76,7 +76,7 @@ def _check_unpacked_size(path: Path, name: str) -> None:
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[list[str]]:
-    """Texts of every row; a cell merged over several rows stands in each of them."""
+    """Yield the texts of every row; a cell merged over several rows counts in each of them."""
     left = sheet.start[1] if sheet.start else 0
     tall: dict[int, list[tuple[int, int]]] = {}  # top row → bottom rows and columns of the cells that begin there
     for (top, column), (bottom, _) in sheet.merged_cell_ranges or ():
@@ -103,7 +103,7 @@ def _text(cell: Any) -> str:
 
 
 def _columns(row: Sequence[str]) -> tuple[int, int, list[int]] | None:
-    """Columns of the question, the answer and the similar questions; None where this row is no heading."""
+    """Return the columns of the question, the answer and the similar questions; None where this row is no heading."""
     headings = [unicodedata.normalize("NFKC", text).casefold().strip(" *:0123456789") for text in row]
     question = next((place for place, heading in enumerate(headings) if heading in _QUESTION), None)
     answer = next((place for place, heading in enumerate(headings) if heading in _ANSWER), None)

@@ -72,7 +72,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _drop_repeated(pages: list[list[str]]) -> list[list[str]]:
-    """Pages without the lines at their edges that stand on many of them, whatever numbers are in them."""
+    """Drop lines at the edges of pages that many pages repeat; numbers in them do not count."""
     if len(pages) < 3:
         return pages
     counts: Counter[str] = Counter()
@@ -105,5 +105,5 @@ def _join_lines(lines: list[str]) -> str:
 
 
 def _width(line: str) -> int:
-    """In Latin characters; a Chinese one takes two places."""
+    """Measure in Latin characters; a Chinese one takes two places."""
     return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in line)

@@ -25,7 +25,7 @@ _LONE_SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\0]")
 
 
 def find_documents(folder: Path) -> list[tuple[Path, str]]:
-    """The files below `folder` to read, with the names of their documents, by name.
+    """Return the files below `folder` to read, with the names of their documents, by name.
 
     `folder/corpus.jsonl` alone where there is one. Empty files, hidden ones, the lock files of Office (`~$…`) and
     BEIR's `queries.jsonl` are passed over.
@@ -55,7 +55,7 @@ def find_documents(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_documents(path: Path, name: str) -> Iterator[Document]:
-    """The documents of one file, by the kind that `name` ends in: one, or each row's of a .jsonl (streamed).
+    """Yield the documents of one file, by the kind that `name` ends in: one, or each row's of a .jsonl (streamed).
 
     Passages are called `<name>#1`, `<name>#2`, …, those of a .jsonl by their `_id`. Passages without any letter or
     digit are left out.
@@ -114,6 +114,6 @@ def _check_kind(path: Path, name: str, suffix: str) -> None:
 
 
 def _clean(passage: Passage) -> Passage:
-    """Without what SQLite and UTF-8 cannot hold."""
+    """Remove what SQLite and UTF-8 cannot hold."""
     content, *questions = (_LONE_SURROGATE_OR_NUL.sub("\ufffd", text) for text in (passage.content, *passage.questions))
     return Passage(passage.key, content, tuple(questions))

@@ -42,7 +42,7 @@ class Limits:
 
 
 def read_in_process(path: Path, name: str, limits: Limits | None = None) -> list[tuple[str, tuple[str, ...]]]:
-    """Passages of a PDF or workbook, each with its questions.
+    """Return the passages of a PDF or workbook, each with its questions.
 
     Raises:
         IngestError: the file holds none, is damaged or encrypted, or its reader reached one of the limits.

@@ -17,7 +17,7 @@ _JOINER = "\u200d"
 
 
 def split_snippets(text: str, limit: int = SNIPPET_LENGTH) -> list[str]:
-    """Snippets of at most `limit` characters, cut at sentence and line ends.
+    """Cut snippets of at most `limit` characters at sentence and line ends.
 
     Each begins with the last sentences of the one before, as many as `OVERLAP` holds, or with its last clauses where a
     sentence is longer. A sentence longer than `limit` is cut after a comma or space, or else between two characters.
@@ -26,7 +26,7 @@ def split_snippets(text: str, limit: int = SNIPPET_LENGTH) -> list[str]:
 
 
 def split_lines(text: str, limit: int = SNIPPET_LENGTH) -> list[str]:
-    """Snippets of whole lines, such as a table's rows, without overlap; a line longer than `limit` is cut."""
+    """Cut snippets of whole lines, such as a table's rows, without overlap; a line longer than `limit` is cut."""
     return _pack((part for line in text.splitlines(True) for part in _cut(line, limit)), limit, overlap=False)
 
 
@@ -47,7 +47,7 @@ def _cut(sentence: str, limit: int) -> Iterator[str]:
 
 
 def _between_characters(text: str, start: int, at: int) -> int:
-    """The last place in (start, at] that parts no accent, emoji sequence or flag; `at` where there is none."""
+    """Return the last place in (start, at] that parts no accent, emoji sequence or flag; `at` where there is none."""
     place = at
     while place > start and _belongs_to_the_one_before(text, start, place):
         place -= 1
@@ -86,7 +86,8 @@ def _pack(parts: Iterable[str], limit: int, overlap: bool) -> list[str]:
 
 
 def _tail(snippet: str) -> str:
-    """The last sentences, or else clauses, of at most `OVERLAP` characters; "" where there is no end to begin after."""
+    """Return the last sentences, or else clauses, of at most `OVERLAP` characters; "" where there is no end to begin
+    after."""
     first, last = max(0, len(snippet) - OVERLAP), len(snippet.rstrip())
     for ends in (_SENTENCE_END, _CLAUSE_END):
         for match in ends.finditer(snippet, max(0, first - 1)):

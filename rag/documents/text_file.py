@@ -21,7 +21,7 @@ _WHOLE = ("fence", "code_block", "table_open")
 
 
 def read_text(path: Path, name: str, largest: int = LARGEST) -> str:
-    """The whole text, with plain newlines.
+    """Read the whole text, with plain newlines.
 
     Raises:
         IngestError: larger than `largest` bytes, or not to be decoded (see `find_encoding`).
@@ -32,7 +32,7 @@ def read_text(path: Path, name: str, largest: int = LARGEST) -> str:
 
 
 def find_encoding(path: Path, name: str) -> str:
-    """Python's name of the encoding: UTF-8, UTF-16 (with BOM) or GB 18030, what Chinese Windows programs write.
+    """Return Python's name of the encoding: UTF-8, UTF-16 (with BOM) or GB 18030, which Chinese Windows programs write.
 
     Raises:
         IngestError: none of them, or the text holds NUL characters as no text does.
@@ -54,14 +54,14 @@ def find_encoding(path: Path, name: str) -> str:
 
 
 def text_snippets(text: str) -> Iterator[str]:
-    """Of paragraphs where blank lines part the text, else of lines; no snippet reaches over two of them."""
+    """Cut paragraphs where blank lines part the text, else lines; no snippet reaches over two of them."""
     text = text.strip()
     for block in _PARAGRAPH.split(text) if _PARAGRAPH.search(text) else text.split("\n"):
         yield from split_snippets(block)
 
 
 def markdown_snippets(text: str) -> Iterator[str]:
-    """Of each section, under the path of its headings ("产品 > 鱼油 > 用法") as first line.
+    """Cut each section, with the path of its headings ("产品 > 鱼油 > 用法") as first line.
 
     A section that fits is one snippet. Of a longer one, code blocks and tables stand alone, whole where they fit; a
     longer table is cut between rows, each part under the table's heading.
@@ -82,7 +82,8 @@ def markdown_snippets(text: str) -> Iterator[str]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, int, bool]]:
-    """Source of each top block, its level where it is a heading (1 to 6, else 0), and whether it is to stay whole."""
+    """Yield the source of each top block, its level where it is a heading (1 to 6, else 0), and whether it is to stay
+    whole."""
     lines = text.split("\n")
     tokens = MarkdownIt("commonmark").enable("table").disable("inline").parse(text)
     for place, token in enumerate(tokens):

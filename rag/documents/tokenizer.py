@@ -34,7 +34,7 @@ def normalize_text(text: str) -> str:
 
 
 def tokenize(text: str) -> list[str]:
-    """Tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no digit."""
+    """Return the tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no digit."""
     text = normalize_text(text)
     tokens = [word for word in jieba.cut(text) if _CJK.match(word)]
     tokens += [_stem(word) if word.isascii() else word for word in _WORD.findall(text)]
@@ -48,7 +48,7 @@ _of_thread = threading.local()
 
 
 def _stem(word: str) -> str:
-    """The English stem; what is no English word stays as it is."""
+    """Return the English stem; other words stay as they are."""
     stemmer: Stemmer.Stemmer | None = getattr(_of_thread, "stemmer", None)
     if stemmer is None:  # one for each thread: it keeps state
         stemmer = _of_thread.stemmer = Stemmer.Stemmer("english")
@@ -57,13 +57,13 @@ def _stem(word: str) -> str:
 
 
 def token_id(token: str) -> int:
-    """32-bit id of a token: the dimension it occupies in the sparse vectors."""
+    """Return the 32-bit id of a token: the dimension it occupies in the sparse vectors."""
     return zlib.crc32(token.encode())
 
 
 @lru_cache(maxsize=4096)
 def query_token_ids(text: str) -> tuple[int, ...]:
-    """Distinct token ids of a query, ascending. Cached: a training step asks the same query many times."""
+    """Return the distinct token ids of a query, ascending. Cached: a training step asks the same query many times."""
     return tuple(sorted({token_id(token) for token in tokenize(text)}))
 
 

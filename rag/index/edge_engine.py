@@ -60,7 +60,7 @@ class EdgeEngine:
     shared = False
 
     def __init__(self, folder: Path):
-        """`folder`: the data folder. Nothing is opened or locked before it is needed."""
+        """Remember `folder`, the data folder. Nothing is opened or locked before it is needed."""
         self._folder = folder
         self._shards: dict[int, _Shard] = {}
         self._guard = threading.RLock()
@@ -174,7 +174,8 @@ class EdgeEngine:
             return opened
 
     def _take_lock(self, seconds: float) -> bool:
-        """Whether this process holds the folder's lock now; waits so long for another to let go of it."""
+        """Take the folder's lock, waiting a while for another process to let go of it; return whether it is held
+        now."""
         if self._lock is not None:
             return True
         self._folder.mkdir(parents=True, exist_ok=True)

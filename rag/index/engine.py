@@ -33,17 +33,17 @@ class EngineUnavailable(Exception):
 
 
 def point_id(version_id: int, row_id: int, is_question: bool) -> int:
-    """The 64-bit id of a point, unlike that of any other version."""
+    """Return the 64-bit id of a point, unlike that of any other version."""
     return version_id << VERSION_SHIFT | is_question << QUESTION_BIT | row_id
 
 
 def row_of(point: int) -> tuple[int, bool]:
-    """Row id and whether it is a question's."""
+    """Return the row id and whether it is a question's."""
     return point & ((1 << QUESTION_BIT) - 1), bool(point >> QUESTION_BIT & 1)
 
 
 def pages_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items, up to `size` at a time."""
+    """Yield the items, up to `size` at a time."""
     remaining = iter(items)
     while page := list(islice(remaining, size)):
         yield page
@@ -92,7 +92,7 @@ class Engine(Protocol):
         ...
 
     def write(self, space: Space, points: Iterable[Point]) -> Iterator[int]:
-        """Creates the space and fills it, durable at the end; yields how many points are written.
+        """Create the space and fill it, durable at the end; yield how many points are written.
 
         Blocks other threads for long with Edge: for commands, never for the serving process."""
         ...
@@ -102,7 +102,7 @@ class Engine(Protocol):
     def delete(self, space: Space, rows: Sequence[tuple[int, bool]]) -> None: ...
 
     def flush(self, space: Space) -> None:
-        """Everything written so far survives a crash when it returns."""
+        """Make everything written so far survive a crash."""
         ...
 
     async def search(
@@ -113,19 +113,19 @@ class Engine(Protocol):
         limit: int,
         with_questions: bool,
     ) -> tuple[list[ScoredRow], list[ScoredRow]]:
-        """(dense channel, keyword channel): the `limit` best rows of each, best first, equal scores by row id; empty
-        for a channel that is None. IDF counts the space's own points only: passages, and questions when asked for.
-        (Edge goes on counting those deleted since the space was written.)"""
+        """Return (dense channel, keyword channel): the `limit` best rows of each, best first, equal scores by row id;
+        empty for a channel that is None. IDF counts the space's own points only: passages, and questions when asked
+        for. (Edge goes on counting those deleted since the space was written.)"""
         ...
 
     def count(self, space: Space) -> int:
-        """Points in the space."""
+        """Count the points in the space."""
         ...
 
     def exists(self, space: Space) -> bool: ...
 
     def drop(self, space: Space) -> bool:
-        """Forgets the space, if there is one. False: another process may have it open, nothing was done."""
+        """Forget the space, if there is one. False: another process may have it open, nothing was done."""
         ...
 
     def close(self) -> None: ...

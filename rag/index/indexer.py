@@ -44,7 +44,7 @@ class OpenVersion:
 
 
 def engine_of(folder: Path, qdrant_url: str | None) -> Engine:
-    """Edge in this process, or the Qdrant server at the URL (key: QDRANT_API_KEY).
+    """Open Edge in this process, or the Qdrant server at the URL (key: QDRANT_API_KEY).
 
     Raises:
         IngestError: the server does not answer, or cannot be used.
@@ -57,7 +57,7 @@ def engine_of(folder: Path, qdrant_url: str | None) -> Engine:
 
 
 def open_engine(folder: Path) -> Engine:
-    """`engine_of` the server that QDRANT_URL names, if any."""
+    """Open the engine of the server that QDRANT_URL names, else Edge."""
     return engine_of(folder, os.environ.get("QDRANT_URL"))
 
 
@@ -79,7 +79,7 @@ class Indexer:
         self._closing = False
 
     def open(self, kb: KnowledgeBase) -> OpenVersion | None:
-        """What to search; None when nothing was built yet, or what was built is lost and has to be built again.
+        """Return what to search; None when nothing was built yet, or what was built is lost and has to be built again.
 
         Takes microseconds once something is open: it is brought up to date, or superseded, in the background (call
         `catch_up` to wait for that). The first time it is loaded and brought up to date here.
@@ -101,12 +101,12 @@ class Indexer:
         return opened
 
     def needs_rebuild(self, kb: KnowledgeBase) -> bool:
-        """Whether `open` gives None although there is something to index."""
+        """Return whether `open` gives None although there is something to index."""
         return kb.passages > 0 and (kb.live_version is None or kb.live_version in self._lost)
 
     def catch_up(self, kb: KnowledgeBase) -> int:
-        """Opens the live version if it is not open, and brings it up to the catalogue; returns how many points that
-        wrote and removed. Nothing is undone by a failure: what is missing is written the next time.
+        """Open the live version if it is not open, and bring it up to the catalogue; return how many points that wrote
+        and removed. Nothing is undone by a failure: what is missing is written the next time.
 
         Raises:
             IngestError: as `open`.
@@ -140,7 +140,7 @@ class Indexer:
         return changed
 
     def rebuild(self, kb: KnowledgeBase, on_progress: Callable[[float], None]) -> Version:
-        """Writes a new version from what the catalogue holds now and makes it the live one; until then, and whatever
+        """Write a new version from what the catalogue holds now and make it the live one; until then, and whatever
         happens meanwhile, the earlier one stays it. One at a time for a folder. `on_progress` gets the share done.
 
         Raises:
@@ -160,7 +160,7 @@ class Indexer:
         return replace(built, state="live", points=points)
 
     def drop_retired(self) -> None:
-        """Removes versions that no search uses any more; those of another kind of engine are left to it."""
+        """Remove versions that no search uses any more; those of another kind of engine are left to it."""
         now = time.monotonic()
         for identifier in self._catalogue.retired_versions():
             retired = self._catalogue.version(identifier)
@@ -179,7 +179,7 @@ class Indexer:
                 self._noticed.pop(identifier)
 
     def close(self) -> None:
-        """Ends catching up after the page at hand, and closes the engine."""
+        """End catching up after the page at hand, and close the engine."""
         self._closing = True
         self._background.shutdown(cancel_futures=True)
         self.engine.close()
@@ -207,7 +207,7 @@ class Indexer:
         return OpenVersion(version, space, embedder, version.statistics, kb.questions > 0)
 
     def _check_complete(self, kb: KnowledgeBase, space: Space) -> None:
-        """Edge opens a shard whose files were damaged or cut short as if fewer points had been written."""
+        """Check that all points are there: Edge opens a damaged shard as if fewer points had been written."""
         count, now = self.engine.count(space), self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
         if now is not None and now.revision == kb.revision and count < kb.passages + kb.questions:
             self._lose(space.version_id, f"version {space.version_id} holds {count} of {kb.passages + kb.questions}")
@@ -217,7 +217,7 @@ class Indexer:
         logger.error("index lost, to be built again: %s", problem)
 
     def _apply(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
-        """Removals first: what was removed and came back is among the changes."""
+        """Apply removals first: what was removed and came back is among the changes."""
         removed = self._catalogue.removals(kb.id, version.applied_revision)
         for rows in pages_of(removed, CATCH_UP_PAGE):
             self.engine.delete(opened.space, rows)

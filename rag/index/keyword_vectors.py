@@ -14,7 +14,8 @@ BM25_K1, BM25_B = 1.2, 0.75
 
 
 def bm25_weights(tokens: TokenCounts, mean_length: float) -> tuple[list[int], list[float]]:
-    """Token ids and their BM25 term weights tf·(k1+1) / (tf + k1·(1 - b + b·length/mean)), Robertson & Zaragoza 2009.
+    """Compute token ids and their BM25 term weights tf·(k1+1) / (tf + k1·(1 - b + b·length/mean)), Robertson & Zaragoza
+    2009.
 
     The IDF factor is the engine's: ln(1 + (N - df + 0.5) / (df + 0.5)).
     """
@@ -24,7 +25,7 @@ def bm25_weights(tokens: TokenCounts, mean_length: float) -> tuple[list[int], li
 
 
 def points_of(keys: Sequence[IndexKey], embedder: Embedder, mean_length: float) -> list[Point]:
-    """A point a key, in their order.
+    """Return one point for each key, in their order.
 
     Raises:
         ModelFailure: an embedder behind an endpoint did not answer.

@@ -50,7 +50,7 @@ class ServerEngine:
     shared = True
 
     def __init__(self, url: str, api_key: str | None = None, start_seconds: float = 15.0):
-        """Waits up to `start_seconds` for the server to come up.
+        """Wait up to `start_seconds` for the server to come up.
 
         Raises:
             IngestError: it does not, it refuses the key, or it is too old.
@@ -93,7 +93,7 @@ class ServerEngine:
         self._ask(space, lambda: self._client.delete(_collection(space.dimension), selector, wait=True))
 
     def flush(self, space: Space) -> None:
-        """The server acknowledges what is in its log."""
+        """Do nothing: the server acknowledges only what is in its log."""
 
     async def search(
         self,
@@ -202,7 +202,7 @@ class ServerEngine:
         return EngineUnavailable(f"{self._url}: {_line(error)}")
 
     def _search_client(self) -> AsyncQdrantClient:
-        """A client's connections belong to one event loop."""
+        """Return a client for searches, one for each event loop: connections belong to one."""
         loop = asyncio.get_running_loop()
         if self._searching is None or self._searching[0] is not loop:
             self._searching = (loop, AsyncQdrantClient(**self._settings))  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ _MADE_BY = ("qdrant-edge-py", "qdrant-client", "jieba", "scikit-learn", "numpy")
 
 @contextmanager
 def only_build(folder: Path) -> Iterator[None]:
-    """Waits until no other process builds a version in the data folder, and keeps others from it."""
+    """Wait until no other process builds a version in the data folder, and keep others from it."""
     with (folder / "building.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -33,7 +33,7 @@ def only_build(folder: Path) -> Iterator[None]:
 def prepare(
     catalogue: Catalogue, engine: Engine, models: EmbedderMaker, kb: KnowledgeBase
 ) -> tuple[IndexRecipe, Embedder, bytes]:
-    """What a version is made with: recipe, fitted embedder, token statistics."""
+    """Prepare what a version is made with: recipe, fitted embedder, token statistics."""
     if catalogue.tokenizer_id(kb.id) != TOKENIZER_ID:
         catalogue.tokenize_again(kb.id)
     embedder = models.fit(key.text for key in catalogue.index_keys(kb.id) if not key.is_question)
@@ -50,7 +50,7 @@ def write_version(
     statistics: bytes,
     on_progress: Callable[[float], None],
 ) -> tuple[Version, int]:
-    """A version that holds all the catalogue does, not published yet, and its number of points.
+    """Write a version that holds all that the catalogue does; return it, not published yet, and its number of points.
 
     Raises:
         IngestError: the knowledge base was deleted meanwhile.

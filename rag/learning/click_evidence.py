@@ -52,12 +52,12 @@ def wilson_bound(clicked: int, shown: int, sign: Literal[-1, 1]) -> float:
 
 
 def normalize_query(query: str) -> str:
-    """Queries that differ in case, width or spaces only are the same."""
+    """Write alike the queries that differ only in case, width or spaces."""
     return " ".join(normalize_text(query).split())
 
 
 def weigh_clicks(clicks: Iterable[Click]) -> list[Pair]:
-    """The pairs of the clicks of one knowledge base, by query and passage."""
+    """Weigh the clicks of one knowledge base: pairs by query and passage."""
     shows: dict[tuple[str, str], dict[str, tuple[bool, int | None]]] = defaultdict(dict)  # (query, list) → passage →
     for number, click in enumerate(clicks):
         name = f"request {click.request_id}" if click.request_id else click.at

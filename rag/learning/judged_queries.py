@@ -40,8 +40,8 @@ class Difference(NamedTuple):
 
 
 def read_judged_queries(folder: Path) -> JudgedQueries:
-    """A BEIR folder's `queries.jsonl` (_id, text, perhaps descriptions) and `qrels.tsv` (query-id, corpus-id, score).
-    Queries without a relevant passage are left out.
+    """Read a BEIR folder's `queries.jsonl` (_id, text, perhaps descriptions) and `qrels.tsv` (query-id, corpus-id,
+    score). Queries without a relevant passage are left out.
 
     Raises:
         IngestError: a file is missing, a row is not as it should be, no query is left.
@@ -67,7 +67,8 @@ def read_judged_queries(folder: Path) -> JudgedQueries:
 def query_figures(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Each measure's value for every query of `rankings`, in their order, in [0, 1]; a query that found nothing has 0.
+    """Return each measure's value for every query of `rankings`, in their order, in [0, 1]; a query that found nothing
+    has 0.
 
     Args:
         rankings: query id → passage keys, best first, without repeats.
@@ -85,8 +86,8 @@ def query_figures(
 
 
 def paired_difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> Difference:
-    """Mean of `after - before` over the queries with its seeded percentile bootstrap interval (Efron & Tibshirani
-    1993, ch. 13); the interval is a point where all differences are equal."""
+    """Compute the mean of `after - before` over the queries with its seeded percentile bootstrap interval (Efron &
+    Tibshirani 1993, ch. 13); the interval is a point where all differences are equal."""
     differences = after - before
     mean = float(differences.mean())
     if np.ptp(differences) == 0:

@@ -32,7 +32,7 @@ class Renewal:
     threshold: float = 0.0
 
     def apply(self, catalogue: Catalogue, kb: KnowledgeBase) -> None:
-        """Gives another catalogue of the same passages the same questions."""
+        """Give another catalogue of the same passages the same questions."""
         for passage_id, questions in self.questions.items():
             catalogue.put_questions(kb.id, passage_id, questions)
         if self.questions:
@@ -46,9 +46,9 @@ async def renew_questions(
     language_model: LanguageModel | None,
     reranker: Reranker | None,
 ) -> Renewal:
-    """For each passage (by key) a set of queries that it does not answer: its model's questions are written anew and
-    those near to such a query dropped. Without a language model, or where it fails, the rest of the questions stays.
-    What was kept out of the index for its score stays out, and so do new questions that score no better."""
+    """Write anew the model's questions of each passage (by key) that does not answer a set of queries, and drop those
+    near to such a query. Without a language model, or where it fails, the rest of the questions stays. What was kept
+    out of the index for its score stays out, and so do new questions that score no better."""
     renewal = Renewal()
     passages: list[StoredPassage] = []
     for key in unanswered:
@@ -86,7 +86,7 @@ def _of_model(catalogue: Catalogue, kb: KnowledgeBase, passage: StoredPassage) -
 
 
 def _lowest_kept(catalogue: Catalogue, kb: KnowledgeBase) -> float:
-    """Of the scores of the model's questions that are indexed; 0 when there is none."""
+    """Return the lowest score of the model's questions that are indexed; 0 when there is none."""
     lowest, after = 1.0, 0
     while page := catalogue.passages(kb.id, after):
         for passage in page:

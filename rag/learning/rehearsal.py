@@ -31,7 +31,7 @@ async def rehearse(
     reranker: Reranker | None,
     judged: JudgedQueries | None,
 ) -> tuple[Renewal, Figures]:
-    """Renews the questions of the passages `to_do` (key → queries it does not answer) in a copy that is built, then
+    """Renew the questions of the passages `to_do` (key → queries it does not answer) in a copy that is built, then
     updated as a service does it. Figures: measure → before, after, their difference (change) and its 95 % interval
     (low, high); none without `judged`."""
     with TemporaryDirectory(prefix="learn_from_clicks_") as name:

@@ -12,8 +12,8 @@ from rag.learning.click_evidence import Pair
 
 
 def write_reranker_pairs(catalogue: Catalogue, kb: KnowledgeBase, pairs: Sequence[Pair], path: Path) -> dict[str, int]:
-    """A line for each query with a sure answer and something shown that nobody clicked; passages that are gone are left
-    out. Returns counts of queries, positives and negatives."""
+    """Write a line for each query with a sure answer and something shown that nobody clicked; passages that are gone
+    are left out. Returns counts of queries, positives and negatives."""
     by_query: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_query.setdefault(pair.query, []).append(pair)

@@ -17,7 +17,7 @@ _QUESTION_LENGTH = 200
 
 
 def without_thinking(text: str) -> str:
-    """Without the `<think>` block that servers without a reasoning parser leave at the beginning; what was never
+    """Remove the `<think>` block that servers without a reasoning parser leave at the beginning; a block that is never
     closed is all thinking."""
     return _THINKING.sub("", text)
 
@@ -29,7 +29,7 @@ class Unthinking:
         self._held, self._decided = "", False
 
     def feed(self, piece: str) -> str:
-        """What of the text so far is not thinking and was not given yet."""
+        """Return what of the text so far is not thinking and was not given yet."""
         if self._decided:
             return piece
         self._held = (self._held + piece).lstrip()
@@ -47,8 +47,8 @@ class Unthinking:
 
 
 def cut_at_sentence(text: str, length: int) -> str:
-    """At most `length` characters of `text`: up to the last sentence's end in its second half, else the last clause's,
-    else cut as it comes."""
+    """Return at most `length` characters of `text`: up to the last sentence's end in its second half, else the last
+    clause's, else cut as it comes."""
     if len(text) <= length:
         return text
     text = text[:length]
@@ -60,8 +60,8 @@ def cut_at_sentence(text: str, length: int) -> str:
 
 
 def split_questions(text: str, n: int) -> list[str]:
-    """The first `n` different lines without numbering, bullets and quotation marks. No question: a line that announces
-    others by a colon, a line longer than 200 characters, a Markdown fence."""
+    """Return the first `n` different lines without numbering, bullets and quotation marks. No question: a line that
+    announces others by a colon, a line longer than 200 characters, a Markdown fence."""
     questions: dict[str, None] = {}
     for line in text.splitlines():
         question = _NUMBERING.sub("", line).strip().strip(_QUOTES).strip()
@@ -72,5 +72,5 @@ def split_questions(text: str, n: int) -> list[str]:
 
 
 def says_unknown(text: str) -> bool:
-    """Whether the first clause is 未知 and nothing more."""
+    """Return whether the first clause is 未知 and nothing more."""
     return re.split(r"[\s。.！!，,；;：:]", text.strip().strip(_QUOTES), maxsplit=1)[0].strip(_QUOTES) == "未知"

@@ -25,13 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 def asked_text(query: str, context: str) -> str:
-    """The context's end, then the query: models cut a long text at its end, and the query must not be what is lost."""
+    """Return the context's end, then the query: models cut a long text at its end, and the query must not be what is
+    lost."""
     room = _ASKED_LENGTH - len(query)
     return f"{context[-room:]}\n{query}" if context and room > 0 else query
 
 
 def is_constant(scores: NDArray[np.float32], reranker_id: str, seen: int) -> bool:
-    """Whether a list of passages got one and the same score; logged the first time (`seen` is 0)."""
+    """Return whether a list of passages got one and the same score; logged the first time (`seen` is 0)."""
     constant = len(scores) >= _ENOUGH_PASSAGES and bool((scores == scores[0]).all())
     if constant and not seen:
         _log.warning("reranker %s gave all %d passages the same score: is it trained?", reranker_id, len(scores))

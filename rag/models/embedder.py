@@ -43,7 +43,7 @@ class Embedder(Protocol):
     @property
     def state(self) -> bytes: ...
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Array (len(texts), dimension) of passages' or questions' unit rows; zero for a text without content.
+        """Return an array (len(texts), dimension) of passages' or questions' unit rows; zero for a text without content.
 
         Raises:
             ModelFailure: the model gave no usable answer.
@@ -51,7 +51,7 @@ class Embedder(Protocol):
         ...
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Unit vector (dimension,) of a query, with the model's prompt for queries if it has one.
+        """Return the unit vector (dimension,) of a query, with the model's prompt for queries if it has one.
 
         Raises:
             ModelFailure: the model gave no usable answer.
@@ -65,7 +65,7 @@ class EmbedderMaker(Protocol):
     @property
     def id(self) -> str: ...
     def fit(self, texts: Iterable[str]) -> Embedder:
-        """For the knowledge base of these texts, which are read once at most.
+        """Fit the model to the knowledge base of these texts, which are read once at most.
 
         Raises:
             ModelFailure: the model gave no usable answer.
@@ -73,7 +73,7 @@ class EmbedderMaker(Protocol):
         ...
 
     def load(self, state: bytes) -> Embedder:
-        """The one that had this `state`.
+        """Load the embedder that had this `state`.
 
         Raises:
             IngestError: no such state was ever stored.
@@ -82,8 +82,8 @@ class EmbedderMaker(Protocol):
 
 
 def embedder_maker(retriever: str) -> EmbedderMaker:
-    """`hashing`; or the folder of a sentence-transformers model; or `URL#model`, URL that of an OpenAI-compatible API
-    ending in /v1, its key in the environment variable EMBEDDING_API_KEY if it needs one.
+    """Open `hashing`, or the folder of a sentence-transformers model, or `URL#model`: the URL of an OpenAI-compatible
+    API ending in /v1, its key in the environment variable EMBEDDING_API_KEY if it needs one.
 
     Raises:
         IngestError: none of these, or the folder's model cannot be loaded.
@@ -106,7 +106,7 @@ class HashingMaker:
     id = EMBEDDER_ID
 
     def fit(self, texts: Iterable[str]) -> HashingEmbedder:
-        """Counts the buckets' document frequencies (one pass, milliseconds per thousand passages)."""
+        """Fit the model to the knowledge base of these texts, which are read once at most."""
         frequencies, n, stream = np.zeros(DIMENSION, np.int64), 0, iter(texts)
         while batch := list(islice(stream, _FIT_BATCH)):
             frequencies += np.bincount(_hashed(batch).indices, minlength=DIMENSION)
@@ -160,5 +160,5 @@ _VECTORIZER = HashingVectorizer(
 
 
 def _hashed(texts: Sequence[str]) -> csr_matrix:
-    """Signed bucket counts, (len(texts), DIMENSION)."""
+    """Hash tokens to signed bucket counts, (len(texts), DIMENSION)."""
     return _VECTORIZER.transform(texts)

@@ -21,7 +21,7 @@ _RETRIES = 3  # of the client's own, with growing waits, after 408, 409, 429, 5x
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """`URL#model` to (URL, model).
+    """Split `URL#model` into (URL, model).
 
     Raises:
         IngestError: one of them is missing.
@@ -52,7 +52,7 @@ class EndpointMaker:
         )
 
     def fit(self, texts: Iterable[str]) -> EndpointEmbedder:
-        """Asks for one vector, to learn how long they are; the texts are not read."""
+        """Ask for one vector, to learn how long they are; the texts are not read."""
         return EndpointEmbedder(self._client, self._model, len(_ask(self._client, self._model, ["dimension"])[0]))
 
     def load(self, state: bytes) -> EndpointEmbedder:
@@ -90,7 +90,7 @@ class EndpointEmbedder:
 
 
 def _ask(client: openai.OpenAI, model: str, texts: list[str]) -> NDArray[np.float32]:
-    """Unit rows in the order of `texts`."""
+    """Ask for unit rows, in the order of `texts`."""
     try:
         answer = client.embeddings.create(model=model, input=texts, encoding_format="float")
     except (openai.OpenAIError, ValueError) as error:  # ValueError: no JSON, or no data in it

@@ -8,6 +8,6 @@ class ModelFailure(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """One line for an exception of a library, its cause where the library hides it."""
+    """Describe an exception of a library in one line, with its cause where the library hides it."""
     error = error.__cause__ or error
     return " ".join(f"{type(error).__name__} {error}".split())[:300]

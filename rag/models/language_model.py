@@ -67,14 +67,15 @@ class LanguageModel:
         }
 
     async def pseudo_document(self, query: str, context: str, timeout: float = 0.3) -> str:
-        """A technical note of at most 80 characters, one line, that an answer to `query` could stand in. One attempt
-        of at most `timeout` seconds as a whole: a user is waiting."""
+        """Write a technical note of at most 80 characters, one line, in which an answer to `query` could be found. It
+        is one attempt of at most `timeout` seconds as a whole: a user is waiting."""
         data = {"问题": query, "背景": context}
         text = await self._complete(PSEUDO_DOCUMENT, data, timeout, max_tokens=200)
         return cut_at_sentence(" ".join(text.split()), PSEUDO_DOCUMENT_LENGTH)
 
     async def questions(self, passage: str, n: int = 5) -> list[str]:
-        """At most `n` different questions that `passage` answers. Each time others: the model is asked to vary."""
+        """Return at most `n` different questions that `passage` answers. Each time others: the model is asked to
+        vary."""
         data = {"材料": passage, "数量": n}
         text = await self._complete(
             QUESTIONS, data, 3 * self._settings.timeout, patient=True, temperature=0.8, max_tokens=100 * n
@@ -85,14 +86,15 @@ class LanguageModel:
         return questions
 
     async def answer(self, query: str, context: str, passages: Sequence[str]) -> str:
-        """The answer that `passages` hold, naming them as [1], [2] … in their order; 未知 when they hold none."""
+        """Return the answer that `passages` hold, naming them as [1], [2] … in their order; 未知 when they hold
+        none."""
         if not passages:
             return UNKNOWN
         text = await self._complete(ANSWER, _material(query, context, passages), self._settings.timeout)
         return UNKNOWN if says_unknown(text) else text
 
     async def stream_answer(self, query: str, context: str, passages: Sequence[str]) -> AsyncGenerator[str, None]:
-        """`answer` in pieces as they come. A failure may follow pieces that were given already."""
+        """Yield `answer` in pieces as they come. A failure may follow pieces that were given already."""
         if not passages:
             yield UNKNOWN
             return
@@ -121,7 +123,7 @@ class LanguageModel:
     async def _complete(
         self, prompt: str, data: dict[str, Any], timeout: float, patient: bool = False, **more: Any
     ) -> str:
-        """The whole text, never empty, without what the model thought aloud."""
+        """Ask for the whole text, never empty, without what the model thought aloud."""
         with self._failures(timeout):
             async with asyncio.timeout(timeout):
                 client = self._patient_client if patient else self._client
@@ -160,7 +162,7 @@ class LanguageModel:
 
     @contextmanager
     def _failures(self, timeout: float) -> Iterator[None]:
-        """What the client and a malformed answer raise, as ModelFailure."""
+        """Turn what the client and a malformed answer raise into ModelFailure."""
         model = self._settings.model
         try:
             yield
@@ -180,6 +182,6 @@ def _material(query: str, context: str, passages: Sequence[str]) -> dict[str, An
 
 
 def _as_data(data: dict[str, Any]) -> str:
-    """One JSON object in which nothing can end its string or pass for a control token of the chat template."""
+    """Write one JSON object in which nothing can end its string or pass for a control token of the chat template."""
     text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace").decode()
     return _CONTROL.sub(r"\\u003c", text)

@@ -16,7 +16,7 @@ Model = TypeVar("Model")
 
 
 def fingerprint(folder: Path) -> str:
-    """`<folder's name>@<12 hex digits>` of its configuration and weights.
+    """Return `<folder's name>@<12 hex digits>` of the configuration and weights.
 
     Files above 4 MiB count by their size and 64 samples spread over them, so that gigabytes need no reading and a
     fine-tuned copy, alike but for some layers, is told apart.

@@ -22,7 +22,7 @@ class Reranker(Protocol):
     @property
     def id(self) -> str: ...
     async def score(self, query: str, context: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """Relevance in [0, 1] of each passage, in their order.
+        """Return the relevance in [0, 1] of each passage, in their order.
 
         Raises:
             ModelFailure: the model gave no usable scores.
@@ -33,8 +33,8 @@ class Reranker(Protocol):
 
 
 def open_reranker(reranker: str) -> Reranker:
-    """The folder of a CrossEncoder, or `URL#model`, URL that of a rerank endpoint (…/v1 or …/v1/rerank), its key in
-    the environment variable RERANKER_API_KEY if it needs one.
+    """Open the folder of a CrossEncoder, or `URL#model`, URL that of a rerank endpoint (…/v1 or …/v1/rerank), its key
+    in the environment variable RERANKER_API_KEY if it needs one.
 
     Raises:
         IngestError: neither, or the folder's model cannot be loaded or does not give one score.

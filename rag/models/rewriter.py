@@ -29,7 +29,7 @@ class Rewriter:
     async def rewrite(
         self, query: str, history: str = "", tenant_id: str = "", user_profile: str = "", history_summary: str = ""
     ) -> Rewrite:
-        """The service's rewrite of `query`, or the query itself and the reason."""
+        """Ask the service for a rewrite of `query`; return it, or the query itself and the reason."""
         body = {
             "query": query,
             "history": history,

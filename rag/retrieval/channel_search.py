@@ -41,8 +41,8 @@ class Found:
 async def embedded_query(
     embedder: Embedder, query: str, pseudo_document: str, states: dict[str, str]
 ) -> NDArray[np.float32] | None:
-    """Vector (dimension,) of the query and what was imagined for it; None, and `states` says why, when the model did
-    not answer."""
+    """Return the vector (dimension,) of the query and what was imagined for it; None, and `states` says why, when the model
+    did not answer."""
     text = f"{query}\n{pseudo_document}" if pseudo_document else query
     try:
         # The default takes less time than handing it to a thread does.
@@ -55,8 +55,8 @@ async def embedded_query(
 
 
 def keyword_weights(query: str, pseudo_document: str) -> tuple[list[int], list[float]]:
-    """Token ids and their weights in the query: how often each stands in it, as in BM25. Against a weight of 1 that
-    brings 1 to 4 points of recall@10, the more the longer the query."""
+    """Return the token ids and their weights in the query: how often each stands in it, as in BM25. Against a weight of 1
+    that brings 1 to 4 points of recall@10, the more the longer the query."""
     weights = {token: float(count) for token, count in _token_counts(query)}
     if pseudo_document:
         weights = {token: QUERY_WEIGHT * weight for token, weight in weights.items()}
@@ -67,12 +67,12 @@ def keyword_weights(query: str, pseudo_document: str) -> tuple[list[int], list[f
 
 @lru_cache(maxsize=4096)
 def _token_counts(text: str) -> tuple[tuple[int, int], ...]:
-    """Cached: a training step asks the same query many times."""
+    """Count the tokens of a query. Cached: a training step asks the same query many times."""
     return tuple(sorted(Counter(map(token_id, tokenize(text))).items()))
 
 
 def by_passage(rows: Sequence[ScoredRow], behind: Mapping[RowKey, StoredPassage], depth: int) -> Found:
-    """The best row of each passage; rows whose passage is gone are passed over."""
+    """Return the best row of each passage; rows whose passage is gone are passed over."""
     found = Found({}, {})
     for row in rows:
         key = RowKey(row.row_id, row.is_question)

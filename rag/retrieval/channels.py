@@ -25,13 +25,13 @@ class Channels(BaseModel):
     rewrite: bool | None = Field(None, description="a query without a rewrite is rewritten by the tenant's rewriter")
 
     def over(self, defaults: Channels) -> Channels:
-        """These switches, and `defaults` where they are absent."""
+        """Lay these switches over `defaults`, which hold where a switch is absent."""
         return Channels(
             **{name: getattr(defaults, name) if (own := getattr(self, name)) is None else own for name in CHANNELS}
         )
 
     def wants(self, name: str) -> bool:
-        """Absent counts as on."""
+        """Return whether a channel is on; an absent switch counts as on."""
         return getattr(self, name) is not False
 
 

@@ -10,7 +10,8 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 def fuse(rankings: Sequence[Sequence[Item]], weights: Sequence[float], k: int = RRF_K) -> dict[Item, float]:
-    """Weighted reciprocal rank fusion (Cormack et al. 2009): Σ weight / (k + rank), as a share of its maximum.
+    """Fuse rankings by weighted reciprocal ranks (Cormack et al. 2009): Σ weight / (k + rank), as a share of its
+    maximum.
 
     Returns item → score in (0, 1], best first; equal scores in the order of first appearance.
     """

@@ -33,7 +33,7 @@ CONTEXT_LENGTH = 2000
 
 
 def calibrate(coverage: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Coverage in [0, 1] to a score in [0, 1]; strictly increasing."""
+    """Turn coverage in [0, 1] into a score in [0, 1]; strictly increasing."""
     return (1 + HALF_SATURATION) * coverage / (coverage + HALF_SATURATION)
 
 
@@ -62,7 +62,7 @@ class LexicalReranker:
         return calibrate(np.clip(coverage, 0, 1))
 
     def _compute_token_weights(self, query: str, context: str) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-        """The tokens asked for, ascending, and the share of coverage that each is worth."""
+        """Return the tokens asked for, ascending, and the share of coverage that each is worth."""
         asked = np.array(query_token_ids(query), dtype=np.uint32)
         if not context:
             return asked, self._shares(asked)
@@ -77,7 +77,7 @@ class LexicalReranker:
         return tokens[order], shares[order] / np.float32(1 + CONTEXT_WEIGHT)
 
     def _shares(self, token_ids: NDArray[np.uint32]) -> NDArray[np.float32]:
-        """Each token's share of the IDF mass of all of them; one that no passage holds weighs most."""
+        """Return each token's share of the IDF mass of all of them; one that no passage holds weighs most."""
         idf = np.full(len(token_ids), self._unseen_idf, np.float32)
         if len(self._vocabulary):
             places = np.minimum(np.searchsorted(self._vocabulary, token_ids), len(self._vocabulary) - 1)

@@ -83,8 +83,8 @@ class Retriever:
         query2doc_timeout: float = 0.3,
         depth: int = CHANNEL_DEPTH,
     ):
-        """`rewriters`: by tenant; others have the default one. `query2doc_timeout` in seconds. `depth`: candidates of
-        each channel, more when a request wants more hits."""
+        """Return `rewriters`: by tenant; others have the default one. `query2doc_timeout` in seconds. `depth`:
+        candidates of each channel, more when a request wants more hits."""
         self._catalogue = catalogue
         self._indexer = indexer
         self._rewriters = rewriters or {}
@@ -96,7 +96,7 @@ class Retriever:
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
 
     async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
-        """What the knowledge base holds for the request, best first.
+        """Return what the knowledge base holds for the request, best first.
 
         Raises:
             IngestError: its index was made with another embedder, tokenizer or engine than this service's.
@@ -154,7 +154,7 @@ class Retriever:
         return Retrieval(hits, rewrite, pseudo_document, states, reranker, seconds)
 
     async def _rewrite(self, request: SearchRequest, states: dict[str, str]) -> Rewrite:
-        """The given rewrite as it stands, else the tenant's rewriter's, else the query."""
+        """Return the given rewrite unchanged, else the tenant's rewriter's, else the query."""
         if request.rewritten_query:
             states["rewrite"] = "given"
             return Rewrite(request.rewritten_query, "given")
@@ -172,7 +172,7 @@ class Retriever:
         return rewrite
 
     async def _expand(self, query: str, context: str, states: dict[str, str]) -> str:
-        """Query2Doc: what a passage that answers the query might say; "" when there is none."""
+        """Imagine what a passage that answers the query might say (Query2Doc); "" when there is none."""
         if states["query2doc"] == OFF:
             return ""
         if self._language_model is None:
@@ -196,7 +196,7 @@ class Retriever:
         depth: int,
         states: dict[str, str],
     ) -> tuple[dict[str, Found], dict[int, StoredPassage]]:
-        """What each channel that is on found, cut to `depth` passages, and the passages by id."""
+        """Return what each channel that is on found, cut to `depth` passages, and the passages by id."""
         with_questions = states["doc2query"] == ON and opened.has_questions
         if states["doc2query"] == ON and not opened.has_questions:
             states["doc2query"] = unavailable("no questions are indexed")
@@ -241,7 +241,8 @@ class Retriever:
     def _matched_questions(
         self, kb: KnowledgeBase, found: Mapping[str, Found], passages: Sequence[int]
     ) -> dict[int, str]:
-        """The question by which a channel ranked the passage, where it was one; the dense channel's is preferred."""
+        """Return the question by which a channel ranked the passage, where it was one; the dense channel's is
+        preferred."""
         rows: dict[int, int] = {}
         for one in found.values():
             rows |= {i: one.rows[i].row_id for i in passages if i in one.rows and one.rows[i].is_question}

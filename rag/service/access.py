@@ -49,7 +49,7 @@ class DifyGate(Gate):
 
 
 def allowed_tenant(access: Access | None, given: str | None, scope: Scope = "search") -> str:
-    """The tenant that the caller may act for, as far as `scope` goes.
+    """Return the tenant that the caller may act for, as far as `scope` goes.
 
     Raises:
         HTTPException: 403, the key is another tenant's (whether or not that one exists) or may search only; 422, no
@@ -67,6 +67,6 @@ def allowed_tenant(access: Access | None, given: str | None, scope: Scope = "sea
 
 
 def bearer(http: Request) -> str:
-    """The key of the Authorization header, "" when it holds none."""
+    """Return the key of the Authorization header, "" when it holds none."""
     scheme, _, key = http.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""

@@ -116,7 +116,7 @@ def _answered(answer: str, asked: Asked, failure: str = "") -> Answered:
 
 
 def cited(answer: str, contexts: int) -> list[int]:
-    """The numbers in [1], [1, 2] or 【1】 that are contexts', each once, in the order of their first mention."""
+    """Return the numbers in [1], [1, 2] or 【1】 that are contexts', each once, in the order of their first mention."""
     numbers = (int(number) for group in _CITED.findall(answer) for number in re.findall(r"\d+", group))
     return [number for number in dict.fromkeys(numbers) if 1 <= number <= contexts]
 

@@ -33,8 +33,8 @@ PAGE = Path(__file__).parent / "page"
 
 
 def create_app(folder: Path, settings: ServiceSettings, keys_wanted: bool) -> FastAPI:
-    """The service over a data folder; what it opened is closed when it shuts down. `keys_wanted`: callers need an
-    access key.
+    """Return the service over a data folder; what it opened is closed when it shuts down. `keys_wanted`: callers need
+    an access key.
 
     Raises:
         IngestError: the data folder, or a model named in the settings, cannot be used.

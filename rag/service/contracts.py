@@ -36,7 +36,7 @@ class ConversationRequest(BaseModel):
     @field_validator("history", mode="before")
     @classmethod
     def _history_as_lines(cls, value: Any) -> Any:
-        """A list of {role, content} becomes lines of `用户: …` / `助手: …`; system and tool turns are no dialogue."""
+        """Turn a list of {role, content} into lines of `用户: …` / `助手: …`; system and tool turns are no dialogue."""
         if value is None:
             return ""
         if not isinstance(value, list):

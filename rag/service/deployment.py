@@ -49,7 +49,7 @@ class Deployment:
     in_flight: InFlight = field(default_factory=InFlight)
 
     async def admit(self, http: Request, given: str | None, scope: Scope = "search") -> str:
-        """The tenant that the request is for, counted against its quota.
+        """Count the request against its tenant's quota and return the tenant.
 
         Raises:
             HTTPException: 403, 422 (see `allowed_tenant`), 429.
@@ -79,7 +79,7 @@ class Deployment:
         return kb
 
     async def retrieve(self, http: Request, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
-        """`Retriever.retrieve`, recorded."""
+        """Retrieve and record the metrics of it."""
         record = record_of(http.scope)
         if self.settings.tenant(kb.tenant_id).log_query_text:
             record.query = request.query
@@ -144,7 +144,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
 
 
 def _open_indexes(catalogue: Catalogue, indexer: Indexer) -> None:
-    """So that no search has to wait for it, and what cannot be searched is said before anybody asks."""
+    """Open the indexes now, so that no search has to wait for it; say what cannot be searched before anybody asks."""
     for kb in catalogue.knowledge_bases():
         try:
             indexer.open(kb)

@@ -39,7 +39,7 @@ class MetadataCondition(BaseModel):
     conditions: list[Condition] = []
 
     def unsupported(self) -> str:
-        """What cannot be honoured, in one line; "" when everything can."""
+        """Say in one line what cannot be honoured; "" when everything can."""
         for condition in self.conditions:
             if condition.name != ["document"]:
                 return f"metadata_condition: only the field 'document' can be filtered by, not {condition.name}"
@@ -49,7 +49,7 @@ class MetadataCondition(BaseModel):
         return ""
 
     def holds(self, document: str) -> bool:
-        """Whether a document of that name passes; every one does when there is no condition."""
+        """Return whether a document of that name passes; every one does when there is no condition."""
         results = [_COMPARISONS[c.comparison_operator](document, c.value or "") for c in self.conditions]
         return not results or (all(results) if self.logical_operator == "and" else any(results))
 

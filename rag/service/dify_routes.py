@@ -86,7 +86,7 @@ def dify_routes(deployment: Deployment) -> APIRouter:
 
 
 def _knowledge(knowledge_id: str, access: Access | None) -> tuple[str | None, str]:
-    """Tenant and knowledge base of `tenant/knowledge base`, or of the knowledge base alone."""
+    """Return tenant and knowledge base of `tenant/knowledge base`, or of the knowledge base alone."""
     tenant_id, slash, name = knowledge_id.partition("/")
     if slash:
         return tenant_id, name

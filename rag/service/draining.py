@@ -35,7 +35,7 @@ class InFlight:
             self._idle.set()
 
     def drain_on_signals(self) -> None:
-        """Puts itself before the server's own handlers, which would close the listener at once. A second signal goes
+        """Put itself before the server's own handlers, which would close the listener at once. A second signal goes
         straight to them. Only the main thread can do this; elsewhere nothing happens."""
         if threading.current_thread() is not threading.main_thread():
             return

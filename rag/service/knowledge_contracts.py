@@ -58,7 +58,7 @@ class VersionInfo(BaseModel):
 
     @classmethod
     def of(cls, catalogue: Catalogue, kb: KnowledgeBase) -> VersionInfo | None:
-        """None: nothing was built yet, or it was dropped meanwhile."""
+        """Describe a version; None: nothing was built yet, or it was dropped meanwhile."""
         if kb.live_version is None:
             return None
         try:

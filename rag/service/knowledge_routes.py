@@ -181,7 +181,7 @@ def _no_document(name: str, kb: str) -> HTTPException:
 
 
 async def _receive(http: Request, file: Path) -> None:
-    """Writes the body, or the one file of a form, to `file`.
+    """Write the body, or the one file of a form, to `file`.
 
     Raises:
         HTTPException: 400, a form that is damaged or holds no file.

@@ -47,7 +47,7 @@ class KnowledgeWriter:
         self._failures: dict[int, str] = {}
 
     async def put(self, kb: KnowledgeBase, file: Path, name: str) -> Change:
-        """Stores the documents of a file and makes them searchable.
+        """Store the documents of a file and make them searchable.
 
         Raises:
             IngestError: the file cannot be read as what `name` says, or a passage's key is another document's.
@@ -80,7 +80,7 @@ class KnowledgeWriter:
             await asyncio.to_thread(self._indexer.drop_retired)
 
     def start_rebuild(self, kb: KnowledgeBase) -> bool:
-        """Whether it was started: False, one is under way."""
+        """Start a rebuild; return whether it was started: False, one is under way."""
         if kb.id in self._rebuilds:
             return False
         self._failures.pop(kb.id, None)
@@ -90,7 +90,8 @@ class KnowledgeWriter:
         return True
 
     def rebuild_lost(self) -> None:
-        """Of every knowledge base that has passages and no index: a service was killed, or a folder copied in part."""
+        """Rebuild every knowledge base that has passages and no index: a service was killed, or a folder copied in
+        part."""
         for kb in self._catalogue.knowledge_bases():
             if self._indexer.needs_rebuild(kb):
                 self.start_rebuild(kb)
@@ -99,11 +100,11 @@ class KnowledgeWriter:
         return kb.id in self._rebuilds
 
     def rebuild_failure(self, kb: KnowledgeBase) -> str:
-        """Why the last rebuild failed, "" when it did not."""
+        """Return why the last rebuild failed, "" when it did not."""
         return self._failures.get(kb.id, "")
 
     async def close(self) -> None:
-        """Ends running rebuilds; what they have not published yet is as if they had not begun."""
+        """End running rebuilds; what they have not published yet is as if they had not begun."""
         for rebuild in list(self._rebuilds.values()):
             rebuild.cancel()
         if self._rebuilds:
@@ -120,7 +121,7 @@ class KnowledgeWriter:
             raise QuotaExceeded(f"tenant {kb.tenant_id!r} may hold {most} passages: {held} held, {given} more given")
 
     async def _make_searchable(self, kb: KnowledgeBase) -> None:
-        """Brings the index up to everything committed so far."""
+        """Bring the index up to everything committed so far."""
         now = self._catalogue.find_knowledge_base(kb.tenant_id, kb.name)
         if now is None or now.id != kb.id:
             return
@@ -150,7 +151,7 @@ class KnowledgeWriter:
         return changed > max(AGED_POINTS, AGED_SHARE * version.points)
 
     async def _rebuild(self, kb: KnowledgeBase) -> None:
-        """In a process of its own: optimising a version blocks every thread of the process that does it.
+        """Rebuild in a process of its own: optimising a version blocks every thread of the process that does it.
 
         Raises:
             RebuildFailed: the command did not succeed.

@@ -38,7 +38,8 @@ class Metrics:
         )
 
     def count_request(self, route: str, tenant: str, status: int, seconds: float) -> None:
-        """`route`: its template, `tenant`: one that exists, or "": so that no caller can make series."""
+        """Count a request. `route` is its template, `tenant` one that exists, or "": so that no caller can make
+        series."""
         self._requests.labels(route, tenant, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -50,7 +51,7 @@ class Metrics:
             self._channels.labels(channel, _kind(state)).inc()
 
     def render(self) -> bytes:
-        """In Prometheus's text format."""
+        """Render the metrics in Prometheus's text format."""
         registry = CollectorRegistry()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -80,6 +81,6 @@ class _Sizes(Collector):
 
 
 def _kind(state: str) -> str:
-    """The state without its reason, and time-outs as a kind of their own."""
+    """Return the state without its reason, and time-outs as a kind of their own."""
     kind, _, reason = state.partition(":")
     return "timeout" if "no answer within" in reason else kind

@@ -41,14 +41,14 @@ class Problem(BaseModel):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI descriptions of these answers, and of those that every route may give."""
+    """Describe these answers, and those that every route may give, for OpenAPI."""
     return {
         status: {"model": Problem, "description": _MEANINGS[status]} for status in sorted({*_EVERYWHERE, *statuses})
     }
 
 
 def explain_problems(app: FastAPI) -> None:
-    """Makes every error an answer of one line."""
+    """Make every error an answer of one line."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(http: Request, error: RequestValidationError) -> Response:

@@ -95,7 +95,7 @@ class RequestLog:
 
 
 async def send_problem(send: Send, status: int, detail: str, close: bool = False) -> None:
-    """A whole answer {"detail": ...}; `close` ends the connection after it."""
+    """Send a whole answer {"detail": ...}; `close` ends the connection after it."""
     body = json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if close:
@@ -105,7 +105,7 @@ async def send_problem(send: Send, status: int, detail: str, close: bool = False
 
 
 def log_requests(enabled: bool) -> None:
-    """One JSON line a request to stderr, or none; failures are always written."""
+    """Log one JSON line a request to stderr, or none; failures are always written."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter(
@@ -122,7 +122,7 @@ def log_requests(enabled: bool) -> None:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, when it is short and harmless, else a new one."""
+    """Return the caller's request id when it is short and harmless, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())

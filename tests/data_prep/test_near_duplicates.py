@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.questions.facts import particulars
+from data_prep.questions.facts import facts
 from data_prep.questions.near_duplicates import near_duplicate_groups
 from data_prep.questions.split import bare
 
@@ -30,7 +30,7 @@ def groups_of_all_pairs(queries: list[str], threshold: float) -> np.ndarray:
     """The definition, spelt out."""
     texts = [bare(query) for query in queries]
     sets = [pairs_of(text) for text in texts]
-    details = [particulars(query) for query in queries]
+    details = [facts(query) for query in queries]
     alike = np.zeros((len(queries), len(queries)), bool)
     for i, j in combinations(range(len(queries)), 2):
         if details[i] == details[j]:
@@ -108,8 +108,8 @@ def test_numbers_and_negations_make_another_question(one: str, other: str) -> No
         ("notice nothing known", ""),
     ],
 )
-def test_particulars(query: str, expected: str) -> None:
-    assert particulars(query) == expected
+def test_facts(query: str, expected: str) -> None:
+    assert facts(query) == expected
 
 
 @given(queries=queries_that_collide, threshold=thresholds)

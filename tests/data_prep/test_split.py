@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.questions.facts import particulars
+from data_prep.questions.facts import facts
 from data_prep.questions.leakage import check_leakage, drop_leaking
 from data_prep.questions.near_duplicates import near_duplicate_groups
 from data_prep.questions.split import RL_SHARES, SFT_SHARES, Shares, Split, assign_split, assign_splits, bare, leaks
@@ -45,7 +45,7 @@ def alike(one: str, other: str, threshold: float) -> bool:
     """The definition, spelt out."""
     a, b = ({x + y for x, y in pairwise(text)} or set(text) for text in (bare(one), bare(other)))
     same = bare(one) == bare(other) or (bool(a | b) and len(a & b) / len(a | b) >= threshold)
-    return same and particulars(one) == particulars(other)
+    return same and facts(one) == facts(other)
 
 
 def test_the_words_decide_and_nothing_else() -> None:
@@ -132,7 +132,7 @@ def test_every_leak_is_found(train: list[str], val: list[str], test: list[str], 
     expected = {"exact": 0, "near": 0}
     for queries, others in ((train, [*val, *test]), (val, test)):
         for query in queries:
-            same = [o for o in others if bare(o) == bare(query) and particulars(o) == particulars(query)]
+            same = [o for o in others if bare(o) == bare(query) and facts(o) == facts(query)]
             if same:
                 expected["exact"] += 1
             elif any(alike(query, other, threshold) for other in others):
