@@ -2,9 +2,9 @@
 
     python -m benchmarks.data_prep [--rows 200000] [--lines 1000000] [--seed 0]
 
-A workbook of spec 1's nine columns and a production log are generated into a temporary folder (seeded; at full size
-1.3 GB): Chinese questions, recorded hits, repeated and nearly repeated questions, 1 % broken rows, 2 % with personal
-data (`benchmarks.data_prep_runs.inputs`). Then, each in a process of its own:
+A workbook of a BVT export's nine columns and a production log are generated into a temporary folder (seeded; at full
+size 1.3 GB): Chinese questions, recorded hits, repeated and nearly repeated questions, 1 % broken rows, 2 % with
+personal data (`benchmarks.data_prep_runs.inputs`). Then, each in a process of its own:
 
 - reading, from file to canonical rows: `data_prep.readers.workbook` beside pandas with openpyxl and a loop over its
   rows, `data_prep.readers.log_file` beside a loop of `json.loads` (`benchmarks.data_prep_runs.readers`). All must find
@@ -88,17 +88,17 @@ def main(argv: list[str] | None = None) -> int:
         _check_same(ours, peer)
         console.print(_reading_table(name, [ours, peer]))
     console.print(_build_table(build))
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         f"{name}_{what}": round(value, 3)
         for name, (ours, peer) in readings.items()
         for what, value in (("speedup", peer.reading.seconds / ours.reading.seconds), ("peak_mb", ours.peak_mb))
     }
-    figures |= {
+    metrics |= {
         "build_rows_per_s": round(build.rows_in / build.seconds, 1),
         "build_peak_mb": round(build.peak_mb, 1),
         "build_stage_seconds": build.stages,
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
     return 0
 
 

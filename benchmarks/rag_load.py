@@ -72,13 +72,13 @@ def main(argv: list[str] | None = None) -> int:
     console.print(_mix_line(mix))
     for error in mix.errors[:20]:
         console.print(f"error: {error}", markup=False)
-    figures: dict[str, float] = {
+    metrics: dict[str, float] = {
         "build_seconds": engine.build_seconds,
         "build_by_hand_over_build": hand.build_seconds / engine.build_seconds,
         "hits_in_common": agreed,
     }
     for clients, by_hand, alone, served in zip(CLIENTS, hand.loads, engine.loads, http, strict=True):
-        figures |= {
+        metrics |= {
             f"engine_qps_over_by_hand_{clients}": alone.qps / by_hand.qps,
             f"by_hand_p50_over_engine_{clients}": by_hand.percentile(50) / alone.percentile(50),
             f"engine_p50_ms_{clients}": alone.percentile(50),
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             f"http_p99_ms_{clients}": served.percentile(99),
             f"http_adds_p50_ms_{clients}": served.percentile(50) - alone.percentile(50),
         }
-    figures |= {
+    metrics |= {
         "errors": len(mix.errors) + sum(load.errors for load in http),
         "mixed_searches": mix.searches,
         "mixed_writes": mix.writes,
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         "rss_mb": mix.rss_mb,
         "rss_slope_mb_per_minute": mix.rss_slope,
     }
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
     return 0
 
 

@@ -6,7 +6,7 @@
 Every set is put into a knowledge base, built and searched by the service's own engine, a switch at a time; beside it
 BM25 by bm25s (k1 1.2, b 0.75) over jieba words, over \\w\\w+ words (sets without Chinese queries), and over the
 engine's own tokens. Where queries have descriptions, three ways to put them are measured: the text, the description,
-both. Figures are from ir-measures; in brackets stand paired 95 % bootstrap intervals over the queries.
+both. Metrics are from ir-measures, with paired 95 % bootstrap intervals over the queries in brackets.
 
 "Plain BM25" is whichever of the two ways to cut words does better on nDCG@10. Keys from questions that people wrote:
 
@@ -14,7 +14,7 @@ both. Figures are from ir-measures; in brackets stand paired 95 % bootstrap inte
   are the same person's, about the same thing: this is a bound of what perfect questions could bring;
 - the same, but a query's own text is never a key while it is asked (5 folds): what other people's questions bring.
 
-No query is ever searched with a text that is a key. The last line is JSON: figures by set and way, and the claims.
+No query is ever searched with a text that is a key. The last line is JSON: metrics by set and way, and the claims.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from benchmarks.retrieval_runs.peers import Bm25, jieba_words, latin_words
 from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
 from benchmarks.retrieval_runs.sets import FOLDS, RetrievalSet, fold_of, read_retrieval_set
 from rag.command import command
-from rag.learning.judged_queries import MEASURES, paired_difference, query_figures
+from rag.learning.judged_queries import MEASURES, paired_difference, query_metrics
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import Reranker, open_reranker
@@ -50,7 +50,7 @@ KEYS, OTHERS_KEYS = "hybrid + people's questions as keys", "hybrid + other peopl
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 Rankings = dict[str, list[str]]
-Figures = dict[str, np.ndarray]
+Metrics = dict[str, np.ndarray]
 
 
 @command
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if bool(args.llm_url) != bool(args.rewrite_model):
         parser.error("--llm-url and --rewrite-model: one needs the other")
-    figures: dict[str, dict[str, float | bool]] = {}
+    metrics: dict[str, dict[str, float | bool]] = {}
     console = Console(width=150)
     sets = [read_retrieval_set(folder) for folder in args.beir]
     for one in sets:
@@ -80,16 +80,16 @@ def main(argv: list[str] | None = None) -> int:
             runs.close()
         for variant, systems in measured.items():
             console.print(_table(f"{one.name}, query = {variant}", systems))
-            figures[f"{one.name}/{variant}"] = _claims(systems)
+            metrics[f"{one.name}/{variant}"] = _claims(systems)
         for failure, times in runs.failures.items():
             console.print(f"{one.name}: {failure}, {times} times")
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
     return 0
 
 
 def _measure(
     one: RetrievalSet, runs: EngineRuns, progress: Progress, with_llm: bool, reranker: Reranker | None
-) -> dict[str, dict[str, Figures]]:
+) -> dict[str, dict[str, Metrics]]:
     """Return query variant → system → metrics of each query, in one order of queries."""
     variants = one.variants()
     rankings: dict[str, dict[str, Rankings]] = {variant: {} for variant in variants}
@@ -113,7 +113,7 @@ def _measure(
     relevant = one.queries.relevant
     return {
         # All in the order of the variant's queries.
-        variant: {name: query_figures({q: found[q] for q in variants[variant]}, relevant) for name, found in by.items()}
+        variant: {name: query_metrics({q: found[q] for q in variants[variant]}, relevant) for name, found in by.items()}
         for variant, by in rankings.items()
     }
 
@@ -137,14 +137,14 @@ def _rank_with_keys(
             rankings[variant].setdefault(OTHERS_KEYS, {}).update(found)
 
 
-def _references(systems: Mapping[str, Figures]) -> tuple[str, str]:
+def _references(systems: Mapping[str, Metrics]) -> tuple[str, str]:
     """Return the better plain BM25 by nDCG@10, and the better single channel by R@10."""
     plain = max({JIEBA, WORDS} & systems.keys(), key=lambda name: systems[name]["nDCG@10"].mean())
     single = max((DENSE, KEYWORD), key=lambda name: systems[name]["R@10"].mean())
     return plain, single
 
 
-def _claims(systems: Mapping[str, Figures]) -> dict[str, float | bool]:
+def _claims(systems: Mapping[str, Metrics]) -> dict[str, float | bool]:
     plain, single = _references(systems)
     found: dict[str, float | bool] = {
         f"{name}: {measure}": round(float(values[measure].mean()), 4)
@@ -165,7 +165,7 @@ def _claims(systems: Mapping[str, Figures]) -> dict[str, float | bool]:
     return found
 
 
-def _table(title: str, systems: Mapping[str, Figures]) -> Table:
+def _table(title: str, systems: Mapping[str, Metrics]) -> Table:
     plain, single = _references(systems)
     table = Table(title=f"{title} ({len(systems[HYBRID]['R@10'])} queries)", title_justify="left")
     table.add_column("system")

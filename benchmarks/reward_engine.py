@@ -7,17 +7,17 @@ retrieval service of 0.15 s in the mean (log-normal, seeded by text: every syste
 64 and 10 requests at a time, on real sockets. Each system begins with nothing in store:
 
 - this engine, entered where verl enters it, with a pointwise judge; and again with listwise calls;
-- the draft: sample after sample, four calls each. A few samples are timed and extrapolated to all;
+- a sequential loop: sample after sample, four calls each. A few samples are timed and extrapolated to all;
 - verl's naive reward manager with 8 workers, and its `rate_limited` manager at the judge's true limit (its limits are
-  per process, hence one worker), both with the draft's calls made asynchronously
-  (`benchmarks.reward_runs.draft_reward`);
+  per process, hence one worker), both with the loop's calls made asynchronously
+  (`benchmarks.reward_runs.sequential_reward`);
 - the floor, computed: a bound below which no system can come (`benchmarks.reward_runs.list_scheduling`).
 
 Wall times run from the first finished rollout to the last reward. Then 100 000 rollouts are streamed through one engine
 against services without latency (500 prompts that come again and again, 5 % of the rewrites new): what a rollout costs
-in CPU time, and whether memory grows. CPU times are those of the engine's process, whatever it does.
+in CPU time, and whether memory grows. CPU times are those of the engine's process as a whole.
 
-The last line is JSON (figures of the run; `speedup_…` are wall times of the others over this engine's).
+The last line is JSON (metrics of the run; `speedup_…` are wall times of the others over this engine's).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from benchmarks.progress import progress_bar
-from benchmarks.reward_runs.draft_reward import run_draft_loop
 from benchmarks.reward_runs.loopback_services import Counts, Services, loopback_services
 from benchmarks.reward_runs.runs import EngineRun, JudgeMode, Soak, engine_settings, in_process, run_engine, soak_engine
+from benchmarks.reward_runs.sequential_reward import run_sequential_loop
 from benchmarks.reward_runs.traffic import (
     JUDGE_LIMIT,
     PROMPTS,
@@ -50,7 +50,7 @@ from benchmarks.reward_runs.traffic import (
 from benchmarks.reward_runs.verl_managers import run_manager
 
 NAIVE_WORKERS = 8
-DRAFT_SAMPLES = 6
+SEQUENTIAL_SAMPLES = 6
 SOAKED, WARM_UP = 100_000, 5_000
 
 
@@ -100,20 +100,20 @@ def main(argv: list[str] | None = None) -> int:
         f"{soak.cpu_seconds / soak.rollouts * 1000:.2f} ms over {soak.rollouts} mostly known ones; "
         f"memory {soak.growth_mb:+.1f} MB over these"
     )
-    draft, naive, limited = others
-    figures = {
+    sequential, naive, limited = others
+    metrics = {
         "wall_over_floor": engine.seconds / floor,
         "paid_calls_over_unique": engine.judge.requests / unique,
         "paid_calls_over_unique_coalesced": coalesced.judge.requests / unique,
         "rag_calls_over_unique": engine.rag.requests / unique,
-        "speedup_vs_draft": draft.seconds / engine.seconds,
+        "speedup_vs_draft": sequential.seconds / engine.seconds,
         "speedup_vs_naive": naive.seconds / engine.seconds,
         "speedup_vs_rate_limited": limited.seconds / engine.seconds,
         "cpu_ms_per_rollout": engine.cpu_seconds / len(traffic) * 1000,
         "cpu_ms_per_rollout_soak": soak.cpu_seconds / soak.rollouts * 1000,
         "rss_growth_mb": soak.growth_mb,
     }
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
     return 0
 
 
@@ -130,10 +130,10 @@ def _measure_others(services: Services, traffic: Sequence[Arrival], progress: Pr
     """Measure the sequential loop, the naive manager and the rate-limited manager, in this order."""
 
     urls = services.judge.url, services.rag.url
-    samples = traffic[:: max(1, len(traffic) // DRAFT_SAMPLES)][:DRAFT_SAMPLES]
-    task = progress.add_task("the draft's loop", total=len(samples))
-    seconds = run_draft_loop(*urls, samples, lambda done: progress.update(task, completed=done))
-    name = f"the draft's loop (extrapolated from {len(samples)} rollouts)"
+    samples = traffic[:: max(1, len(traffic) // SEQUENTIAL_SAMPLES)][:SEQUENTIAL_SAMPLES]
+    task = progress.add_task("the sequential loop", total=len(samples))
+    seconds = run_sequential_loop(*urls, samples, lambda done: progress.update(task, completed=done))
+    name = f"the sequential loop (extrapolated from {len(samples)} rollouts)"
     services.take_counts()
     calls = Counts(requests=2 * len(traffic), offered=1)
     measured = [Measured(name, seconds / len(samples) * len(traffic), calls, calls)]

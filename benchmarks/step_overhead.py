@@ -47,7 +47,7 @@ WORKER_FILE, SAMPLER_FILE = "worker_cpu.jsonl", "sampler.jsonl"
 
 
 @dataclass(frozen=True)
-class Figures:
+class StepCosts:
     """Mean seconds a step; see the module's text."""
 
     step: float
@@ -74,23 +74,23 @@ def main(argv: list[str] | None = None) -> int:
     if args.steps < 3:
         parser.error("--steps: at least 3")
     with TemporaryDirectory() as temporary:
-        figures = _measure((args.out or Path(temporary)).resolve(), args.steps, args.judge)
+        costs = _measure((args.out or Path(temporary)).resolve(), args.steps, args.judge)
     table = Table("a step", "seconds", title=f"{PROMPTS_PER_STEP * GROUP_SIZE} rollouts a step, {args.steps} steps")
-    for name, seconds in asdict(figures).items():
+    for name, seconds in asdict(costs).items():
         table.add_row(name.replace("_", " "), f"{seconds:.4f}")
     Console(width=120).print(table)
-    shares = {"overhead": figures.overhead(psutil.cpu_count() or 1), "overhead_cpu_in_full": figures.overhead(1)}
+    shares = {"overhead": costs.overhead(psutil.cpu_count() or 1), "overhead_cpu_in_full": costs.overhead(1)}
     print(json.dumps({name: round(share, 5) for name, share in shares.items()}))
     return 0
 
 
-def _measure(out: Path, steps: int, judge: bool) -> Figures:
+def _measure(out: Path, steps: int, judge: bool) -> StepCosts:
     data, model = _prepare(out)
     with loopback_services(seed=0, scale=1.0) as services:
         overrides = [*_overrides(services), *(_judge(services) if judge else [])]
         ours = _train(out / "ours", data, model, steps, overrides)
         constant = _train(out / "constant", data, model, steps, [*overrides, *_CONSTANT])
-    return Figures(
+    return StepCosts(
         step=_mean_step(ours, steps),
         step_with_constant_reward=_mean_step(constant, steps),
         our_sampler=_mean(_sums(ours / SAMPLER_FILE, "seconds"), steps),

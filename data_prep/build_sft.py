@@ -53,7 +53,7 @@ _SCHEMA = pa.schema([("messages", MESSAGES)])
 _MANUAL = """\
 what is kept
   Rows that succeeded, retrieved well (filters.min_top1_score), were really rewritten and are of sane length; of
-  duplicates and near-duplicates the best scored. Every threshold stands in the tenant's YAML, under filters. Personal
+  duplicates and near-duplicates the best scored. Every threshold is in the tenant's YAML, under filters. Personal
   data is masked (deidentify). rows in = rows kept + rows quarantined, always.
 
 what is written to DIR

@@ -9,7 +9,7 @@ user message = labelled parts separated by blank lines:
     对话历史: …            when there is a dialogue and no summary of it
     请改写上面的查询，便于知识库检索。
 
-A summary stands for the dialogue: both together would say the same twice and outgrow the 1024 tokens of a prompt.
+A summary replaces the dialogue: both together would say the same twice and outgrow the 1024 tokens of a prompt.
 Texts are normalised here as the training data is, so that serving cannot drift from training; a query holds no line
 break, so it cannot pose as another part.
 """

@@ -1,4 +1,4 @@
-"""Live retrieval of every system's rewrites, and which samples can be compared at all."""
+"""Retrieve live with every system's rewrites, and say which samples can be compared."""
 
 from __future__ import annotations
 

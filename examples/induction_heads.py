@@ -2,8 +2,8 @@
 
 A rewriter keeps most of its input's words. Copying is two attention heads working together (Olsson et al. 2022,
 "In-context Learning and Induction Heads"): one notes at every token which token stood before it, one looks for the
-place whose predecessor is the token just written, and repeats what stands there. A pretrained model has them, a random
-one must find them first. Starting near a known circuit is Trockman and Kolter's "Mimetic Initialization of
+place whose predecessor is the token just written, and repeats what it finds there. A pretrained model has them, a
+random one must find them first. Starting near a known circuit is Trockman and Kolter's "Mimetic Initialization of
 Self-Attention Layers" (2023). Copying alone repeats what has just been copied, so one more head speaks against every
 token of the last two dozen ("Copy Suppression", McDougall et al. 2023). Nothing about any language, task or data is
 laid in, and training may change all of it.
@@ -22,7 +22,7 @@ from transformers import Qwen3ForCausalLM
 
 # Attention logits reach this square times sqrt(head_dim): sharp enough to single out one token of a few hundred.
 _POSITION_SHARPNESS, _MATCH_SHARPNESS = 4.0, 2.0
-# Rotary planes that turn fast tell neighbours apart; the slower half hardly turns within a prompt, so that tokens match
+# Rotary planes that turn fast separate neighbours; the slower half hardly turns within a prompt, so that tokens match
 # at any distance.
 _FAST_PLANES = 6
 # Frequencies, in radians a token, of which a sum of cosines falls off over some two dozen tokens.

@@ -1,6 +1,6 @@
-"""Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and practice.
+"""Turn a retrieval set in BEIR layout into the inputs of the flow: queries, a recorded baseline, and warm-up tasks.
 
-`python -m examples.prepare_beir --beir DIR --out DIR [--practice-tasks N]`
+`python -m examples.prepare_beir --beir DIR --out DIR [--warm-up-tasks N]`
 
 DIR holds `corpus.jsonl` (`_id`, `text`), `queries.jsonl` (`_id`, `text`, optional `descriptions`) and `qrels.tsv`. The
 query is `text`; the first description, when there is one, becomes its history (`用户: …`). The recorded baseline is an
@@ -31,7 +31,7 @@ from reward.records.files import BadInput, read_jsonl, write_atomically
 HELD_OUT_SHARE = 0.2
 # Words of asking and telling that are frequent in no single query, so that their weight alone would not drop them.
 STOP_WORDS = frozenset(Path(__file__).with_name("stop_words.zh.txt").read_text(encoding="utf-8").split())
-# Of practice stories: those left whole, the clauses of the others, and how often the query is a customer's.
+# Of warm-up stories: those left whole, the clauses of the others, and how often the query is a customer's.
 WHOLE_SHARE, LONGEST_STORY, QUERIES_SHARE = 0.5, 10, 0.7
 _CLAUSE = re.compile(r"[^，。？！；：,.?!;:、]+[，。？！；：,.?!;:、]*")
 _WORD = re.compile(r"[\u3400-\u9fffA-Za-z]{2,}")
@@ -104,7 +104,7 @@ def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def practice_tasks(
+def warm_up_tasks(
     rows: Sequence[dict[str, Any]],
     passages: Sequence[str],
     baseline: KeywordBaseline,
@@ -114,7 +114,7 @@ def practice_tasks(
 ) -> Iterator[dict[str, Any]]:
     """Yield warm-up tasks for SFT before distillation: patched-together stories with the baseline's rewrite of them.
 
-    Half of the stories are descriptions of other training queries as they stand. The others are one to ten clauses of a
+    Half of the stories are unchanged descriptions of other training queries. The others are one to ten clauses of a
     description or a passage, in any order, about half of them replaced by clauses from anywhere: from a few thousand
     texts no two are alike, so that a model cannot learn them by heart, and short ones teach what long ones need. The
     query is a training one, sometimes a clause. No qrel and no held-out text takes part.
@@ -133,7 +133,7 @@ def practice_tasks(
             story = "".join(rng.choice((clause, rng.choice(anywhere))) for clause in own).strip()
         query = (rng.choice(queries) if rng.random() < QUERIES_SHARE else rng.choice(anywhere)[:length]).strip()
         yield {
-            "query_id": f"practice_{index}",
+            "query_id": f"warm_up_{index}",
             "original_query": query,
             "history_context": f"用户: {story}",
             "rewritten_query": baseline.rewrite(query, story, length),
@@ -164,9 +164,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--beir", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--rewrite-length", type=int, default=30, help="longest rewrite in characters (default 30)")
-    parser.add_argument("--practice-tasks", type=int, default=0, help="rewrites of patched stories (default none)")
+    parser.add_argument("--warm-up-tasks", type=int, default=0, help="rewrites of patched stories (default none)")
     parser.add_argument("--limit", type=int, help="use only the first N queries")
-    parser.add_argument("--seed", type=int, default=0, help="of the practice tasks")
+    parser.add_argument("--seed", type=int, default=0, help="of the warm-up tasks")
     args = parser.parse_args(argv)
     jieba.setLogLevel(logging.WARNING)
     rows = read_beir_queries(args.beir)[: args.limit]
@@ -180,12 +180,12 @@ def main(argv: list[str] | None = None) -> int:
     corpus = read_jsonl(args.beir / "corpus.jsonl")
     passages = [row["text"] for _, row in corpus if isinstance(row.get("text"), str)]
     rng = random.Random(args.seed)
-    practice = list(practice_tasks(train, passages, baseline, args.rewrite_length, args.practice_tasks, rng))
+    warm_up = list(warm_up_tasks(train, passages, baseline, args.rewrite_length, args.warm_up_tasks, rng))
     write_rows(args.out / "queries_train.jsonl", train)
     write_rows(args.out / "queries_heldout.jsonl", held_out)
     write_rows(args.out / "baseline_rewrites.jsonl", recorded)
-    write_rows(args.out / "practice_tasks.jsonl", practice)
-    print(f"queries: {len(train)} for training, {len(held_out)} held out; practice: {len(practice)} tasks")
+    write_rows(args.out / "warm_up_tasks.jsonl", warm_up)
+    print(f"queries: {len(train)} for training, {len(held_out)} held out; {len(warm_up)} warm-up tasks")
     return 0
 
 

@@ -12,8 +12,8 @@
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
 #   --words N           words that get a token of their own beside the characters
-#   --practice-tasks N  with --beir: rewriting patched-together stories as the baseline would, before distillation
-#                       (default 160000; 0: none)
+#   --warm-up-tasks N   with --beir: a warm-up SFT on patched-together stories, rewritten as the baseline would,
+#                       before distillation (default 160000; 0: none)
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -21,12 +21,12 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
 
-out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" practice_tasks=""
+out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" warm_up_tasks=""
 rag_port=8000 baseline_port=7861 seed=0
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --practice-tasks | --rag-port | --baseline-port | --seed)
+    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --warm-up-tasks | --rag-port | --baseline-port | --seed)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       name=${1#--}; declare "${name//-/_}=$2"; shift 2 ;;
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
@@ -80,24 +80,24 @@ serve() { # serve NAME URL COMMAND...: start in the background and wait until it
 }
 
 if [ -z "$beir" ]; then
-  tenant=fivedoctors kb=$out/data hard_share=0.4 apart=(--apart unseen_wording) texts=() induction=() prompts_per_update=8 micro_batch=64
+  tenant=fivedoctors kb=$out/data hard_share=0.4 held_out_slices=(--held-out-slices unseen_wording) texts=() induction=() prompts_per_update=8 micro_batch=64
   size=(recipe.sft.epochs="${sft_epochs:-8}")
   reward=(rewriter.reward.length.target=12 rewriter.reward.length.penalty=0.02)
   prepare=(-m examples.fivedoctors.generate_sample_data --out "$out/data" --seed "$seed")
 else
-  tenant=beir kb=$beir hard_share=0 apart=() texts=("$beir/corpus.jsonl") induction=(--induction-heads)
+  tenant=beir kb=$beir hard_share=0 held_out_slices=() texts=("$beir/corpus.jsonl") induction=(--induction-heads)
   # Small micro-batches: stories differ in length, and a micro-batch is filled up to its longest.
   prompts_per_update=16 micro_batch=16
-  practice_tasks=${practice_tasks:-160000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
+  warm_up_tasks=${warm_up_tasks:-160000} words=${words:-3000} hidden=${hidden:-192} layers=${layers:-4}
   [ "$algorithm" = ppo ] || steps=${steps:-300}
-  # What practice has taught a higher rate would unteach; one of 3e-4 makes reinforcement learning worse.
-  if [ "$practice_tasks" = 0 ]; then sft_epochs=${sft_epochs:-8} sft_lr=1e-3; else sft_epochs=${sft_epochs:-2} sft_lr=2e-4; fi
+  # A higher rate would undo the warm-up SFT; one of 3e-4 makes reinforcement learning worse.
+  if [ "$warm_up_tasks" = 0 ]; then sft_epochs=${sft_epochs:-8} sft_lr=1e-3; else sft_epochs=${sft_epochs:-2} sft_lr=2e-4; fi
   size=(recipe.sft.epochs="$sft_epochs" recipe.sft.micro_batch=8 recipe.sft.lr="$sft_lr"
     recipe.rl.max_new_tokens=40 recipe.rl.actor_lr=5e-5)
   # Keywords leave numbers and negations of a patient's story behind, as the recorded baseline does.
   reward=(rewriter.reward.length.target=30 rewriter.reward.length.cap=36 rewriter.reward.length.penalty=0.02
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
-  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --practice-tasks "$practice_tasks" --seed "$seed")
+  prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --warm-up-tasks "$warm_up_tasks" --seed "$seed")
 fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" = grpo ]; then
@@ -132,14 +132,14 @@ stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout
 stage model "5/8 Tiny model" "$python" -m examples.make_tiny_model --tenant "$tenant" --out "$out/tiny" --seed "$seed" \
   --text "$out/data/queries_train.jsonl" "$out/data/baseline_rewrites.jsonl" "${texts[@]}" \
   --words "${words:-0}" --hidden "${hidden:-128}" --layers "${layers:-3}" "${induction[@]}"
-if [ -n "$beir" ] && [ "$practice_tasks" != 0 ]; then
-  stage practice_data "    practice tasks" "$python" -m data_prep.build_sft --input "$out/data/practice_tasks.jsonl" \
-    --tenant "$tenant" --out "$out/practice" --no-augment --seed "$seed"
-  log=(--trainer-log "$out/logs/practice.log")
-  stage practice "    practice" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/practice" \
-    "recipe.output_dir=$out/practice/model" trainer.save_freq=500 recipe.sft.epochs=1 \
+if [ -n "$beir" ] && [ "$warm_up_tasks" != 0 ]; then
+  stage warm_up_data "    warm-up tasks" "$python" -m data_prep.build_sft --input "$out/data/warm_up_tasks.jsonl" \
+    --tenant "$tenant" --out "$out/warm_up" --no-augment --seed "$seed"
+  log=(--trainer-log "$out/logs/warm_up.log")
+  stage warm_up "    warm-up SFT" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/warm_up" \
+    "recipe.output_dir=$out/warm_up/model" trainer.save_freq=500 recipe.sft.epochs=1 \
     recipe.sft.batch=32 recipe.sft.micro_batch=8 recipe.sft.lr=1e-3
-  recipe+=("recipe.pretrained=$out/practice/model/final")
+  recipe+=("recipe.pretrained=$out/warm_up/model/final")
 fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" \
@@ -151,6 +151,6 @@ stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipe
 log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \
   --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/$algorithm/final" --out "$out/evaluation" --seed "$seed" \
-  --train-log "$out/$algorithm/reward_metrics.jsonl" --costs "$out/costs.json" "${apart[@]}"
+  --train-log "$out/$algorithm/reward_metrics.jsonl" --costs "$out/costs.json" "${held_out_slices[@]}"
 "$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl"
 printf '\nreport   %s\nmetrics  %s\n' "$out/evaluation/report.html" "$out/evaluation/metrics.json"

@@ -2,7 +2,7 @@
 
 `python -m examples.run_stage --name NAME --costs costs.json -- COMMAND [ARG ...]` runs the command in the foreground,
 then adds its wall seconds and the peak memory of its whole process tree (GB, proportional set size) under NAME. A
-stage that skips its work because it is finished keeps the figures of the run that did it (`--keep-below SECONDS`).
+stage that skips its work because it is finished keeps the cost of the run that did it (`--keep-below SECONDS`).
 With `--trainer-log FILE` the command's output, which is a trainer's and for experts, goes to that file, and one line
 of progress is shown instead. Exits with the command's status.
 """
@@ -53,12 +53,12 @@ def tree_memory(pid: int) -> float:
 
 def record_cost(costs: Path, name: str, seconds: float, peak_gb: float, keep_below: float) -> None:
     """Add or replace the cost of one stage; a run shorter than `keep_below` never replaces an earlier cost."""
-    figures = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
-    if name in figures and seconds < keep_below:
+    recorded = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    if name in recorded and seconds < keep_below:
         return
-    figures[name] = {"seconds": round(seconds, 1), "peak_gb": round(peak_gb, 2)}
+    recorded[name] = {"seconds": round(seconds, 1), "peak_gb": round(peak_gb, 2)}
     partial = costs.with_name(costs.name + ".partial")
-    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(recorded, indent=1), encoding="utf-8")
     partial.replace(costs)
 
 
@@ -67,8 +67,8 @@ def progress_of(line: str) -> str | None:
     step = _STEP.search(line)
     if step is None:
         return None
-    figures = dict(part.split(":", 1) for part in step.group(2).split(" - ") if ":" in part)
-    shown = [f"{name} {float(figures[key]):.3f}" for key, name in _SHOWN.items() if key in figures]
+    metrics = dict(part.split(":", 1) for part in step.group(2).split(" - ") if ":" in part)
+    shown = [f"{name} {float(metrics[key]):.3f}" for key, name in _SHOWN.items() if key in metrics]
     return f"step {step.group(1):>4}  " + "  ".join(shown) if shown else None
 
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.trainer_log:
         piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process = subprocess.Popen(command, **piped)
-    # A stage that is told to end passes it on, and waits until the command has ended its own processes.
+    # A signal to end goes on to the command; the stage waits until the command has ended its own processes.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.terminate())
     done = threading.Event()

@@ -1,8 +1,8 @@
-"""Serve recorded rewrites by the contract of the deployed 32B rewriter: `POST /api/rewrite_query` (spec: services).
+"""Serve recorded rewrites by the contract of the deployed 32B rewriter: `POST /api/rewrite_query` .
 
 `python -m examples.serve_recorded_baseline --recordings baseline_rewrites.jsonl --port 7861`
 
-Stands where the company's own rewriter stands in production, so that the quick start runs the whole topology. It knows
+It takes the place of the company's own rewriter, so that the quick start runs the whole topology. It knows
 the queries it was recorded on and answers 404 to any other: it never makes a rewrite up.
 """
 

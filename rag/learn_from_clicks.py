@@ -14,7 +14,7 @@ Per query and passage the clicks say for sure that it answers, for sure that it 
   (`--heldout`), else of every fifth query with a sure answer. Measured on a copy of the knowledge base, built and then
   updated incrementally as a service does it.
 
-A serving process takes the questions up by itself. `manifest.json` holds the figures and what made them.
+A serving process takes the questions up by itself. `manifest.json` holds the metrics and what made them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import open_reranker
 
 PAIRS, MANIFEST = "reranker_pairs.jsonl", "manifest.json"
-_HELD_OUT = 5  # every so many queries with a sure answer are kept apart
+_HELD_OUT = 5  # one of so many queries with a sure answer is held out
 _LISTED = 20
 
 
@@ -104,8 +104,8 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     clicks = list(Clicks(catalogue).read(kb.id, options.since))
     pairs = weigh_clicks(clicks)
     judged = read_judged_queries(options.heldout) if options.heldout else hold_out(pairs)
-    apart = {normalize_query(text) for text in judged.texts.values()} if judged else set()
-    learned_from = [pair for pair in pairs if pair.query not in apart]
+    held_out = {normalize_query(text) for text in judged.texts.values()} if judged else set()
+    learned_from = [pair for pair in pairs if pair.query not in held_out]
     options.out.mkdir(parents=True, exist_ok=True)
     counts = write_reranker_pairs(catalogue, kb, learned_from, options.out / PAIRS)
     before_this = _read_manifest(options.out / MANIFEST).get("renewed_for", {})
@@ -116,7 +116,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     if options.llm_url and options.rewrite_model:
         language_model = LanguageModel(LanguageModelSettings(options.llm_url, options.rewrite_model))
     try:
-        renewal, figures = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)
+        renewal, metrics = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)
     finally:
         if reranker is not None:
             await reranker.aclose()
@@ -127,7 +127,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
         "tenant": kb.tenant_id,
         "kb_name": kb.name,
         "clicks": {"rows": len(clicks), "first": clicks[0].at, "last": clicks[-1].at} if clicks else {"rows": 0},
-        "pairs": {name: 0 for name in ("positive", "negative", "ambiguous")} | Counter(one.verdict for one in pairs),
+        "pairs": {name: 0 for name in ("positive", "negative", "ambiguous")} | Counter(one.label for one in pairs),
         "reranker_pairs": counts,
         "renewal": {
             "passages": len(renewal.questions),
@@ -138,7 +138,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
             "language_model": language_model.id if language_model else "none: questions are dropped, none are written",
         },
         "heldout": {"from": str(options.heldout or "clicks"), "queries": len(judged.texts) if judged else 0},
-        "figures": figures,
+        "figures": metrics,
         "embedder": maker.id,
         "renewed_for": before_this | {key: to_do[key] for key in sorted(renewal.written)},
     }
@@ -150,7 +150,7 @@ def hold_out(pairs: Sequence[Pair]) -> JudgedQueries | None:
     """Hold out a fifth of the queries with a sure answer, by a hash of the query; None when that is none."""
     answers: dict[str, list[str]] = {}
     for pair in pairs:
-        if pair.verdict == "positive" and zlib.crc32(pair.query.encode()) % _HELD_OUT == 0:
+        if pair.label == "positive" and zlib.crc32(pair.query.encode()) % _HELD_OUT == 0:
             answers.setdefault(pair.query, []).append(pair.passage_key)
     if not answers:
         return None
@@ -161,7 +161,7 @@ def _unanswered(pairs: Sequence[Pair]) -> dict[str, list[str]]:
     """Return passage key → the queries that it surely does not answer."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
-        if pair.verdict == "negative":
+        if pair.label == "negative":
             found.setdefault(pair.passage_key, []).append(pair.query)
     return found
 
@@ -184,15 +184,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _report(manifest: dict[str, Any]) -> None:
-    counts, renewal, figures = manifest["reranker_pairs"], manifest["renewal"], manifest["figures"]
+    counts, renewal, metrics = manifest["reranker_pairs"], manifest["renewal"], manifest["figures"]
     for key, failure in renewal["failures"]:
         print(f"{key}: {failure}", file=sys.stderr)
-    if figures:
+    if metrics:
         table = Table(title=f"{manifest['heldout']['queries']} held-out queries", title_justify="left")
         table.add_column("")
         for heading in ("before", "after", "change [95 %]"):
             table.add_column(heading, justify="right")
-        for name, of in figures.items():
+        for name, of in metrics.items():
             change = f"{of['change']:+.3f} [{of['low']:+.3f}, {of['high']:+.3f}]"
             table.add_row(name, f"{of['before']:.3f}", f"{of['after']:.3f}", change)
         Console().print(table)
@@ -203,7 +203,7 @@ def _report(manifest: dict[str, Any]) -> None:
         f"{counts['queries']} reranker lists; questions of {renewal['passages']} passages changed "
         f"({renewal['written_anew']} written anew, {renewal['questions_dropped']} dropped)"
     )
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

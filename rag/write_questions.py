@@ -5,7 +5,7 @@ r"""Let a language model write questions that users may ask, as further keys to 
 
 Each question is scored against its own passage, and only the best share (`--keep`) over the whole knowledge base is
 indexed: a question that its passage does not answer leads users astray (Doc2Query--, Gospodinov et al. 2023). The
-scores are a cross-encoder's (`--reranker`), else lexical ones, which see only whether the question's words stand in the
+scores are a cross-encoder's (`--reranker`), else lexical ones, which see only whether the question's words are in the
 passage. Passages that have their questions are not asked about again: a run that was broken off is continued by the
 same command. A serving process takes the questions up by itself.
 """
@@ -34,7 +34,7 @@ from rag.retrieval.lexical_reranker import LexicalReranker
 # Faithfulness in [0, 1] of each question to the passage; may raise ModelFailure.
 Score = Callable[[Sequence[str], StoredPassage], Awaitable[Sequence[float]]]
 
-_GIVE_UP_AFTER = 50  # failures in a row: the endpoint is gone, and each further try would only take its time
+_GIVE_UP_AFTER = 50  # failures in a row: the endpoint is gone, and each further attempt would only take its time
 _PAGE = 1000
 _LISTED = 10
 

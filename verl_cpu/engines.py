@@ -41,7 +41,7 @@ def logprobs_from_logits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     return -loss.view_as(labels)
 
 
-# setattr: what is replaced is a class, and no type checker lets a function stand for one.
+# setattr: what is replaced is a class, and no type checker accepts a function in its place.
 setattr(verl.utils.model, "load_valuehead_model", load_valuehead_model)  # noqa: B010
 setattr(verl.workers.engine.fsdp.transformer_impl, "CPUOffloadPolicy", no_offload)  # noqa: B010
 setattr(verl.utils.torch_functional, "logprobs_from_logits_v2", logprobs_from_logits)  # noqa: B010

@@ -34,7 +34,7 @@ def patch_process_group() -> None:
     """Name the gloo back end once, and apply the engine patches in each training worker.
 
     verl 0.9.1 builds the back end as "cpu:gloo,<device>:<backend>", a duplicate key when the device is the CPU.
-    Can go once verl/utils/distributed.py tells the two apart.
+    Can go once verl/utils/distributed.py distinguishes the two.
     """
     original = dist.init_process_group
 

@@ -17,17 +17,8 @@ import numpy as np
 import xlsxwriter
 import yaml
 
-HEADINGS = (
-    "original_query",
-    "user_profile",
-    "history_summary",
-    "rewritten_query",
-    "recall_results",
-    "recall_count",
-    "top1_score",
-    "avg_top3_score",
-    "success",
-)
+from data_prep.bvt.row import EXPORT_COLUMNS
+
 XLSX_HITS, LOG_HITS = 5, 3
 _BLOCK = 10_000
 _PASSAGES = 4_000
@@ -91,7 +82,7 @@ def write_workbook(path: Path, rows: int, seed: int, progress: Progress) -> None
     """Write the first nine columns of a BVT workbook; cells share equal texts, as Excel stores them."""
     book = xlsxwriter.Workbook(str(path), {"strings_to_formulas": False, "strings_to_urls": False})
     sheet = book.add_worksheet("bvt")
-    sheet.write_row(0, 0, HEADINGS)
+    sheet.write_row(0, 0, EXPORT_COLUMNS)
     for row, asked in enumerate(questions(rows, XLSX_HITS, seed), start=1):
         top3 = round(sum(asked.scores[:3]) / 3, 4)
         texts = [asked.query, asked.profile, asked.summary, asked.rewrite, asked.recall]

@@ -62,7 +62,7 @@ def serving(data: Path) -> Iterator[Server]:
         line = next((line for line in process.stdout if line.startswith("serving on ")), None)
         if line is None:
             raise RuntimeError(f"rag.serve exited with {process.wait()}")
-        threading.Thread(target=process.stdout.read, daemon=True).start()  # whatever else it says
+        threading.Thread(target=process.stdout.read, daemon=True).start()  # its further output must not fill the pipe
         yield Server(line.split()[2], process.pid)
     finally:
         process.terminate()

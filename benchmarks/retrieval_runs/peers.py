@@ -28,7 +28,7 @@ def latin_words(text: str) -> list[str]:
 
 
 class Bm25:
-    """Lucene's BM25 over a set's passages, the queries' repeated tokens counted as often as they stand."""
+    """Lucene's BM25 over a set's passages, the queries' repeated tokens counted as often as they occur."""
 
     def __init__(self, documents: RetrievalSet, tokens: Callable[[str], list[str]] = tokenize):
         self._tokens = tokens

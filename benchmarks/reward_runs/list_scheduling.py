@@ -1,7 +1,7 @@
 """How fast could anyone be? Bounds on the time that calls with arrival times need on a service's parallel slots.
 
 The problem is P | r_j | C_max of scheduling theory: m identical machines (slots), job j arriving at r_j and lasting
-p_j, no interruption. The exact optimum is NP-hard; what is computed here lies below it for certain.
+p_j, no interruption. The exact optimum is NP-hard; the bounds computed here never exceed it.
 """
 
 from __future__ import annotations

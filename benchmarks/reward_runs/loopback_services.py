@@ -1,9 +1,8 @@
 """A judge and a retrieval service on loopback, each in a process of its own: real sockets, seeded latencies.
 
-Both serve at most their limit of requests at a time and let the others wait in line, first come, first served: whoever
-sends too many is slowed down, never refused. A rewrite without a code word is a text of its own. aiohttp, for the two
-cores are shared with those who are measured.
-"""
+Both serve at most their limit of requests at a time and let the others wait in line, first come, first served: a system
+that sends too many is slowed down, never refused. A rewrite without a code word is a text of its own. aiohttp, for the
+two cores are shared with those who are measured."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def in_process(target: Callable[..., Result], *arguments: Any, progress: Progres
 def _call(pipe: Connection, target: Callable[..., Any], arguments: Sequence[Any]) -> None:
     try:
         pipe.send(("result", target(*arguments, lambda value: pipe.send(("progress", value)))))
-    except Exception:  # whatever it is, the parent shows it
+    except Exception:  # any failure: the parent shows it
         pipe.send(("error", traceback.format_exc()))
     # As the trainer ends its reward workers: at once, clients and files open.
     os._exit(0)

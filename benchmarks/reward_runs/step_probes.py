@@ -1,5 +1,5 @@
 """What the two training runs of `benchmarks.step_overhead` plug into verl: our reward and sampler with stopwatches, and
-a constant reward with the same stopwatch. Their figures go to `<output folder>/<name>.jsonl`, a line a reading.
+a constant reward with the same stopwatch. Their readings go to `<output folder>/<name>.jsonl`, a line a reading.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class TimedReplayBuffer(RewardReplayBuffer, _VerlsShare):
         _append(self._output_dir / SAMPLER_FILE, {"step": global_steps, "seconds": ours})
         return result
 
-    def _check_health(self, step: int, figures: dict[str, Any]) -> None:
+    def _check_health(self, step: int, metrics: dict[str, Any]) -> None:
         started = time.perf_counter()
-        super()._check_health(step, figures)
+        super()._check_health(step, metrics)
         _append(self._output_dir / SAMPLER_FILE, {"step": step, "seconds": time.perf_counter() - started})
 
 

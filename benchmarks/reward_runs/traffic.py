@@ -1,7 +1,7 @@
 """The rollouts that every system of the benchmark scores, and how long the services take for each text. Seeded.
 
-Each distinct rewrite bears a code word, `款` and five Chinese ordinals. By it the services know a text again whatever
-prompt it comes in, so that all systems see the same latency for the same work.
+Each distinct rewrite bears a code word, `款` and five Chinese ordinals. By it the services recognise a text in any
+prompt, so that all systems see the same latency for the same work.
 
 When rollouts finish: the rollout engine admits one prompt after the other (continuous batching), spread evenly over
 `ADMISSION_SECONDS`; a rewrite of some 20 tokens takes about half a second to decode, so that the rollouts of one prompt

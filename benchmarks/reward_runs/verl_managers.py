@@ -1,10 +1,11 @@
-"""verl's own reward managers, driven as verl's reward workers drive them, with the draft's calls for a reward.
+"""verl's own reward managers, driven as verl's reward workers drive them, with the calls of `sequential_reward` for a
+reward.
 
 In verl each worker (`verl.experimental.reward_loop.RewardLoopWorker`) is a Ray actor with an event loop and one reward
 manager; each finished rollout goes at once to a random worker, whose `compute_score` awaits the manager's `run_single`.
 Here the workers are plain processes (`benchmarks.reward_runs.verl_worker`): the same manager classes, loaded by verl's
 own `load_reward_manager` from its configuration, without what Ray's messages would cost them. The tokenizer is a
-stand-in that takes no time.
+substitute that takes no time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def run_manager(
             "max_concurrent": max_concurrent,
             "reward_manager": {"source": "register", "name": manager},
             "custom_reward_function": {
-                "path": "pkg://benchmarks.reward_runs.draft_reward",
+                "path": "pkg://benchmarks.reward_runs.sequential_reward",
                 "name": "compute_score",
                 "reward_kwargs": {"judge_url": judge_url, "rag_url": rag_url},
             },

@@ -41,8 +41,8 @@ class Filled:
     """A row with what was found for it.
 
     Args:
-        asked: whom it was asked of, and why that failed ("" = it did not). Who could not be asked because the rewrite
-            is missing is not among them.
+        asked: service asked → why that failed ("" = it did not). A service that could not be asked, because the
+            rewrite is missing, is not in it.
         answers: all of them, also those that the ledger had.
     """
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reward.records.files import BadInput, first_problem
 from reward.settings.recipe import ServiceSettings
 
-_AHEAD = 1000  # questions begun or waiting behind the first that has no answer yet: what lies in memory
+_AHEAD = 1000  # questions begun or waiting behind the first that has no answer yet: a bound on memory
 _GRACE_SECONDS = 5.0  # for calls under way when a signal comes
 _PROBE_SECONDS = 5.0
 _LINE_SECONDS = 30.0  # between two lines where there is no terminal to draw a bar on
@@ -77,7 +77,7 @@ async def ask_each(
 
     Raises:
         Stopped: a signal came.
-        Exception: whatever `ask` or `take` raises; no further question is asked then.
+        Exception: what `ask` or `take` raised; no further question is asked then.
     """
     asking = _Asking(ask, asyncio.Semaphore(at_once), asyncio.get_running_loop().create_future())
     loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)

@@ -56,7 +56,7 @@ class Spool:
 
 @dataclass(frozen=True)
 class Task:
-    """Of whom and how to ask."""
+    """Which services to ask, and how."""
 
     tenant: TenantSettings
     judge: JudgeSettings | None
@@ -79,8 +79,8 @@ class Task:
 
 @dataclass
 class Tally:
-    """What became of rows, and of what was asked for them, by whom it was asked of. `requests`, `tokens` and `cny` are
-    of the calls made, not of those that the ledger had."""
+    """What became of the rows and, by service, of what was asked for them. `requests`, `tokens` and `cny` are of the
+    calls made, not of those that the ledger had."""
 
     rows: int = 0
     complete: int = 0  # nothing to ask
@@ -109,8 +109,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """`known`: what the ledger knows; `lacking`: rows that lack an answer, and `to_ask`: calls to make, at most, by
-    whom they are asked of; `rows_to_ask`: rows that lack anything."""
+    """`known`: what the ledger knows. By service, `lacking` counts the rows that lack its answer and `to_ask` the calls
+    to make at most. `rows_to_ask` counts the rows that lack any answer."""
 
     known: Tally
     lacking: Counter[CallKind]

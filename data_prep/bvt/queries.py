@@ -1,4 +1,4 @@
-"""The questions of a BVT batch test, out of whatever files they stand in."""
+"""The questions of a BVT batch test, from files of any readable kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _REFUSED = ("file", "sheet", "row", "refused")
 
 @dataclass(frozen=True)
 class Queries:
-    """What stands in some files. `quarantined`: file, sheet, row and reason of each row that cannot be asked."""
+    """The questions found in some files. `quarantined`: file, sheet, row and reason of each row that cannot be
+    asked."""
 
     files: list[Path]
     rows: list[BvtRow]

@@ -1,4 +1,4 @@
-"""One row of a BVT batch test (`test_sft.xlsx`, spec 1): what was asked, what came back, and the order of columns."""
+"""One row of a BVT batch test (`test_sft.xlsx`): what was asked, what came back, and the order of columns."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ from pydantic import BaseModel, ConfigDict
 
 from reward.records.sample import Context, Hit
 
-# Spec 1's columns in spec 1's order; what we add comes after them.
-COLUMNS = (
-    "original_query",
-    "user_profile",
-    "history_summary",
-    "rewritten_query",
-    "recall_results",
-    "recall_count",
-    "top1_score",
-    "avg_top3_score",
-    "success",
-    "query_id",
-    "history_context",
-    "slices",
-    "error",
-)
 NO_HIT = "no hit came back"  # in `error`: the service answered, and found nothing
 
 
 class BvtRow(BaseModel):
-    """Scores lie in [0, 1]. `recall_results` is None when the call failed or was not made yet; no hit is an answer."""
+    """Scores are in [0, 1]. `recall_results` is None when the call failed or was not made yet; no hit is an answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,3 +35,8 @@ class BvtRow(BaseModel):
             history_summary=self.history_summary,
             history_context=self.history_context,
         )
+
+
+# The columns of the workbook are the fields, in their order. The first nine are in every BVT export.
+COLUMNS = tuple(BvtRow.model_fields)
+EXPORT_COLUMNS = COLUMNS[:9]

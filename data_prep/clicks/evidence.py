@@ -47,7 +47,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Confidence:
-    """How much a pair must show before it counts. Rates lie in [0, 1].
+    """How much a pair must show before it counts. Rates are in [0, 1].
 
     Raises:
         BadInput: a value is out of range, or a pair could be both positive and negative.
@@ -128,8 +128,8 @@ class ClickEvidence:
         )
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """Return the queries worth a prompt, by query: one row for each (all columns), `kind`, and `relevant`, the ids of
-        the passages that users confidently click.
+        """Return the queries worth a prompt, by query: one row for each (all columns), `kind`, and `relevant`, the
+        ids of the passages that users confidently click.
 
         The row is one of the most frequent dialogue (history), of those under which the relevant passages were clicked:
         the same words within another dialogue may mean something else. Relevant is what was clicked within it.

@@ -1,4 +1,4 @@
-"""What the trainers read of click evidence: records of the reranker's (spec 4), RL prompts of the rewriter's."""
+"""Turn click evidence into what trainers read: records for the reranker's, RL prompts for the rewriter's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Synonym augmentation (spec 1): copies of training samples with some words swapped.
+"""Synonym augmentation: copies of training samples with some words swapped.
 
-Each of the tenant's words is swapped with a probability (spec 1: 0.3), in query and rewrite alike and for the same
+Each of the tenant's words is swapped with a probability, in query and rewrite alike and for the same
 synonym. Words are segmented first, so that 吃→服用 leaves 吃饭 and 好吃 alone; a protected term is never touched. Call
 it after the split, with training samples only.
 """

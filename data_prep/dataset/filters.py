@@ -1,4 +1,4 @@
-"""The steps a row must pass (spec 1, "Cleaning"): what SFT imitates, what RL competes on. Lengths in characters."""
+"""The steps that a row must pass: what SFT imitates, what RL competes on. Lengths in characters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From the customer's files to a spool: every row in, normalised and de-identified, in one Parquet file on disk.
 
-What follows reads the spool column by column; so neither long dialogues nor recorded hits ever lie in memory together.
+Later stages read the spool column by column, so that long dialogues and recorded hits are never in memory all at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which rows of a spool are kept, and why each of the others is not: every row in ends in exactly one of the two.
 
-The rows lie in a Parquet file that DuckDB reads column by column, so that a million of them need no million objects.
+The rows are in a Parquet file that DuckDB reads column by column, so that a million of them need no million objects.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Selection:
         """Drop what does not pass every step.
 
         Args:
-            worth: SQL number, by which `drop_duplicates` and `drop_near_duplicates` choose whom to keep.
+            worth: SQL number, by which `drop_duplicates` and `drop_near_duplicates` choose which row to keep.
         """
         self._db.execute(f"INSERT INTO dropped {failures(steps)}")
         self._db.execute(

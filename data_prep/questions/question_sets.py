@@ -52,7 +52,7 @@ class QuestionSets:
         for begin in range(0, len(left), step):
             some = slice(begin, begin + step)
             joint = np.hstack([self._padded(left[some]), self._padded(right[some])])
-            joint.sort(axis=1)  # a pair of both sets now stands twice
+            joint.sort(axis=1)  # a pair of both sets now occurs twice
             shared = ((joint[:, 1:] == joint[:, :-1]) & (joint[:, 1:] != _NOTHING)).sum(axis=1)
             similarity[some] = shared / (self.size[left[some]] + self.size[right[some]] - shared)
         return similarity
@@ -67,8 +67,7 @@ def question_sets(queries: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np
     """Return the distinct questions of `queries` (strings, no nulls), and which row each query is (int64)."""
     spelt = _encoded(queries)
     keys = (
-        pa.array([f"{facts(text)}\0{bare(text)}" for text in chunk], pa.string())
-        for chunk in _chunks(spelt.dictionary)
+        pa.array([f"{facts(text)}\0{bare(text)}" for text in chunk], pa.string()) for chunk in _chunks(spelt.dictionary)
     )
     question = _encoded(pa.chunked_array(keys, pa.string()))
     of_query = question.indices.to_numpy()[spelt.indices.to_numpy()]

@@ -52,7 +52,7 @@ def read_csv(
 
     Raises:
         BadInput: the file is missing, empty or no text; no row names what is required, or one names it twice; nothing
-            stands below the headings; a row is longer than 2 MiB. The blocks of 2 MiB before such a one come first.
+            is below the headings; a row is longer than 2 MiB. The blocks of 2 MiB before such a one come first.
     """
     file = TextFile(path)
     try:

@@ -1,4 +1,4 @@
-"""The lines of a log file as Arrow batches: unpacked, in UTF-8, numbered; split where they lie, never one by one."""
+"""The lines of a log file as Arrow batches: unpacked, in UTF-8, numbered; split in place, never one by one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class LogLines:
     """Iterate once, or `close`. Blank lines are in; a line longer than `LONGEST_LINE` is an empty one named in
     `too_long`.
 
-    The texts are as the file has them and may be no valid UTF-8: whoever parses them finds out, so that nobody has to
+    The texts are as the file has them and may be no valid UTF-8: the parser finds out, so that nobody has to
     look at every byte twice.
 
     Args:
-        path: plain, gzip or zstd by its first bytes, whatever its name says.
+        path: plain, gzip or zstd by its first bytes; its name does not count.
 
     Raises:
         BadInput: no line can be read (missing, empty, damaged from the start).

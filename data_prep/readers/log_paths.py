@@ -65,7 +65,7 @@ def parse_path(text: str) -> LogPath | None:
         dot = rest.startswith(".", place)
         match = _STEP.match(rest, place + dot)
         index = match is not None and match[2] is not None
-        # Keys follow a dot, places in a list do not; the first step is a key and stands alone.
+        # Keys follow a dot, places in a list do not; the first step is a key without a dot.
         if match is None or dot != (bool(steps) and not index) or (index and not steps):
             return None
         steps.append(int(match[2]) if index else match[1] or match[3])
@@ -145,7 +145,7 @@ def _is_empty(value: object) -> bool:
 
 
 def placed(tree: dict[str, Any], path: LogPath, kind: object) -> bool:
-    """Add `path` to `tree`, a JSON structure as DuckDB's from_json takes it; False when it cannot stand there: it
+    """Add `path` to `tree`, a JSON structure as DuckDB's from_json takes it; False when it does not fit there: it
     leads through a list, a value there is read whole, or (its names ignore case) another key is spelled alike."""
     node: object = tree
     for depth, step in enumerate(path.steps):

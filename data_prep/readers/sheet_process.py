@@ -77,7 +77,7 @@ def main() -> int:
         (resource.RLIMIT_CPU, request["seconds"], request["seconds"] + 5),
         (resource.RLIMIT_CORE, 0, 0),
     ):
-        with suppress(ValueError, OSError):  # a stricter limit stands already, or the system knows none
+        with suppress(ValueError, OSError):  # a stricter limit is set already, or the system knows none
             resource.setrlimit(limit, (value, hard))
     passed_over: list[str] = []
     try:

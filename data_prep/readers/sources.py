@@ -1,4 +1,4 @@
-"""Finds the customer's files and reads them, whatever their kind, into Arrow batches of `columns.ROWS`."""
+"""Find the customer's files and read those of every known kind into Arrow batches of `columns.ROWS`."""
 
 from __future__ import annotations
 

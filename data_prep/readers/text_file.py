@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from reward.records.files import BadInput
 
-LOST = "\ufffd"  # stands for bytes that are no text
+LOST = "\ufffd"  # in place of bytes that are no text
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CHUNK = 1 << 20
 _TOLERATED = 0.03  # of a sample's bytes: a damaged text, and no other kind of file

@@ -28,7 +28,7 @@ _MIB = 1 << 20
 # Text of queries unpacks to three to ten times its size; styled empty cells, at worst, to a hundred times.
 _LARGEST, _LARGEST_RATIO, _RATIO_COUNTS_FROM = 4096 * _MIB, 100, 64 * _MIB
 # Bytes of memory for each byte unpacked: calamine holds the shared texts once for themselves and once in their cells.
-# The rest is for texts that stand in many cells: stored once in the file, but as often as they are seen in memory.
+# The rest is for texts that are in many cells: stored once in the file, but as often as they are seen in memory.
 _MEMORY, _MEMORY_SHARED, _MEMORY_SHEETS = 448 * _MIB, 2.2, 1.1
 _DAMAGED = "damaged: its reader came to grief over it"
 _TOO_LARGE = "needs more memory than a workbook of its size does: damaged, or made to"
@@ -58,7 +58,7 @@ def read_workbook(
 
     Raises:
         BadInput: there is no such file, it is no workbook, has a password, is damaged or unpacks to absurd sizes; no
-            sheet names what is required, or one names it twice; nothing stands below the headings. Rows of the sheets
+            sheet names what is required, or one names it twice; nothing is below the headings. Rows of the sheets
             before a damaged one come first.
     """
     shared, others = _unpacked_sizes(path)

@@ -1,4 +1,4 @@
-"""The columns of a row of the customer's data, whatever file it came from, and the names they go by.
+"""The columns of a row of the customer's data, the same for every kind of file, and their other names.
 
 A row walks as part of an Arrow table of `ROWS`: a million log lines are a million rows, not a million objects.
 """
@@ -99,7 +99,7 @@ ALIASES = {
     "切片": "slices",
 }
 
-# Column → where a log line may hold it (spec 1: nested under payload, response and data); the first found counts.
+# Column → where a log line may hold it: the service nests under payload, response and data. The first found counts.
 LOG_PATHS: dict[str, tuple[str, ...]] = {
     "original_query": ("payload.query", "data.query", "query", "original_query"),
     "rewritten_query": (

@@ -1,4 +1,4 @@
-"""Where the headings of a sheet stand, and which column each of them names.
+"""Find the headings of a sheet, and which column each of them names.
 
 Kept free of heavy imports: the process that opens a workbook (`sheet_process`) is started for every one.
 """
@@ -44,11 +44,11 @@ def known_names(own: Mapping[str, str], aliases: Mapping[str, str], columns: Seq
     columns themselves.
 
     Raises:
-        NoHeadings: a name of the tenant's stands for no column.
+        NoHeadings: a heading of the tenant's settings names no column.
     """
     for heading, column in own.items():
         if column not in columns:
-            raise NoHeadings(f"the tenant's sources.headings: {heading!r} stands for {column!r}, which is no column")
+            raise NoHeadings(f"the tenant's sources.headings: {heading!r} names {column!r}, which is no column")
     names = {heading_key(column): Name(column) for column in columns}
     names |= {heading_key(heading): Name(column) for heading, column in aliases.items()}
     return names | {heading_key(heading): Name(column, own=True) for heading, column in own.items()}

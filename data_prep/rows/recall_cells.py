@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-EXCEL_CELL_LIMIT = 32_767  # characters; a longer text is cut by whoever wrote the workbook
+EXCEL_CELL_LIMIT = 32_767  # characters; a program that writes a workbook cuts longer texts
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
 
 
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(list[_Hit]).decode
 _decode_loosely = msgspec.json.Decoder(list[_LooseHit]).decode
 _encode = msgspec.json.Encoder().encode
 # What Python spells otherwise than JSON: strings and three words. A string without an end takes all that is left, and
-# nothing is tried twice (`*+`): the time is linear, whatever the cell holds.
+# nothing is tried twice (`*+`): the time is linear for every cell.
 _TOKENS = re.compile(
     r"""'[^'\\]*+(?:\\.[^'\\]*+)*+(?:'|\\?\Z)|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|\b(?:None|True|False)\b""",
     re.DOTALL,
@@ -133,7 +133,7 @@ def _read_slowly(cell: object) -> list[_Hit] | None:
         except (ValueError, RecursionError):
             value = _parse(text)
         if value is None and len(text) >= EXCEL_CELL_LIMIT:
-            return None  # cut off: the score columns stand for themselves
+            return None  # cut off: the score columns count without it
         if value is None:
             raise ValueError("neither JSON nor a Python literal")
     if not isinstance(value, list | tuple):
@@ -156,7 +156,7 @@ def _parse(text: str) -> object:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a backslash in a passage is no concern of the user's
+            warnings.simplefilter("ignore")  # a backslash in a passage is no mistake
             return ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None

@@ -57,7 +57,7 @@ def deidentify_text(text: str, settings: DeidentifySettings) -> tuple[str, Count
     """Mask the personal data in one normalised text (`data_prep.text.normalise`). Idempotent.
 
     Args:
-        settings: `kinds` are masked; what lies within one of the texts `keep` stays.
+        settings: `kinds` are masked; what is within one of the texts `keep` stays.
 
     Returns:
         The text, and how many places of each kind were masked.

@@ -121,7 +121,7 @@ def _name_length(before: str, counted: bool, *, bare_only: bool) -> int:
     """Return how many of the last characters of `before`, which end at a title, are a name; 0 for none.
 
     Args:
-        counted: a digit stands before it.
+        counted: a digit precedes it.
         bare_only: without given names.
     """
     words = _tagged(before)

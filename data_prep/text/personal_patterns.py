@@ -201,8 +201,8 @@ def _is_written_out(number: str) -> bool:
 
 
 def find_plates(text: str) -> Iterator[Span]:
-    """Yield plates: province, letter and five characters (six for a new-energy car), three of them digits at least; no I, no
-    O."""
+    """Yield plates: province, letter and five characters (six for a new-energy car), three of them digits at least;
+    no I, no O."""
     for found in _PLATE.finditer(text):
         if len(re.findall("[0-9]", found["serial"])) >= 3:
             yield found.span()

@@ -35,7 +35,7 @@ _STOPS = "我你您他她它们了是在到去住往给寄送跟或这那哪请�
 # 103号 | 万达公寓 | 2栋: an address goes on.
 _ON = re.compile(rf"[ ,，]?(?:(?![{_STOPS}])[一-鿿A-Za-z]){{2,10}}?[ ,，]?(?={_DOOR})")
 _BEFORE = re.compile("[一-鿿A-Za-z0-9 -]{1,50}$")
-# What stands between a sentence and the address in it.
+# What separates a sentence from the address in it.
 _SENTENCE = re.compile(rf".*(?:位于|坐落|地址|住址|住所|快递|发货|[{_STOPS}])[ :：]?")
 _BUILDING = frozenset(("栋", "幢", "座", "单元", "室", "房", "号楼", "号院", "户", "舍"))
 _INSTITUTION = re.compile("医院|门诊|病区|病房|诊室|科室|急诊|地铁")

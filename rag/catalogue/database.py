@@ -26,7 +26,7 @@ CREATE TABLE documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE,
     name TEXT NOT NULL, content_hash TEXT NOT NULL, updated_at TEXT NOT NULL, UNIQUE (kb_id, name)
 );
--- AUTOINCREMENT: ids are never used again, so that a stale vector can never stand for another passage.
+-- AUTOINCREMENT: ids are never used again, so that a stale vector can never point to another passage.
 CREATE TABLE passages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE,
     document_id INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE, key TEXT, content TEXT NOT NULL,

@@ -118,7 +118,7 @@ class DocumentWriter:
             "SELECT id, content FROM passages WHERE document_id = ? ORDER BY id DESC", (document_id,)
         ):
             standing.setdefault(content, []).append(row_id)
-        # Keys are unique: none may stand in the way of its own next place.
+        # Keys are unique: old ones go before new ones come, so that none collides.
         self._connection.execute("UPDATE passages SET key = NULL WHERE document_id = ?", (document_id,))
         placed: list[tuple[int, Passage]] = []
         for passage in passages:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class RowKey(NamedTuple):
-    """Names one thing that a vector stands for: a passage, or a question that leads to one."""
+    """Name one thing that has a vector: a passage, or a question that leads to one."""
 
     row_id: int
     is_question: bool
@@ -62,7 +62,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """The distinct tokens of a text, ascending, and how often each stands in it."""
+    """The distinct tokens of a text, ascending, and how often each occurs in it."""
 
     token_ids: NDArray[np.uint32]
     counts: NDArray[np.uint16]

@@ -15,7 +15,7 @@ from rag.documents.snippets import split_snippets
 
 MOST_PAGES = 10_000
 LARGEST_TEXT = 20_000_000  # characters
-_EDGE_LINES = 2  # at the top and at the bottom of a page, where headers and footers stand
+_EDGE_LINES = 2  # at the top and at the bottom of a page, where headers and footers are
 _REPEATED_ON = 0.4  # of the pages: left and right pages may have headers of their own
 _FULL = 0.75  # of the usual width of a line: a shorter one ends its paragraph
 _DIGITS = re.compile(r"\d+")

@@ -1,7 +1,7 @@
 """Reads one PDF or workbook in a process of its own: `python -m rag.documents.reader_process`.
 
 A hostile or damaged file can hang its reader, exhaust memory or end the process in ways that nothing catches. The
-process has a limit on each, and whatever happens to it is one line for whoever asked.
+process has a limit on each, and any failure of it becomes one line for the caller.
 
 In: one JSON object (path, name, limits). Out: JSON lines, `[content, [question, …]]` for each passage, and last a
 text: why the file could not be read, or "".
@@ -81,7 +81,7 @@ def main() -> None:
         (resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5),
         (resource.RLIMIT_CORE, 0, 0),
     ):
-        with suppress(ValueError, OSError):  # a stricter limit stands already, or the system knows none
+        with suppress(ValueError, OSError):  # a stricter limit is set already, or the system knows none
             resource.setrlimit(limit, (value, hard))
     failure = ""
     try:

@@ -63,8 +63,8 @@ def text_snippets(text: str) -> Iterator[str]:
 def markdown_snippets(text: str) -> Iterator[str]:
     """Cut each section, with the path of its headings ("产品 > 鱼油 > 用法") as first line.
 
-    A section that fits is one snippet. Of a longer one, code blocks and tables stand alone, whole where they fit; a
-    longer table is cut between rows, each part under the table's heading.
+    A section that fits is one snippet. Of a longer one, code blocks and tables are snippets of their own, whole where
+    they fit; a longer table is cut between rows, each part under the table's heading.
     """
     text = _FRONT_MATTER.sub("", text, count=1)
     headings: dict[int, str] = {}
@@ -73,7 +73,7 @@ def markdown_snippets(text: str) -> Iterator[str]:
         if level == 0:
             blocks.append((source, whole))
             continue
-        # A heading that nothing stands under is in the path of a deeper one that follows, or says something itself.
+        # A heading without a text under it is in the path of a deeper one that follows, or says something itself.
         if blocks or (headings and level <= max(headings)):
             yield from _section_snippets(headings, blocks)
         headings = {above: title for above, title in headings.items() if above < level} | {level: source}

@@ -34,7 +34,8 @@ def normalize_text(text: str) -> str:
 
 
 def tokenize(text: str) -> list[str]:
-    """Return the tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no digit."""
+    """Return the tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no
+    digit."""
     text = normalize_text(text)
     tokens = [word for word in jieba.cut(text) if _CJK.match(word)]
     tokens += [_stem(word) if word.isascii() else word for word in _WORD.findall(text)]

@@ -1,7 +1,7 @@
 """Qdrant Edge: every space is a shard of its own below `versions/`, opened by this process.
 
 A shard is written without a log: the catalogue is the truth, and what was not flushed is written again from it. So
-nothing but `serving.lock` keeps two processes from opening the same shard; whoever opens one holds the lock.
+nothing but `serving.lock` keeps two processes from opening the same shard; the process that opens one holds the lock.
 """
 
 from __future__ import annotations

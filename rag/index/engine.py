@@ -1,6 +1,6 @@
 """What a vector engine does for the index. Two do it: Qdrant Edge in this process, and a Qdrant server.
 
-A space is one version of one knowledge base's vectors, apart from every other. Scores are comparable within one
+A space is one version of one knowledge base's vectors; no other version's are in it. Scores are comparable within one
 channel of one search only.
 """
 

@@ -140,8 +140,8 @@ class Indexer:
         return changed
 
     def rebuild(self, kb: KnowledgeBase, on_progress: Callable[[float], None]) -> Version:
-        """Write a new version from what the catalogue holds now and make it the live one; until then, and whatever
-        happens meanwhile, the earlier one stays it. One at a time for a folder. `on_progress` gets the share done.
+        """Write a new version from what the catalogue holds now and make it the live one; until then the
+        earlier one stays live, also when this fails. One at a time for a folder. `on_progress` gets the share done.
 
         Raises:
             IngestError: the knowledge base is gone or empty.

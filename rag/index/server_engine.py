@@ -1,4 +1,4 @@
-"""A Qdrant server or cluster: one collection per dimension holds every tenant's spaces, told apart by their payload.
+"""A Qdrant server or cluster: one collection per dimension holds every tenant's spaces, separated by their payload.
 
 The server shards and graphs by `space` (`is_tenant`, `payload_m`), and counts IDF within it: that takes Qdrant 1.19.
 """
@@ -63,7 +63,7 @@ class ServerEngine:
             "timeout": _TIMEOUT,
             "check_compatibility": False,
             "limits": httpx.Limits(max_keepalive_connections=32),
-            "trust_env": False,  # a proxy for the internet must not swallow calls inside one's own network
+            "trust_env": False,  # a proxy for the internet must not swallow calls inside the network
         }
         try:
             self._client = QdrantClient(**self._settings)  # type: ignore[arg-type]

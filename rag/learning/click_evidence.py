@@ -9,7 +9,7 @@ bounds (Wilson 1927) of the click rate decide:
     each of at least MIN_SHOWN; everything else is ambiguous
 
 `seen`: with positions, a showing counts when it was clicked or stood above a click of the same list ("skipped above a
-click", Joachims 2002); without, every showing counts. The rules and figures are those that reranker training's click
+click", Joachims 2002); without, every showing counts. The rules and constants are those that reranker training's click
 logs are read by.
 """
 
@@ -29,7 +29,7 @@ MIN_SHOWN, POSITIVE_RATE, NEGATIVE_RATE = 3, 0.3, 0.2
 _Z = 1.6449  # of a one-sided 95 % bound
 _TIME_OF_DAY = re.compile(r"[T ](?!00:00)\d\d:\d\d")
 
-Verdict = Literal["positive", "negative", "ambiguous"]
+Label = Literal["positive", "negative", "ambiguous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Pair:
     shown: int
     seen: int
     clicked: int
-    verdict: Verdict
+    label: Label
 
 
 def wilson_bound(clicked: int, shown: int, sign: Literal[-1, 1]) -> float:
@@ -76,12 +76,12 @@ def weigh_clicks(clicks: Iterable[Click]) -> list[Pair]:
             seen[pair] += clicked or place is None or name.startswith("\0") or place < lowest
             clicked_in[pair] += clicked
     return [
-        Pair(*pair, n, seen[pair], clicked_in[pair], _verdict(n, seen[pair], clicked_in[pair]))
+        Pair(*pair, n, seen[pair], clicked_in[pair], _label(n, seen[pair], clicked_in[pair]))
         for pair, n in sorted(shown.items())
     ]
 
 
-def _verdict(shown: int, seen: int, clicked: int) -> Verdict:
+def _label(shown: int, seen: int, clicked: int) -> Label:
     if shown >= MIN_SHOWN and wilson_bound(clicked, shown, -1) >= POSITIVE_RATE:
         return "positive"
     if seen >= MIN_SHOWN and wilson_bound(clicked, seen, 1) <= NEGATIVE_RATE:

@@ -64,7 +64,7 @@ def read_judged_queries(folder: Path) -> JudgedQueries:
     return JudgedQueries(texts, {query: relevant[query] for query in texts}, descriptions)
 
 
-def query_figures(
+def query_metrics(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[np.float64]]:
     """Return each measure's value for every query of `rankings`, in their order, in [0, 1]; a query that found nothing
@@ -79,10 +79,10 @@ def query_figures(
     run = [ScoredDoc(query, key, -float(place)) for query, keys in rankings.items() for place, key in enumerate(keys)]
     places = {query: place for place, query in enumerate(rankings)}
     names = {measure: name for name, measure in MEASURES.items()}
-    figures = {name: np.zeros(len(rankings)) for name in MEASURES}
-    for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
-        figures[names[metric.measure]][places[metric.query_id]] = metric.value
-    return figures
+    metrics = {name: np.zeros(len(rankings)) for name in MEASURES}
+    for found in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+        metrics[names[found.measure]][places[found.query_id]] = found.value
+    return metrics
 
 
 def paired_difference(after: NDArray[np.float64], before: NDArray[np.float64]) -> Difference:

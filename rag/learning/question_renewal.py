@@ -12,7 +12,7 @@ from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker
 from rag.write_questions import lexical_score, model_score, write_questions
 
-# Share of common tokens (Jaccard) from which a question leads to the passage whoever asks the query:
+# Share of common tokens (Jaccard) from which a question leads the asker of a query to the passage:
 # 鱼油怎么吃 has .67 with 鱼油要怎么吃, .38 with 钙片怎么吃; 孕妇能吃鱼油吗 .56 with 孕妇可以吃鱼油吗.
 NEAR = 0.5
 

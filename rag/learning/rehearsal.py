@@ -12,14 +12,14 @@ from rag.catalogue.database import FILE
 from rag.catalogue.records import KnowledgeBase
 from rag.index.edge_engine import EdgeEngine
 from rag.index.indexer import Indexer
-from rag.learning.judged_queries import DEPTH, MEASURES, JudgedQueries, paired_difference, query_figures
+from rag.learning.judged_queries import DEPTH, MEASURES, JudgedQueries, paired_difference, query_metrics
 from rag.learning.question_renewal import Renewal, renew_questions
 from rag.models.embedder import EmbedderMaker
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker
 from rag.retrieval.retriever import Retriever, SearchRequest
 
-Figures = dict[str, dict[str, float]]
+Metrics = dict[str, dict[str, float]]
 
 
 async def rehearse(
@@ -30,10 +30,10 @@ async def rehearse(
     language_model: LanguageModel | None,
     reranker: Reranker | None,
     judged: JudgedQueries | None,
-) -> tuple[Renewal, Figures]:
+) -> tuple[Renewal, Metrics]:
     """Renew the questions of the passages `to_do` (key → queries it does not answer) in a copy that is built, then
-    updated as a service does it. Figures: measure → before, after, their difference (change) and its 95 % interval
-    (low, high); none without `judged`."""
+    updated as a service does it. The metrics are measure → before, after, their difference (change) and its 95 %
+    interval (low, high); none without `judged`."""
     with TemporaryDirectory(prefix="learn_from_clicks_") as name:
         folder = Path(name)
         target = sqlite3.connect(folder / FILE)
@@ -49,7 +49,7 @@ async def rehearse(
             before = await _rank(copy, indexer, kb, judged)
             renewal = await renew_questions(copy, kb, to_do, language_model, reranker)
             after = await _rank(copy, indexer, kb, judged) if renewal.questions else before
-            return renewal, _figures(before, after, judged)
+            return renewal, _metrics(before, after, judged)
         finally:
             indexer.close()
             copy.close()
@@ -69,8 +69,8 @@ async def _rank(
     return rankings
 
 
-def _figures(before: dict[str, list[str]], after: dict[str, list[str]], judged: JudgedQueries) -> Figures:
-    old, new = query_figures(before, judged.relevant), query_figures(after, judged.relevant)
+def _metrics(before: dict[str, list[str]], after: dict[str, list[str]], judged: JudgedQueries) -> Metrics:
+    old, new = query_metrics(before, judged.relevant), query_metrics(after, judged.relevant)
     found = {}
     for name in MEASURES:
         change = paired_difference(new[name], old[name])

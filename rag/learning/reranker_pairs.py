@@ -22,7 +22,7 @@ def write_reranker_pairs(catalogue: Catalogue, kb: KnowledgeBase, pairs: Sequenc
         for query, of_query in by_query.items():
             labelled: list[tuple[str, int]] = []
             for pair in of_query:
-                answers = pair.verdict == "positive"
+                answers = pair.label == "positive"
                 if not answers and (pair.clicked or not pair.seen):
                     continue
                 passage = catalogue.passage(kb.id, pair.passage_key)

@@ -1,4 +1,4 @@
-"""Scores passages with a sentence-transformers CrossEncoder in a local folder: it reads the user's own query, the
+"""Score passages with a sentence-transformers CrossEncoder in a local folder: it reads the original query, the
 conversation and the passage together."""
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class LocalCrossEncoder:
     def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         import torch
 
-        # Named here because a model may have been saved with another: logits become shares whatever the head.
+        # Named here because a model may have been saved with another: logits become shares with any head.
         scores = self._model.predict(
             pairs, batch_size=_BATCH, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False
         )

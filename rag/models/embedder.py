@@ -43,7 +43,8 @@ class Embedder(Protocol):
     @property
     def state(self) -> bytes: ...
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return an array (len(texts), dimension) of passages' or questions' unit rows; zero for a text without content.
+        """Return an array (len(texts), dimension) of passages' or questions' unit rows; zero for a text without
+        content.
 
         Raises:
             ModelFailure: the model gave no usable answer.

@@ -13,7 +13,7 @@ from rag.documents.records import IngestError
 from rag.models.failure import ModelFailure, reason
 
 API_KEY_ENV = "EMBEDDING_API_KEY"
-NO_KEY = "none"  # the client insists on a key; a server of one's own asks for none
+NO_KEY = "none"  # the client insists on a key; a self-hosted server asks for none
 _BATCH = 64
 _TIMEOUT = 60.0
 _QUERY_TIMEOUT = 5.0  # one attempt: a user is waiting
@@ -47,7 +47,7 @@ class EndpointMaker:
             api_key=os.environ.get(API_KEY_ENV) or NO_KEY,
             timeout=_TIMEOUT,
             max_retries=_RETRIES,
-            # A proxy meant for the internet must not swallow calls inside one's own network.
+            # A proxy meant for the internet must not swallow calls inside the network.
             http_client=openai.DefaultHttpxClient(trust_env=False),
         )
 

@@ -1,6 +1,7 @@
 """A language model behind any OpenAI-compatible endpoint: Query2Doc, Doc2Query and answers from the material.
 
-Query2Doc: Wang et al. 2023; Doc2Query: Nogueira et al. 2019. Prompts lie in `prompts/`, their version in their name.
+Query2Doc: Wang et al. 2023; Doc2Query: Nogueira et al. 2019. The prompts are in `prompts/`, their version in their
+name.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class LanguageModel:
             api_key=os.environ.get(settings.api_key_env) or NO_KEY,
             timeout=settings.timeout,
             max_retries=0,
-            # A proxy meant for the internet must not swallow calls inside one's own network.
+            # A proxy meant for the internet must not swallow calls inside the network.
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
         )
         self._patient_client = self._client.with_options(max_retries=2)

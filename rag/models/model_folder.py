@@ -19,7 +19,7 @@ def fingerprint(folder: Path) -> str:
     """Return `<folder's name>@<12 hex digits>` of the configuration and weights.
 
     Files above 4 MiB count by their size and 64 samples spread over them, so that gigabytes need no reading and a
-    fine-tuned copy, alike but for some layers, is told apart.
+    fine-tuned copy, alike but for some layers, has another fingerprint.
     """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES):

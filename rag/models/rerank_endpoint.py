@@ -56,7 +56,7 @@ class RerankEndpoint:
             scores = _read_scores(response.json(), len(passages))
         except (ValueError, TypeError, KeyError) as error:
             raise ModelFailure(f"reranker {self._model}: malformed answer ({reason(error)})") from None
-        # A server that gave a logit once gives logits always, also when a list of them happens to lie in [0, 1].
+        # A server that gave a logit once gives logits always, also when a list of them happens to be in [0, 1].
         self._gives_logits |= bool(((scores < 0) | (scores > 1)).any())
         if self._gives_logits:
             scores = expit(scores)

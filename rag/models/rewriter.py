@@ -22,7 +22,7 @@ class Rewriter:
     """Client of `POST {url}/api/rewrite_query`, one attempt of at most `timeout` seconds: a user is waiting."""
 
     def __init__(self, url: str, timeout: float):
-        # trust_env=False: a proxy meant for the internet must not swallow calls inside one's own network.
+        # trust_env=False: a proxy meant for the internet must not swallow calls inside the network.
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
         self._timeout = timeout
 

@@ -41,8 +41,8 @@ class Found:
 async def embedded_query(
     embedder: Embedder, query: str, pseudo_document: str, states: dict[str, str]
 ) -> NDArray[np.float32] | None:
-    """Return the vector (dimension,) of the query and what was imagined for it; None, and `states` says why, when the model
-    did not answer."""
+    """Return the vector (dimension,) of the query and what was imagined for it; None, and `states` says why, when the
+    model did not answer."""
     text = f"{query}\n{pseudo_document}" if pseudo_document else query
     try:
         # The default takes less time than handing it to a thread does.
@@ -55,8 +55,8 @@ async def embedded_query(
 
 
 def keyword_weights(query: str, pseudo_document: str) -> tuple[list[int], list[float]]:
-    """Return the token ids and their weights in the query: how often each stands in it, as in BM25. Against a weight of 1
-    that brings 1 to 4 points of recall@10, the more the longer the query."""
+    """Return the token ids and their weights in the query: how often each occurs in it, as in BM25. Against a weight
+    of 1 that brings 1 to 4 points of recall@10, the more the longer the query."""
     weights = {token: float(count) for token, count in _token_counts(query)}
     if pseudo_document:
         weights = {token: QUERY_WEIGHT * weight for token, weight in weights.items()}

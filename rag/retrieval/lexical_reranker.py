@@ -1,13 +1,13 @@
 """Relevance of a passage to what the user asked: calibrated IDF-weighted coverage. It scores, it never reorders.
 
 It reads the *original* query and the context, not the rewrite that retrieved the passage, so a rewrite cannot raise
-the score by drifting off the user's intent.
+the score by drifting off the original intent.
 
 coverage    = (c_query + w·c_context) / (1 + w), w = CONTEXT_WEIGHT (0 without context); c_x = IDF mass of the
               distinct tokens of x found in the passage / IDF mass of all of them. Tokens of the query do not count
               again in the context; tokens that no passage holds count with the largest IDF.
 calibration = (1 + h)·coverage / (coverage + h), h = HALF_SATURATION: 0 at 0, 1 at 1, 0.6 at coverage 0.12, and not
-              saturating where good hits lie (a logistic curve would make them all equal).
+              saturating where good hits are (a logistic curve would make them all equal).
 
 0.12 is where, over 2000 labelled Chinese queries (medical and encyclopaedic), a passage is about as likely to be the
 relevant one as one drawn at random. At score >= 0.6: 78-81 % of relevant medical passages, 99.6 % of encyclopaedic
@@ -50,7 +50,7 @@ class LexicalReranker:
         self._token_weights = lru_cache(maxsize=1024)(self._compute_token_weights)
 
     def score(self, query: str, context: str, passages: Sequence[NDArray[np.uint32]]) -> NDArray[np.float32]:
-        """Score in [0, 1] of each passage, given as its distinct tokens, for the user's own query in its context."""
+        """Score in [0, 1] of each passage, given as its distinct tokens, for the original query in its context."""
         tokens, weights = self._token_weights(query, context[-CONTEXT_LENGTH:])
         if not len(tokens) or not passages:
             return np.zeros(len(passages), np.float32)

@@ -1,6 +1,6 @@
 """One retrieval: rewrite, expansion, channels, fusion, relevance, in this order, each as its switch says.
 
-The channels search with the rewritten query (expanded when Query2Doc is on); relevance is judged by the user's own
+The channels search with the rewritten query (expanded when Query2Doc is on); relevance is judged by the original
 query and context. `score` is the fused rank score as a share of the best possible one (first in every channel = 1).
 """
 

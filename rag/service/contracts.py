@@ -19,8 +19,8 @@ KnowledgeBaseName = Annotated[str, Field(min_length=1, max_length=200, examples=
 
 
 class ConversationRequest(BaseModel):
-    """What a user asks, of whom, and what was said before. Unknown fields are ignored, so that older and newer clients
-    both work. `tenant_id` may be left out with an access key, which names its tenant, and where there
+    """What a user asks, of which tenant, and what was said before. Unknown fields are ignored, so that older and
+    newer clients both work. `tenant_id` may be left out with an access key, which names its tenant, and where there
     is one tenant only."""
 
     model_config = ConfigDict(str_strip_whitespace=True)
@@ -68,7 +68,7 @@ class ConversationRequest(BaseModel):
 
 
 class GeneralRagRequest(ConversationRequest):
-    """One retrieval. `query` is the user's own wording; the passages are found with `rewritten_query` as it stands when
+    """One retrieval. `query` is the original wording; the passages are found with `rewritten_query` unchanged when
     it is given (blank counts as absent) and scored against `query` and the context. `user_profile`, `history_summary`,
     `channels` and `debug` are additions to the contract."""
 

@@ -65,13 +65,13 @@ def test_a_command_is_measured_with_its_children_and_fails_loudly(tmp_path, monk
 
 
 @pytest.mark.full
-def test_the_command_prints_its_figures(capsys):
+def test_the_command_prints_its_metrics(capsys):
     assert data_prep.main(["--rows", "2000", "--lines", "5000"]) == 0
     out = capsys.readouterr().out
-    figures = json.loads(out.splitlines()[-1])
-    stages = figures.pop("build_stage_seconds")
+    metrics = json.loads(out.splitlines()[-1])
+    stages = metrics.pop("build_stage_seconds")
     assert set(stages) >= {"read", "clean", "near_duplicates", "split", "write"}
-    assert set(figures) == {
+    assert set(metrics) == {
         "xlsx_speedup",
         "log_speedup",
         "xlsx_peak_mb",
@@ -79,5 +79,5 @@ def test_the_command_prints_its_figures(capsys):
         "build_rows_per_s",
         "build_peak_mb",
     }
-    assert all(value > 0 for value in figures.values())
+    assert all(value > 0 for value in metrics.values())
     assert "build: 7,000 rows in" in out and "pandas+openpyxl" in out and "json.loads loop" in out

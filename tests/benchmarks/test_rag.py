@@ -73,14 +73,14 @@ def test_keyword_channel_ranks_as_bm25_over_the_same_tokens_does(beir, tmp_path)
 def test_retrieval_prints_every_way_of_asking_and_the_claims(beir, capsys):
     assert retrieval.main(["--beir", str(beir)]) == 0
     out = capsys.readouterr().out
-    figures = json.loads(out.splitlines()[-1])
-    assert list(figures) == [f"zh_products/{variant}" for variant in ("text", "description", "both")]
-    asked = figures["zh_products/description"]
+    metrics = json.loads(out.splitlines()[-1])
+    assert list(metrics) == [f"zh_products/{variant}" for variant in ("text", "description", "both")]
+    asked = metrics["zh_products/description"]
     assert asked["people's questions as keys, R@10"] == pytest.approx(
         asked["hybrid + people's questions as keys: R@10"] - asked["hybrid (RRF): R@10"], abs=2e-4
     )
     # A text is never asked where it is a key.
-    assert not [name for name in figures["zh_products/text"] if name.startswith("hybrid + people's")]
+    assert not [name for name in metrics["zh_products/text"] if name.startswith("hybrid + people's")]
     assert "24 queries" in out and "in the order of lexical relevance" in out
 
 
@@ -91,8 +91,8 @@ def test_models_are_measured_where_they_are_given(beir, capsys):
         asked = {request["path"] for request in url.requests}
     out = capsys.readouterr().out
     assert asked == {"/v1/chat/completions", "/v1/rerank"} and "fell back" not in out
-    figures = json.loads(out.splitlines()[-1])["zh_products/both"]
-    assert {"hybrid + query2doc: R@10", "hybrid + cross-encoder: R@10"} <= figures.keys()
+    metrics = json.loads(out.splitlines()[-1])["zh_products/both"]
+    assert {"hybrid + query2doc: R@10", "hybrid + cross-encoder: R@10"} <= metrics.keys()
 
 
 def test_a_set_without_answers_is_one_line(beir, capsys):
@@ -128,7 +128,7 @@ def test_a_client_counts_every_answer_that_is_none():
 def test_load_runs_to_its_last_line_without_an_error(capfd):
     options = ["--passages", "120", "--tenants", "2", "--minutes", "0.05", "--queries", "12"]
     assert rag_load.main(options) == 0
-    figures = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert figures["errors"] == 0 and figures["hits_in_common"] > 0.95
-    assert figures["mixed_searches"] > 0 and figures["mixed_writes"] > 0
-    assert all(figures[f"engine_qps_over_by_hand_{clients}"] > 0 for clients in (1, 10, 50))
+    metrics = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert metrics["errors"] == 0 and metrics["hits_in_common"] > 0.95
+    assert metrics["mixed_searches"] > 0 and metrics["mixed_writes"] > 0
+    assert all(metrics[f"engine_qps_over_by_hand_{clients}"] > 0 for clients in (1, 10, 50))

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import reward_engine
-from benchmarks.reward_runs.draft_reward import run_draft_loop
 from benchmarks.reward_runs.list_scheduling import Job, lower_bound
 from benchmarks.reward_runs.loopback_services import loopback_services
 from benchmarks.reward_runs.runs import engine_settings, in_process, run_engine
+from benchmarks.reward_runs.sequential_reward import run_sequential_loop
 from benchmarks.reward_runs.traffic import (
     GROUP_SIZE,
     JUDGE_SECONDS,
@@ -119,19 +119,19 @@ def test_every_unique_text_is_paid_for_once(tmp_path, mode, least, most):
     with loopback_services(seed=0, scale=scale) as services:
         settings = engine_settings(tmp_path, services, mode, scale)
         run = in_process(run_engine, settings, tmp_path, services, traffic, progress=lambda scored: None)
-        assert run_draft_loop(services.judge.url, services.rag.url, traffic[:2], lambda done: None) > 0
+        assert run_sequential_loop(services.judge.url, services.rag.url, traffic[:2], lambda done: None) > 0
         assert [counts.requests for counts in services.take_counts()] == [4, 4]
     assert run.rag.requests == 28 and least <= run.judge.requests <= most
     assert run.rag.offered <= RAG_LIMIT and run.seconds >= computed_floor(traffic, 0, scale)
 
 
 @pytest.mark.slow
-def test_the_command_prints_its_figures(capsys):
+def test_the_command_prints_its_metrics(capsys):
     assert reward_engine.main(["--scale", "0.02", "--prompts", "4", "--soak", "6000"]) == 0
     out = capsys.readouterr().out
-    figures = json.loads(out.splitlines()[-1])
-    assert figures["paid_calls_over_unique"] == 1.0 and figures["rag_calls_over_unique"] == 1.0
-    assert 1 / 7 <= figures["paid_calls_over_unique_coalesced"] < 1
-    assert figures["wall_over_floor"] >= 1
+    metrics = json.loads(out.splitlines()[-1])
+    assert metrics["paid_calls_over_unique"] == 1.0 and metrics["rag_calls_over_unique"] == 1.0
+    assert 1 / 7 <= metrics["paid_calls_over_unique_coalesced"] < 1
+    assert metrics["wall_over_floor"] >= 1
     # verl's managers call twice for each of 32 rollouts.
     assert "32 rollouts, 28 texts" in out and out.count(" 64 ") >= 4

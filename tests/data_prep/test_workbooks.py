@@ -103,7 +103,7 @@ def test_the_tenants_own_headings_come_first(tmp_path: Path) -> None:
     assert queries(path, headings=own) == [(2, "鱼油")]
     both = own | {"问题": "original_query"}
     assert problem_of(path, headings=both) == "sheet Sheet1: two columns mean original_query: '题干' and '问题'"
-    with pytest.raises(BadInput, match="'答案' stands for 'answer', which is no column"):
+    with pytest.raises(BadInput, match="'答案' names 'answer', which is no column"):
         read(path, headings={"答案": "answer"})
 
 

@@ -41,15 +41,15 @@ def rows_of(path: Path) -> list[dict]:
 
 def test_prepare_beir_splits_and_keeps_context(beir, tmp_path):
     out = tmp_path / "out"
-    assert main(["--beir", str(beir), "--out", str(out), "--practice-tasks", "5"]) == 0
+    assert main(["--beir", str(beir), "--out", str(out), "--warm-up-tasks", "5"]) == 0
     train, held_out = rows_of(out / "queries_train.jsonl"), rows_of(out / "queries_heldout.jsonl")
     assert len(train) + len(held_out) == 40 and held_out
     assert all(is_held_out(row["query_id"]) for row in held_out)
     assert not any(is_held_out(row["query_id"]) for row in train)
     assert train[0]["history_context"] == "用户: 我妈妈 血糖 很高"
     assert len(rows_of(out / "baseline_rewrites.jsonl")) == 40
-    practice = rows_of(out / "practice_tasks.jsonl")
-    assert len(practice) == 5 and all(row["success"] and 0 < len(row["rewritten_query"]) <= 30 for row in practice)
+    warm_up = rows_of(out / "warm_up_tasks.jsonl")
+    assert len(warm_up) == 5 and all(row["success"] and 0 < len(row["rewritten_query"]) <= 30 for row in warm_up)
 
 
 def test_frequent_words_become_tokens_and_every_text_survives():

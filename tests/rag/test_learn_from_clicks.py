@@ -260,7 +260,7 @@ def random_clicks(seed: int) -> list[Click]:
 
 
 def test_both_readers_of_click_logs_count_alike(tmp_path):
-    verdicts = set()
+    labels = set()
     for seed in range(12):
         clicks = random_clicks(seed)
         rows = [
@@ -275,9 +275,9 @@ def test_both_readers_of_click_logs_count_alike(tmp_path):
             for row in evidence.pairs()
         }
         evidence.close()
-        assert {pair for pair in weigh_clicks(clicks) if pair.verdict != "ambiguous"} == theirs
-        verdicts |= {pair.verdict for pair in theirs}
-    assert verdicts == {"positive", "negative"}
+        assert {pair for pair in weigh_clicks(clicks) if pair.label != "ambiguous"} == theirs
+        labels |= {pair.label for pair in theirs}
+    assert labels == {"positive", "negative"}
 
 
 def test_near_is_the_same_question_in_other_words_not_the_same_words_of_another_thing():

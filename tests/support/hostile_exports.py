@@ -15,18 +15,9 @@ from typing import Any
 import pyarrow as pa
 import xlsxwriter
 
+from data_prep.bvt.row import EXPORT_COLUMNS
+
 ROWS = 24
-COLUMNS = (
-    "original_query",
-    "user_profile",
-    "history_summary",
-    "rewritten_query",
-    "recall_results",
-    "recall_count",
-    "top1_score",
-    "avg_top3_score",
-    "success",
-)
 BOMB = 300 << 20  # bytes, unpacked
 
 _DEEP_JSON = "[" * 100_000
@@ -139,7 +130,7 @@ def _workbook(rows: list[dict[str, Any]]) -> bytes:
     held = io.BytesIO()
     book = xlsxwriter.Workbook(held, {"in_memory": True, "nan_inf_to_errors": True, "strings_to_urls": False})
     sheet = book.add_worksheet()
-    sheet.write_row(0, 0, COLUMNS)
+    sheet.write_row(0, 0, EXPORT_COLUMNS)
     for number, row in enumerate(rows, start=1):
         for place, value in enumerate(row.values()):
             if isinstance(value, str):
@@ -197,7 +188,7 @@ def _cut(chance: random.Random, data: bytes) -> bytes:
 def _hostile_rows(chance: random.Random, values: list[Any]) -> list[dict[str, Any]]:
     rows = [good_row(number) for number in range(ROWS)]
     for _ in range(chance.choice((1, 5, 40))):
-        chance.choice(rows)[chance.choice(COLUMNS)] = chance.choice(values)
+        chance.choice(rows)[chance.choice(EXPORT_COLUMNS)] = chance.choice(values)
     return rows
 
 
@@ -228,7 +219,7 @@ def _tampered_part(chance: random.Random, path: Path) -> None:
 def _csv(rows: list[dict[str, Any]]) -> bytes:
     held = io.StringIO(newline="")
     out = csv.writer(held)
-    out.writerow(COLUMNS)
+    out.writerow(EXPORT_COLUMNS)
     out.writerows(row.values() for row in rows)
     return held.getvalue().encode("utf-8", "surrogatepass")
 

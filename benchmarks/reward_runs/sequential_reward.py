@@ -1,9 +1,10 @@
-"""The calls of the user's first draft, which the other systems of the benchmark make.
+"""The calls that the other systems of the benchmark make, without a cache and one after the other.
 
 For every rollout, one call after the other: the policy's rewrite retrieved, the baseline's retrieved, the policy's
-judged, the baseline's judged, whatever was asked before. Once as the draft's own loop, with a fresh event loop and
-fresh connections for each sample; once as an asynchronous `compute_score` with connections kept open, the best that
-verl's reward managers can be given. The sum at the end stands for the reward: its arithmetic costs nothing anywhere.
+judged, the baseline's judged, even when the same was asked before. `run_sequential_loop` takes a fresh event loop and
+fresh connections for each sample; `compute_score` is asynchronous and keeps its connections open,
+the best that verl's reward managers can be given. The sum at the end takes the place of the reward: its arithmetic
+costs nothing in any system.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _RUBRIC = (
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
 
-def run_draft_loop(judge_url: str, rag_url: str, traffic: Sequence[Arrival], progress: Callable[[int], None]) -> float:
+def run_sequential_loop(
+    judge_url: str, rag_url: str, traffic: Sequence[Arrival], progress: Callable[[int], None]
+) -> float:
     """Score `traffic` sample after sample; return the seconds that takes."""
     started = time.monotonic()
     for number, arrival in enumerate(traffic, start=1):
