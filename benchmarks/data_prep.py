@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             progress, "writing the workbook", args.rows, lambda show: write_workbook(xlsx, args.rows, args.seed, show)
         )
         _generate(progress, "writing the log", args.lines, lambda show: write_log(log, args.lines, args.seed, show))
+        # The same file, read by us and by the peer, each in a process of its own.
         readings = {
             name: [_read(progress, way, file) for way in ways]
             for name, file, ways in (

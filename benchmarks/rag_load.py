@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = [list(texts.questions(tenants, each, args.queries, start)) for start in range(len(CLIENTS))]
     console = Console(width=120)
     said = Console(stderr=True)
+    # Each system answers the same questions, one system after the other on a quiet machine.
     with TemporaryDirectory(prefix="rag_load_") as folder:
         sources, data = Path(folder, "sources"), Path(folder, "data")
         _write_sources(sources, texts, tenants, each)
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         with said.status("the service"), serving(data) as server:
             http = [load_http(server.url, *one) for one in zip(asked, CLIENTS, strict=True)]
             mix = mix_http(server, tenants, each, args.minutes * 60, args.seed)
+    # Speed counts only if both find the same.
     agreed = mean(
         len(set(ours) & set(theirs)) / len(ours) for ours, theirs in zip(engine.found, hand.found, strict=True)
     )

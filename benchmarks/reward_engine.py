@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             others = _measure_others(services, traffic, progress)
         with loopback_services(args.seed, scale=0.0) as services:
             soak = _soak(services, args.soak, progress)
+    # What no system can save: one call for each different text.
     unique = len(unique_calls(traffic))
     rows = [
         Measured(name, run.seconds, run.judge, run.rag)

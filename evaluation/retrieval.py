@@ -65,6 +65,7 @@ async def retrieve_rewrites(
             answer.reranker,
         )
 
+    # One task for each different rewrite of a sample: systems that agree share its result.
     try:
         tasks: dict[tuple[int, str | None], asyncio.Task[RetrievalResult]] = {}
         for texts in rewrites.values():

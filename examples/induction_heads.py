@@ -50,6 +50,7 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
     if max(note_heads, copy_heads + 1) > heads or head // 2 < _FAST_PLANES:
         raise ValueError(f"{heads} heads of {head} dimensions are too few for a width of {width}")
 
+    # Divide the stream: five eighths hold the token, three eighths the note of the one before; all else begins quiet.
     embeddings = model.model.embed_tokens.weight
     embeddings[:, token:] *= _QUIET
     embeddings[:, 0] = 1.0
@@ -58,6 +59,7 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
         layer.self_attn.o_proj.weight *= _QUIET
     noted = torch.linalg.qr(torch.randn(token - 1, token - 1)).Q[:note]
 
+    # First layer: each head looks one token back and notes what it finds.
     first, second = (layer.self_attn for layer in model.model.layers[:2])
     frequencies = config.rope_parameters["rope_theta"] ** (-torch.arange(0, head, 2) / head)
     fast = torch.arange(_FAST_PLANES)
@@ -77,6 +79,7 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
     first.q_norm.weight.fill_(_POSITION_SHARPNESS)
     first.k_norm.weight.fill_(_POSITION_SHARPNESS)
 
+    # Second layer: match the note with the token just written, and copy the token that was found.
     slow = torch.arange(head // 4, head // 2)
     slow = torch.cat([slow, slow + head // 2])
     for number in range(copy_heads):
@@ -90,6 +93,7 @@ def lay_induction_heads(model: Qwen3ForCausalLM) -> None:
         second.v_proj.weight[values, 1 + part] = 1.0
         second.o_proj.weight[1 + part, values] = _COPY_SCALE
 
+    # One more head speaks against recent tokens, so that copying does not repeat itself.
     head_rows = _quieten(second, copy_heads, head)
     recent = (frequencies > _SLOWEST_RECENT) & (frequencies < _FASTEST_RECENT)
     # Query and key are one: nearest to itself a token attends most.

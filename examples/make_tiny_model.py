@@ -143,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    # The alphabet is that of the texts; with the settings it decides whether a model of an earlier run still fits.
     tenant = load_tenant(args.tenant)
     texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
     # The template spells the roles out: with tokens of their own a prompt is a third shorter.
@@ -163,6 +164,7 @@ def main(argv: list[str] | None = None) -> int:
             raise BadInput(f"--out: {args.out} holds a model made from other settings or texts; choose another folder")
         print(f"model: {args.out} is up to date")
         return 0
+    # Written beside its place first: a model folder is whole or not there.
     tokenizer = make_tokenizer([*texts, *fixed], fixed, words)
     model = make_model(tokenizer, args.hidden, args.layers, args.seed, copies=args.induction_heads)
     partial = args.out.with_name(args.out.name + ".partial")

@@ -169,6 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the warm-up tasks")
     args = parser.parse_args(argv)
     jieba.setLogLevel(logging.WARNING)
+    # The split is by query, before anything is counted: the baseline sees training queries only.
     rows = read_beir_queries(args.beir)[: args.limit]
     held_out = [row for row in rows if is_held_out(row["query_id"])]
     train = [row for row in rows if not is_held_out(row["query_id"])]

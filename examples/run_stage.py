@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     # A signal to end goes on to the command; the stage waits until the command has ended its own processes.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.terminate())
+    # Memory is looked at while the command runs: afterwards it is gone.
     done = threading.Event()
 
     def watch() -> None:
@@ -125,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         lines = args.trainer_log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(lines[-_LINES_ON_FAILURE:]), file=sys.stderr)
         print(f"error: {args.name} failed with status {status}; all of its output: {args.trainer_log}", file=sys.stderr)
+    # A failed stage costs nothing on record: its next run does the work again.
     if status == 0:
         args.costs.parent.mkdir(parents=True, exist_ok=True)
         record_cost(args.costs, args.name, time.monotonic() - started, peak, args.keep_below)

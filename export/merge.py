@@ -110,6 +110,7 @@ def merge(shards: Path, out: Path, made_from: dict[str, str]) -> dict[str, Any]:
     """
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "config.json").is_file())):
         raise BadCheckpoint(f"{out}: exists and is no model folder; choose another --out")
+    # verl's merger writes beside `out`: a failed merge leaves the earlier model in place.
     partial, log = out.with_name(out.name + ".partial"), out.with_name(out.name + ".merge.log")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,7 @@ def merge(shards: Path, out: Path, made_from: dict[str, str]) -> dict[str, Any]:
     if code != 0:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise BadCheckpoint(f"{shards}: verl's merger failed: {(lines or ['no output'])[-1]} (log: {log})")
+    # Serving knows no adapters: what LoRA learned must be in the weights.
     folded = (partial / ADAPTER).is_dir()
     if folded:
         fold_adapter(partial)

@@ -45,6 +45,7 @@ def build_index(
         raise IngestError(f"{out}: exists and is no data folder: choose another --out")
     if kb_dir is None and not (out / FILE).is_file():
         raise IngestError(f"{out}: no data folder: --kb-dir says what to put there")
+    # Everything is read before the catalogue is touched: a damaged file leaves it as it was.
     models = embedder_maker(retriever)
     documents, refused = ([], {}) if kb_dir is None else _read(kb_dir)
     catalogue = Catalogue(out)

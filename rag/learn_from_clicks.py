@@ -100,6 +100,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     Raises:
         IngestError: a model, the held-out queries or the last run's manifest cannot be read.
     """
+    # Held-out queries are taken out before anything is learned: they measure what it brought.
     maker = embedder_maker(options.retriever)
     clicks = list(Clicks(catalogue).read(kb.id, options.since))
     pairs = weigh_clicks(clicks)
@@ -108,6 +109,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     learned_from = [pair for pair in pairs if pair.query not in held_out]
     options.out.mkdir(parents=True, exist_ok=True)
     counts = write_reranker_pairs(catalogue, kb, learned_from, options.out / PAIRS)
+    # A passage is renewed again only when the queries against it have changed.
     before_this = _read_manifest(options.out / MANIFEST).get("renewed_for", {})
     unanswered = _unanswered(learned_from)
     to_do = {key: queries for key, queries in unanswered.items() if before_this.get(key) != queries}
@@ -115,6 +117,7 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     language_model = None
     if options.llm_url and options.rewrite_model:
         language_model = LanguageModel(LanguageModelSettings(options.llm_url, options.rewrite_model))
+    # Rehearsed on a copy, which also measures before and after; applied only when all went well.
     try:
         renewal, metrics = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)
     finally:

@@ -147,6 +147,7 @@ async def _run(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int
     settings = LanguageModelSettings(options.llm_url, options.rewrite_model, disable_thinking=options.disable_thinking)
     language_model = LanguageModel(settings)
     console = Console(stderr=True)
+    # Each passage's questions are stored as they come, so that a run can be broken off and continued.
     try:
         score = model_score(reranker) if reranker else lexical_score(catalogue, kb)
         passages = _pages(catalogue.passages_without_questions, kb.id)
@@ -167,6 +168,7 @@ async def _run(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int
         await language_model.aclose()
         if reranker is not None:
             await reranker.aclose()
+    # Which questions are good enough shows only when all are scored.
     kept, of = keep_best(catalogue, kb, options.keep)
     for key, failure in written.failures[:_LISTED]:
         print(f"{key}: {failure}", file=sys.stderr)

@@ -57,6 +57,7 @@ def questions(rows: int, hits: int, seed: int) -> Iterator[Question]:
         chosen = random.integers(0, _PASSAGES, (len(draws), hits)).tolist()
         scores = np.sort(np.round(random.beta(6, 3, (len(draws), hits)), 4))[:, ::-1].tolist()
         for number, (draw, places, found) in enumerate(zip(draws, chosen, scores, strict=True), start=start):
+            # A quarter of the rows ask again, half of those with a particle more.
             query, rewrite = _ask(draw)
             if draw[5] < 0.25 and earlier:
                 query, rewrite = earlier[int(draw[6] * len(earlier))]

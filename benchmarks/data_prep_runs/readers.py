@@ -123,6 +123,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     )
     for name in SCORES:
         row[name] = _number(record.get(name))
+    # Scores that are not recorded are computed from the hits, as the project's own readers do.
     relevance = [hit["reranker_score"] if hit.get("reranker_score") is not None else hit.get("score") for hit in hits]
     if hits:
         row["top1_score"] = row["top1_score"] if row["top1_score"] is not None else relevance[0]

@@ -101,6 +101,7 @@ def run_engine(sources: Path, data: Path, tenants: Sequence[str], asked: Sequenc
             status = build_index.main(["--kb-dir", str(sources / tenant), "--out", str(data), "--tenant", tenant])
         if status:
             raise RuntimeError(f"build of {tenant} exited with {status}: {said.getvalue()}")
+    # Put together as the service does, but without HTTP.
     build_seconds = perf_counter() - started
     catalogue = Catalogue(data)
     indexer = Indexer(catalogue, open_engine(data), embedder_maker("hashing"))

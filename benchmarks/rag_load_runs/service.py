@@ -96,6 +96,7 @@ def mix_http(server: Server, tenants: Sequence[str], passages: int, seconds: flo
         if not asked and resident[-1][0] > seconds / 4:
             asked = _json(f"{knowledge_base}/rebuild", method="POST")["started"]
         sleep(min(1.0, seconds / 30))
+    # The first third is warm-up: caches fill and the rebuild runs.
     traffic = client.traffic()
     late = np.array(resident[len(resident) // 3 :])
     state = _json(knowledge_base)

@@ -102,6 +102,7 @@ def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatc
             known[key] = name.column if name else None
         return known[key]
 
+    # Columns of raw cells, as the typed reader takes them; a line that cannot be read is a refused row.
     lines, rows = LogLines(path), 0
     with closing(lines):
         for batch in lines:

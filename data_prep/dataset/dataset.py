@@ -162,6 +162,7 @@ def selected(
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data_prep_")))
+        # Read and clean everything once, into a spool that the later stages read column by column.
         start = time.monotonic()
         intake = take_in(sources, tenant.deidentify, scratch / "rows.parquet")
         seconds["read"] = round(time.monotonic() - start, 3)
@@ -170,6 +171,7 @@ def selected(
         stack.callback(selection.close)
         names = tuple(name for name, _ in reversed(shares))
         dataset = Dataset(tenant, sources, selection, intake.masked, names, seconds=seconds)
+        # Filter, then drop duplicates: a row that a filter drops must not win over its duplicate.
         with dataset.timed("clean"):
             window = log_window(selection.newest_log_day(), tenant.sources.log_days, options.since, options.until)
             selection.apply([*intake_steps(tenant, *window), *steps], worth)
@@ -178,6 +180,7 @@ def selected(
         if threshold is not None:
             with dataset.timed("near_duplicates"):
                 groups = selection.drop_near_duplicates(threshold)
+        # Split by the words of the query, and check that no near-duplicate is on two sides.
         with dataset.timed("split"):
             if options.split == "auto":
                 selection.split(shares, options.seed, groups)

@@ -111,6 +111,7 @@ class _SizeClass:
         return group
 
     def _join_buckets(self, group: np.ndarray, key: np.ndarray) -> np.ndarray:
+        # Rows of equal key are a bucket; rows alone in theirs are like no other.
         row = np.argsort(key)
         key = key[row]
         with_next = key[1:] == key[:-1]
@@ -120,6 +121,7 @@ class _SizeClass:
             return group
         begin = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
         bucket = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(row)))
+        # Compare neighbours at growing distances: small buckets are done soon, and merged groups are skipped.
         distance = 1
         place = np.flatnonzero(bucket[1:] == bucket[:-1])
         found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -134,6 +136,7 @@ class _SizeClass:
             place = place[bucket[place] == bucket[place + distance]]
         for left, right in found:
             group = _merged(group, group[left], group[right])
+        # What is left are large buckets of different groups: search those by their rarest pairs.
         large = np.isin(bucket, bucket[place])
         return self._join_by_rarest(group, row[large], bucket[large]) if large.any() else group
 

@@ -61,10 +61,12 @@ class LogQuery:
         return text if kind == _TEXT else _parsed(text, kind)
 
     def _sql(self) -> str:
+        # Paths that fit into no one JSON structure are taken out of the line by themselves.
         apart = "NULL::VARCHAR[]"
         if self._apart:
             wanted = ", ".join(literal(json_path(path)) for path in self._apart)
             apart = f"CASE WHEN s IS NOT NULL THEN json_extract_string(line, [{wanted}]) END"
+        # A line is a log's when it is nested, or when its query is at a path of the tenant's own.
         nested = " OR ".join(f"s.{_identifier(root)} IS NOT NULL" for root in self._paths.roots if root in self._tree)
         texts = ", ".join(f"{self._first(name)} AS {name}" for name in self._places if name != "recall_results")
         own = [

@@ -111,10 +111,12 @@ def _read(request: Request, passed_over: list[str]) -> str:
     """Write the rows of every sheet that names what is required; return why the rest could not be read, or ""."""
     path = Path(request["path"])
     names = {key: Name(*name) for key, name in request["names"].items()}
+    # calamine reads the cells; only the XML tells errors and uncalculated formulas from empty cells.
     book = _open(path)
     xml: WorkbookXml | None = None
     with suppress(zipfile.BadZipFile, ElementTree.ParseError, KeyError, OSError, ValueError):
         xml = WorkbookXml(path)  # not for an .xls, nor for a file that only calamine makes sense of
+    # Visible sheets come first: hidden ones count only where no visible one has the columns.
     failure, found = "", False
     sheets = [(i, sheet) for i, sheet in enumerate(book.sheets_metadata) if sheet.typ == SheetTypeEnum.WorkSheet]
     for index, metadata in sorted(sheets, key=lambda sheet: sheet[1].visible != SheetVisibleEnum.Visible):
@@ -142,6 +144,7 @@ def _read(request: Request, passed_over: list[str]) -> str:
             continue
         finally:
             look.join()
+        # Send the rows below the headings in batches of a bounded size.
         found = True
         below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
         size = _BATCH_BYTES * sheet.height // max(1, request["unpacked"])

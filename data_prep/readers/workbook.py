@@ -61,6 +61,7 @@ def read_workbook(
             sheet names what is required, or one names it twice; nothing is below the headings. Rows of the sheets
             before a damaged one come first.
     """
+    # The reader's process gets limits that fit the workbook, so that a made-up one cannot take the machine.
     shared, others = _unpacked_sizes(path)
     try:
         names = known_names(settings.headings, table.aliases, table.columns)
@@ -74,6 +75,7 @@ def read_workbook(
         memory=int(_MEMORY + _MEMORY_SHARED * shared + _MEMORY_SHEETS * others),
         seconds=_SECONDS + (shared + others) // _BYTES_A_SECOND,
     )
+    # The process may fail at any sheet: the rows before it are given, the failure is raised at the end.
     rows = 0
     passed: list[str] = []
     failure = ""

@@ -192,6 +192,7 @@ def build_queries(
     for position, pair in enumerate(pairs):
         intent, nickname = pair.wording.intent, pair.product["nickname"]
         history = rng.choice(contexts.histories) if position in with_history else None
+        # The baseline errs in two ways: always on some wordings, and by chance on some of the others.
         if pair.wording.wrong_rewrite is not None:
             rewrite = pair.wording.wrong_rewrite
         elif position in with_error:

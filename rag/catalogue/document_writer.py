@@ -29,6 +29,7 @@ class DocumentWriter:
             self._tokenize_again()
 
     def put(self, documents: Sequence[Document], prune: bool, keep: Collection[str] = ()) -> Change:
+        # What is stored of these documents, and with `prune` of all others too.
         names = json.dumps([document.name for document in documents])
         known = {
             name: (document_id, content_hash)
@@ -38,6 +39,7 @@ class DocumentWriter:
                 (self._kb, prune, names),
             )
         }
+        # A content hash tells unchanged documents, which cost nothing, from those to write.
         given: set[str] = set()
         added = replaced = unchanged = deleted = 0
         changed: list[tuple[int, Document]] = []
@@ -63,6 +65,7 @@ class DocumentWriter:
                 replaced += 1
             else:
                 unchanged += 1
+        # Removals come before the passages: a passage may keep its key and move to another document.
         if prune:
             for name in known.keys() - given - set(keep):
                 self._remove_document(known[name][0])

@@ -123,12 +123,14 @@ class Indexer:
                 opened = self._load(found)
                 if opened is None:
                     return 0
+            # Write what changed since; then make sure that a freshly opened index is whole.
             version = self._catalogue.version(opened.version.id)  # another process may have brought it further
             changed = self._apply(found, version, opened) if version.applied_revision < found.revision else 0
             if kb.id not in self._opened or superseded:
                 self._check_complete(found, opened.space)
                 if found.live_version in self._lost:
                     return 0
+            # Only now searches see it: until here they go on with what was open before.
             applied = max(version.applied_revision, found.revision)
             self._opened[kb.id] = replace(
                 opened, version=replace(version, applied_revision=applied), has_questions=found.questions > 0

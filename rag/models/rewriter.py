@@ -50,6 +50,7 @@ class Rewriter:
             return fall_back(f"no answer within {self._timeout:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return fall_back(f"{type(error).__name__} {error}".strip())
+        # An answer of another shape than the contract's counts as none.
         if response.status_code != 200:
             return fall_back(f"HTTP {response.status_code}")
         try:

@@ -101,6 +101,7 @@ class Retriever:
         Raises:
             IngestError: its index was made with another embedder, tokenizer or engine than this service's.
         """
+        # Every channel says in the answer what became of it: on, off, or why it could not work.
         states = {name: ON if request.channels.wants(name) else OFF for name in CHANNELS}
         seconds: dict[str, float] = {}
         started = time.perf_counter()
@@ -108,6 +109,7 @@ class Retriever:
         pseudo_document = await self._expand(rewrite.text, request.context, states)
         seconds["models"] = time.perf_counter() - started
 
+        # Search with what the models made of the query; where nothing is indexed there is nothing to rank.
         started = time.perf_counter()
         opened = self._indexer.open(kb)
         if opened is None:
@@ -121,6 +123,7 @@ class Retriever:
         candidates = list(fused)[:depth]
         seconds["search"] = time.perf_counter() - started
 
+        # A cross-encoder decides the order. The lexical scorer only annotates: it would undo what rewriting won.
         started = time.perf_counter()
         judged = await self._rerank(request, [passages[i].content for i in candidates], states)
         if judged is not None and self._reranker is not None:
@@ -133,6 +136,7 @@ class Retriever:
             reranker = lexical.id
         seconds["rerank"] = time.perf_counter() - started
 
+        # Cut by the reported, rounded score: what was reported can then be given as a threshold.
         kept = [
             (i, round(score, 6))
             for i, score in zip(candidates, scores, strict=True)

@@ -109,6 +109,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
     Raises:
         IngestError: the data folder, or a model named in the settings, cannot be used.
     """
+    # Models first: a service that cannot have them must not start.
     catalogue = Catalogue(folder)
     maker = embedder_maker(settings.retriever)
     indexer = Indexer(catalogue, open_engine(folder), maker)
@@ -117,6 +118,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
     named = {name: _rewriter(tenant) for name, tenant in settings.tenants.items()}
     rewriters = {name: rewriter for name, rewriter in named.items() if rewriter is not None}
     default_rewriter = _rewriter(settings.default)
+    # The first search of each knowledge base should not pay for opening its index.
     metrics = Metrics(catalogue)
     _open_indexes(catalogue, indexer)
     return Deployment(

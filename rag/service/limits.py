@@ -46,6 +46,7 @@ class BodyLimits:
                     complete = not message.get("more_body", False)
                     if read <= limit:
                         return message
+                    # Read on for a while: a client that still sends would not see the answer.
                     while not complete and read < DISCARDED_LIMITS * limit:
                         message = await receive()
                         read += len(message.get("body", b""))

@@ -63,6 +63,7 @@ class RequestLog:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request_id.encode())]
             await send(message)
 
+        # On any failure inside, the client gets one line and the log one entry.
         try:
             await self._app(scope, receive, send_named)
         except ClientDisconnect:  # in the middle of its body: there is nobody to answer
