@@ -1,4 +1,4 @@
-"""Turns click logs into reranker pairs and new RL prompts: what users click, what they pass over, what there is to win.
+"""Turn click logs into reranker pairs and new RL prompts: what users click, what they pass over, what there is to win.
 
 python -m data_prep.build_feedback --input clicks/ --tenant fivedoctors --out data/feedback/fivedoctors
 """

@@ -1,4 +1,4 @@
-"""Turns BVT exports and production logs into the RL data set: queries to compete on, each with the rewrite of the
+"""Turn BVT exports and production logs into the RL data set: queries to compete on, each with the rewrite of the
 deployed rewriter.
 
     python -m data_prep.build_rl --input test_sft.xlsx --tenant fivedoctors --out data/rl/fivedoctors

@@ -1,4 +1,4 @@
-"""Turns BVT exports and production logs into the SFT data set: the deployed rewriter's rewrites that retrieved well.
+"""Turn BVT exports and production logs into the SFT data set: the deployed rewriter's rewrites that retrieved well.
 
 python -m data_prep.build_sft --input test_sft.xlsx --tenant fivedoctors --out data/sft/fivedoctors
 python -m data_prep.build_sft --input exports/ logs/ --tenant fivedoctors --out data/sft/fivedoctors --dry-run

@@ -1,4 +1,4 @@
-"""Fills in, ahead of training, what rows lack of the deployed rewriter: its rewrite, what that retrieves, its grade.
+"""Fill in, ahead of training, what rows lack of the deployed rewriter: its rewrite, what that retrieves, its grade.
 
     python -m data_prep.fill_baseline --input logs/ --tenant fivedoctors --out filled.jsonl --judge deepseek_v3
 

@@ -1,4 +1,4 @@
-"""Asks the live RAG service every BVT query and writes the answers as `test_sft.xlsx`, one row a query.
+"""Ask the live RAG service every BVT query and write the answers as `test_sft.xlsx`, one row a query.
 
     python -m data_prep.run_bvt --queries queries.jsonl --tenant fivedoctors --out test_sft.xlsx
 

@@ -1,4 +1,4 @@
-"""Reads one file by one way of reading and prints what that took: a process of its own, so that its memory is its own.
+"""Read one file by one way of reading and print what that took: a process of its own, so that its memory is its own.
 
     python -m benchmarks.data_prep_runs.readers WAY FILE
 

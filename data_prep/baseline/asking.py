@@ -1,4 +1,4 @@
-"""Asks a service many questions: so many at a time, answers in order, the time left on show, an orderly stop."""
+"""Ask a service many questions: a fixed number at a time, answers in order, the time left on show, an orderly stop."""
 
 from __future__ import annotations
 

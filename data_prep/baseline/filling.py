@@ -1,4 +1,4 @@
-"""Fills the rows of a spool: first what the ledger knows of them, then, row by row, what has to be asked."""
+"""Fill the rows of a spool: first what the ledger knows of them, then, row by row, what has to be asked."""
 
 from __future__ import annotations
 

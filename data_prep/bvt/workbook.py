@@ -1,4 +1,4 @@
-"""Writes BVT rows as a workbook that people read in Excel and WPS, and that `data_prep.readers.sources` reads back."""
+"""Write BVT rows as a workbook that people read in Excel and WPS, and that `data_prep.readers.sources` reads back."""
 
 from __future__ import annotations
 

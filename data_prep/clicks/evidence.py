@@ -77,7 +77,7 @@ def wilson(clicked: str, shown: str, sign: str) -> str:
 
 
 class ClickEvidence:
-    """Verdicts over a spool of click rows (Parquet of `click_intake.SPOOL`).
+    """Verdicts over a spool of click rows (Parquet of `clicks.intake.SPOOL`).
 
     Args:
         steps: what a row must pass; the first that it fails is why it is quarantined.

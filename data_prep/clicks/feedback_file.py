@@ -1,4 +1,4 @@
-"""Reads click logs into rows: JSON lines (plain, gzip, zstd), CSV and workbooks.
+"""Read click logs into rows: JSON lines (plain, gzip, zstd), CSV and workbooks.
 
 A click row is typed by the same parser as a row of any export (`cells.parse_columns`): each of its columns as the
 column of the same kind there.

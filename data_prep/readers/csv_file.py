@@ -1,4 +1,4 @@
-"""Reads CSV, tab- and semicolon-separated text with pyarrow, block by block, once encoding and headings are known."""
+"""Read CSV, tab- and semicolon-separated text with pyarrow, block by block, once encoding and headings are known."""
 
 from __future__ import annotations
 

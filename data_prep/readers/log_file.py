@@ -1,4 +1,4 @@
-"""Reads JSON-lines logs, plain, gzip or zstd, nested or flat, into rows.
+"""Read JSON-lines logs, plain, gzip or zstd, nested or flat, into rows.
 
 DuckDB takes the lines apart (`log_query`); only the few that it hands back, because something in them is unusual, are
 looked at in Python, to be read after all or refused with the reason.

@@ -1,4 +1,4 @@
-"""Reads relevance judgements (qrels): which documents answer which query."""
+"""Read relevance judgements (qrels): which documents answer which query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads one workbook for `read_workbook` and writes its cells to standard output.
+"""Read one workbook for `read_workbook` and write its cells to standard output.
 
 `python -m data_prep.readers.sheet_process`
 

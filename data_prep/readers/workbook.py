@@ -1,4 +1,4 @@
-"""Reads workbooks (.xlsx, .xlsm, .xls) with calamine, through a process that may fail (`sheet_process`).
+"""Read workbooks (.xlsx, .xlsm, .xls) with calamine, through a process that may fail (`sheet_process`).
 
 calamine by its own interface, not behind pandas: pandas would hold every cell of the sheet as a Python object at once
 (gigabytes at 200 000 rows with their hits), and knows neither hidden sheets nor merged cells.

@@ -1,4 +1,4 @@
-"""Writes documents into the catalogue within one transaction, touching only what differs."""
+"""Write documents into the catalogue within one transaction, touching only what differs."""
 
 from __future__ import annotations
 

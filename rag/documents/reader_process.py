@@ -1,4 +1,4 @@
-"""Reads one PDF or workbook in a process of its own: `python -m rag.documents.reader_process`.
+"""Read one PDF or workbook in a process of its own: `python -m rag.documents.reader_process`.
 
 A hostile or damaged file can hang its reader, exhaust memory or end the process in ways that nothing catches. The
 process has a limit on each, and any failure of it becomes one line for the caller.

@@ -1,4 +1,4 @@
-"""Keeps the index of every knowledge base in step with the catalogue: opens versions, catches up, builds new ones."""
+"""Keep the index of every knowledge base in step with the catalogue: open versions, catch up, build new ones."""
 
 from __future__ import annotations
 

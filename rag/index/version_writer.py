@@ -1,4 +1,4 @@
-"""Writes a version of a knowledge base's index from the catalogue, beside the one that is live."""
+"""Write a version of a knowledge base's index from the catalogue, beside the one that is live."""
 
 from __future__ import annotations
 
