@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.baseline.asking import Stopped, probe, with_options
+from data_prep.baseline.asking import probe, run_until_stopped, with_options
 from data_prep.baseline.filling import Plan, Spool, Tally, Task, fill_rows, look_up
 from data_prep.dataset.artefacts import code_sha256, is_current, read_manifest, settings_sha256, write_manifest
 from data_prep.dataset.intake import take_in
@@ -283,12 +282,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> int:
     options = FillOptions(**vars(_parse(argv)))
-    try:
-        fill_baseline(options)
-    except (KeyboardInterrupt, Stopped) as stop:
-        print("stopped: the answers so far are in the ledger; run the same command to go on", file=sys.stderr)
-        return stop.exit_code if isinstance(stop, Stopped) else 130
-    return 0
+    return run_until_stopped(lambda: fill_baseline(options), "the answers so far are in the ledger")
 
 
 if __name__ == "__main__":

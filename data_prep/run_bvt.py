@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from data_prep.baseline.asking import AskingBar, Stopped, ask_each, probe, with_options
+from data_prep.baseline.asking import AskingBar, ask_each, probe, run_until_stopped, with_options
 from data_prep.bvt.progress import RecordedAnswer, appending, question_key, read_progress, record_answer
 from data_prep.bvt.queries import Queries, read_queries
 from data_prep.bvt.row import NO_HIT, BvtRow
@@ -266,12 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked; ask and write nothing")
     options = BvtOptions(**vars(parser.parse_args(argv)))
-    try:
-        run_bvt(options)
-    except (KeyboardInterrupt, Stopped) as stop:
-        print("stopped: the answers so far are kept; run the same command to go on", file=sys.stderr)
-        return stop.exit_code if isinstance(stop, Stopped) else 130
-    return 0
+    return run_until_stopped(lambda: run_bvt(options), "the answers so far are kept")
 
 
 if __name__ == "__main__":

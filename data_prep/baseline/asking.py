@@ -39,6 +39,16 @@ class Stopped(Exception):
         self.exit_code = 128 + number
 
 
+def run_until_stopped(work: Callable[[], None], kept: str) -> int:
+    """Run `work`; return 0, or the exit code of the signal that stopped it after saying what is `kept`."""
+    try:
+        work()
+    except (KeyboardInterrupt, Stopped) as stop:
+        print(f"stopped: {kept}; run the same command to go on", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
+    return 0
+
+
 def with_options(settings: S, options: Mapping[str, Any]) -> S:
     """Validate `settings` with the options that were given in place of their values.
 
