@@ -136,16 +136,16 @@ if [ -n "$beir" ] && [ "$practice_tasks" != 0 ]; then
   stage practice_data "    practice tasks" "$python" -m data_prep.build_sft --input "$out/data/practice_tasks.jsonl" \
     --tenant "$tenant" --out "$out/practice" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/practice.log")
-  stage practice "    practice" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/practice" \
+  stage practice "    practice" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/practice" \
     "recipe.output_dir=$out/practice/model" trainer.save_freq=500 recipe.sft.epochs=1 \
     recipe.sft.batch=32 recipe.sft.micro_batch=8 recipe.sft.lr=1e-3
   recipe+=("recipe.pretrained=$out/practice/model/final")
 fi
 log=(--trainer-log "$out/logs/sft.log")
-stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" \
+stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
 log=(--trainer-log "$out/logs/$algorithm.log")
-stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "fivedoctors_$algorithm" "${recipe[@]}" \
+stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "$algorithm" "${recipe[@]}" \
   "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
   "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()
