@@ -170,6 +170,7 @@ def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int
     # The dashboards' names reach verl's own logger.
     assert ("8b_win_rate" in result.stdout) == any("8b_win_rate" in row for row in logged)
     assert "avg_reward" in result.stdout and "actor/grad_norm" in result.stdout
+    assert " policy_loss:" in result.stdout and " clip_fraction:" in result.stdout
 
 
 def judged_by(judge: LoopbackJudge) -> tuple[str, ...]:
@@ -227,7 +228,7 @@ def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
         "rewriter.ledger.run.calls=5000",
     )
     assert_trained(output, result, steps=2)
-    assert "critic/vf_loss" in result.stdout
+    assert "critic/vf_loss" in result.stdout and " value_loss:" in result.stdout
     assert_judged(output, judge)
 
 
