@@ -7,7 +7,7 @@
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
 #   --steps N           reinforcement-learning steps (default 100; 300 of grpo with --beir)
-#   --algorithm A       grpo (default) or ppo (with a critic)
+#   --algorithm A       grpo (default), rloo or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
   esac
 done
-case $algorithm in grpo | ppo) ;; *) echo "error: --algorithm $algorithm: grpo or ppo" >&2; exit 2 ;; esac
+case $algorithm in grpo | rloo | ppo) ;; *) echo "error: --algorithm $algorithm: grpo, rloo or ppo" >&2; exit 2 ;; esac
 # Paths are the caller's.
 [ "$out" = outputs/quickstart ] || [ "${out#/}" != "$out" ] || out=$caller/$out
 [ -z "$beir" ] || [ "${beir#/}" != "$beir" ] || beir=$caller/$beir
@@ -100,7 +100,7 @@ else
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --practice-tasks "$practice_tasks" --seed "$seed")
 fi
 # What two cores can afford: 128 rollouts a step.
-if [ "$algorithm" = grpo ]; then
+if [ "$algorithm" != ppo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
   # (sampling from the whole distribution, the two agree to 0.9999).
   economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true

@@ -14,8 +14,11 @@ TENANT = "tenant=fivedoctors"
 CPU = ["machine=cpu", "model=tiny"]
 
 
-@pytest.mark.parametrize("overrides", [[], CPU], ids=["gpu4", "cpu"])
-@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize(
+    ("tenant", "overrides"),
+    [*((tenant, []) for tenant in TENANTS), ("fivedoctors", CPU)],
+    ids=[*TENANTS, "fivedoctors_cpu"],
+)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_composes(recipe, tenant, overrides):
     config = compose_recipe(recipe, [f"tenant={tenant}", *overrides])

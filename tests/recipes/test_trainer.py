@@ -199,7 +199,11 @@ def test_two_steps_of_sft(setting):
         "recipe.sft.batch=16",
         "recipe.sft.micro_batch=16",
         "recipe.sft.epochs=1",
-        "recipe.sft.lora_rank=8",  # as on GPUs: the merge has to fold the adapter in
+        # As on GPUs: a frozen base in bf16, and the merge has to fold the adapter in.
+        "recipe.sft.lora_rank=8",
+        "recipe.sft.weights=bf16",
+        "recipe.machine.dtype=bfloat16",
+        "recipe.machine.mixed_precision=null",
     )
     result = run_command(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
@@ -264,7 +268,7 @@ def test_sft_killed_after_its_first_epoch_takes_as_many_steps_as_unbroken(settin
         lines = [line for line in output.splitlines() if "train/loss" in line]
         return [int(line.partition("step:")[2].split()[0]) for line in lines]
 
-    unbroken = run(*command("unbroken"))
+    unbroken = run_command(*command("unbroken"))
     assert unbroken.returncode == 0, (unbroken.stdout + unbroken.stderr)[-3000:]
     all_steps = steps(unbroken.stdout)
     epoch = len(all_steps) // 2
@@ -278,7 +282,7 @@ def test_sft_killed_after_its_first_epoch_takes_as_many_steps_as_unbroken(settin
     process.stdout.read()
     assert process.wait(timeout=60) == 130
 
-    resumed = run(*command("killed"))
+    resumed = run_command(*command("killed"))
     assert resumed.returncode == 0, (resumed.stdout + resumed.stderr)[-3000:]
     assert steps(resumed.stdout) == all_steps[epoch:]
 
