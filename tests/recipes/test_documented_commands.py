@@ -58,16 +58,24 @@ def test_the_documentation_has_commands_and_settings():
     assert {"README.md", "README.zh.md"} <= {document for document, _, _ in commands()}
 
 
-@pytest.mark.parametrize(("document", "recipe", "overrides"), commands())
-def test_a_documented_command_composes(document, recipe, overrides):
+@pytest.mark.parametrize(("recipe", "overrides"), sorted({(recipe, overrides) for _, recipe, overrides in commands()}))
+def test_a_documented_command_composes(recipe, overrides):
     check_settings(recipe, compose_recipe(recipe, list(overrides)))
 
 
-@pytest.mark.parametrize(("key", "value"), settings())
-def test_a_documented_override_composes(key, value):
-    recipe = "sft" if key.startswith("recipe.sft") else "grpo"
-    judge = ["judge=gpt5"] if key.startswith(("rewriter.judge", "rewriter.canary")) else []
-    check_settings(recipe, compose_recipe(recipe, ["tenant=fivedoctors", *judge, f"{key}={value}"]))
+@pytest.mark.parametrize(("group", "choice"), [setting for setting in settings() if setting[0] in GROUPS])
+def test_a_documented_choice_composes(group, choice):
+    recipe = "sft" if choice == "gpu1" else "grpo"
+    check_settings(recipe, compose_recipe(recipe, ["tenant=fivedoctors", f"{group}={choice}"]))
+
+
+def test_the_documented_overrides_compose_all_together():
+    overrides = [f"{key}={value}" for key, value in settings() if key not in GROUPS]
+    distillation = [override for override in overrides if override.startswith("recipe.sft.")]
+    competition = [override for override in overrides if override not in distillation]
+    assert competition
+    compose_recipe("sft", ["tenant=fivedoctors", *distillation])
+    check_settings("grpo", compose_recipe("grpo", ["tenant=fivedoctors", "judge=gpt5", *competition]))
 
 
 def test_every_setting_that_a_text_names_exists():
