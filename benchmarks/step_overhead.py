@@ -137,7 +137,8 @@ def _train(output: Path, data: Path, model: Path, steps: int, overrides: list[st
     command = [
         "bash",
         str(ROOT / "recipes" / "run.sh"),
-        "fivedoctors_grpo",
+        "grpo",
+        f"tenant={TENANT}",
         "machine=cpu",
         "model=tiny",
         f"recipe.data_dir={data}",

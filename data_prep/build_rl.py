@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.dataset.artefacts import MESSAGES, is_current, write_manifest, writing_parquet
+from data_prep.dataset.artefacts import MESSAGES, is_current, point_latest, write_manifest, writing_parquet
 from data_prep.dataset.dataset import (
     BuildOptions,
     Dataset,
@@ -65,7 +65,8 @@ what is kept
   and near-duplicates one that has a rewrite. Personal data is masked. rows in = rows kept + rows quarantined, always.
 
 what is written to DIR, for each split built
-  rl_<split>.jsonl               canonical samples, each once
+  rl_<split>.jsonl               canonical samples, each once, without a rewrite to imitate; rl_<split>_latest.jsonl
+                                 points to it
   rl_<split>.parquet             for verl
 and for the build (<mode> is the --split given)
   rl_dataset_<mode>.json         header and manifest: hashes of input, settings, code, outputs
@@ -177,6 +178,7 @@ def write_dataset(
             share = options.hard_share if split == "train" else 0.0
             files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
             outputs += files
+            point_latest(out / f"rl_{split}_latest.jsonl", files[0])
         quarantine = out / f"rl_quarantine_{mode}.jsonl"
         outputs.append(write_quarantine(quarantine, dataset.sources.unreadable, left_out(dataset)))
         names = {

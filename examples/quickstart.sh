@@ -7,7 +7,7 @@
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
 #   --steps N           reinforcement-learning steps (default 100; 300 of grpo with --beir)
-#   --algorithm A       grpo (default) or ppo (with a critic)
+#   --algorithm A       grpo (default), rloo or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
 #   --layers N          its depth
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
   esac
 done
-case $algorithm in grpo | ppo) ;; *) echo "error: --algorithm $algorithm: grpo or ppo" >&2; exit 2 ;; esac
+case $algorithm in grpo | rloo | ppo) ;; *) echo "error: --algorithm $algorithm: grpo, rloo or ppo" >&2; exit 2 ;; esac
 # Paths are the caller's.
 [ "$out" = outputs/quickstart ] || [ "${out#/}" != "$out" ] || out=$caller/$out
 [ -z "$beir" ] || [ "${beir#/}" != "$beir" ] || beir=$caller/$beir
@@ -100,7 +100,7 @@ else
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --warm-up-tasks "$warm_up_tasks" --seed "$seed")
 fi
 # What two cores can afford: 128 rollouts a step.
-if [ "$algorithm" = grpo ]; then
+if [ "$algorithm" != ppo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
   # (sampling from the whole distribution, the two agree to 0.9999).
   economy=(actor_rollout_ref.actor.use_kl_loss=false algorithm.rollout_correction.bypass_mode=true
@@ -136,16 +136,16 @@ if [ -n "$beir" ] && [ "$warm_up_tasks" != 0 ]; then
   stage warm_up_data "    warm-up tasks" "$python" -m data_prep.build_sft --input "$out/data/warm_up_tasks.jsonl" \
     --tenant "$tenant" --out "$out/warm_up" --no-augment --seed "$seed"
   log=(--trainer-log "$out/logs/warm_up.log")
-  stage warm_up "    warm-up SFT" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/warm_up" \
+  stage warm_up "    warm-up SFT" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" "recipe.data_dir=$out/warm_up" \
     "recipe.output_dir=$out/warm_up/model" trainer.save_freq=500 recipe.sft.epochs=1 \
     recipe.sft.batch=32 recipe.sft.micro_batch=8 recipe.sft.lr=1e-3
   recipe+=("recipe.pretrained=$out/warm_up/model/final")
 fi
 log=(--trainer-log "$out/logs/sft.log")
-stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh fivedoctors_sft "${recipe[@]}" "${alone[@]}" \
+stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
 log=(--trainer-log "$out/logs/$algorithm.log")
-stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "fivedoctors_$algorithm" "${recipe[@]}" \
+stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "$algorithm" "${recipe[@]}" \
   "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
   "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # Train chengla by GRPO. Any Hydra override may follow, e.g. machine=cpu model=tiny.
-exec bash "$(dirname "$0")/run.sh" chengla_grpo "$@"
+exec bash "$(dirname "$0")/run.sh" grpo tenant=chengla "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Distil the recorded rewrites of chengla into the small model. Any Hydra override may follow.
-exec bash "$(dirname "$0")/run.sh" chengla_sft "$@"
+# Distil the 32B's rewrites for chengla (SFT). Any Hydra override may follow, e.g. machine=cpu model=tiny.
+exec bash "$(dirname "$0")/run.sh" sft tenant=chengla "$@"

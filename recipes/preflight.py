@@ -1,30 +1,28 @@
 """Checks a recipe before a trainer starts, so that a mistake costs seconds and one clear line, not a queue slot.
 
-`python -m recipes.preflight --config-name fivedoctors_ppo [hydra overrides]` prints a short table; with `--shell` the
-table goes to stderr and stdout holds the assignments that `recipes/run.sh` evaluates. Exit code 2 and one line on any
-problem.
+    python -m recipes.preflight ppo tenant=fivedoctors [hydra overrides]
+
+prints a short table; with `--show` the whole composed recipe as YAML, and checks its settings alone. Exit code 2 and
+one line on any problem.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import shlex
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from recipes.compose import compose_recipe, plain, recipe_yaml
 from recipes.run_record import check_output, run_record
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput, first_problem
@@ -32,30 +30,72 @@ from reward.records.sample import Sample
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
-CONFIG_DIR = Path(__file__).resolve().parent / "config"
 # Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
 FREE_DISK_GB = {"cuda": 350, "cpu": 1}
-LAST_STEP_ONLY = 10**9
-# verl composes these and never reads them (verl-0.9.1): a value there is a setting silently lost.
+# verl composes these and never reads them (verl 0.9.1): a value there is a setting silently lost.
 IGNORED_KEYS = ("custom_reward_function", "reward_model")
 
 
-def compose_recipe(name: str, overrides: list[str]) -> DictConfig:
-    """The recipe as verl will see it.
+@dataclass(frozen=True)
+class CheckedRecipe:
+    """A recipe that can run.
+
+    Args:
+        rows: of the training file.
+        record: what the run is made of (`recipes.run_record`).
+        finished: whether this very run is finished in its output folder.
+        summary: a table for the reader, a line an entry.
+    """
+
+    config: DictConfig
+    rows: int
+    record: dict[str, Any]
+    finished: bool
+    summary: list[str]
+
+    @property
+    def output(self) -> Path:
+        return Path(self.config.trainer.default_local_dir)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.config, self.rows)
+
+
+def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
+    """Compose the recipe and check all that it needs, the cheapest first.
 
     Raises:
-        BadInput: no such recipe, or an override that does not fit.
+        BadInput: the recipe cannot run as configured.
     """
-    if not (CONFIG_DIR / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in CONFIG_DIR.glob("*_*.yaml")))
-        raise BadInput(f"recipe {name!r}: no file {CONFIG_DIR / name}.yaml (known recipes: {known})")
-    try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            config = compose(name, overrides=overrides)
-        OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"recipe {name}: {str(error).splitlines()[0]}") from None
-    return config
+    config = compose_recipe(name, overrides)
+    settings = check_settings(name, config)
+    rows = check_data(config)
+    check_batches(config)
+    check_precision(config)
+    check_loggers(config)
+    check_model(config)
+    check_disk(config)
+    if settings:
+        check_reward_workers(settings, config)
+    output = Path(config.trainer.default_local_dir)
+    record = run_record(f"{config.rewriter.tenant.tenant_id}_{name}", config)
+    finished = check_output(output, record)
+    summary = [
+        f"recipe    {name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, "
+        f"{config.trainer.n_gpus_per_node} device(s)",
+        f"model     {config.model.path}",
+        f"data      {rows} training rows, {steps_per_epoch(config, rows)} steps an epoch",
+        f"output    {output}",
+    ]
+    if finished:
+        summary.append("state     this very run is finished")
+    elif settings:
+        judge = judge_line(settings)
+        hits = check_rag(settings, config)
+        summary.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
+        summary.append(f"judge     {judge}")
+    return CheckedRecipe(config, rows, record, finished, summary)
 
 
 def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
@@ -69,9 +109,9 @@ def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
         if _holds_value(node):
             raise BadInput(f"recipe {name}: `{key}` is ignored by verl; set `reward.{key}` instead")
     if config.recipe.trainer == "sft":
-        parse_tenant(_container(config.rewriter.tenant), f"recipe {name}: rewriter.tenant")
+        parse_tenant(plain(config.rewriter.tenant), f"recipe {name}: rewriter.tenant")
         return None
-    return parse_settings(_container(config.rewriter), f"recipe {name}: rewriter")
+    return parse_settings(plain(config.rewriter), f"recipe {name}: rewriter")
 
 
 def check_data(config: DictConfig) -> int:
@@ -119,6 +159,12 @@ def first_sample(path: Path) -> Sample:
         raise BadInput(f"{path}: row 1: extra_info.sample: {first_problem(error)}") from None
 
 
+def steps_per_epoch(config: DictConfig, rows: int) -> int:
+    """Steps of one pass over the training file: every device takes as many rows, what is left over is dropped."""
+    devices = config.trainer.n_gpus_per_node * config.trainer.nnodes if config.recipe.trainer == "sft" else 1
+    return (rows // devices) // (config.data.train_batch_size // devices)
+
+
 def check_loggers(config: DictConfig) -> None:
     """Raises BadInput when wandb is asked for and nothing says how to log in: it would fail after the long start-up."""
     known = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_MODE")) or (Path.home() / ".netrc").is_file()
@@ -144,6 +190,12 @@ def check_batches(config: DictConfig) -> None:
         raise BadInput(
             f"{name}.micro_batch: an update's {per_device:g} samples a device are no multiple of {micro_batch}"
         )
+
+
+def check_precision(config: DictConfig) -> None:
+    """Raises BadInput when all weights would be trained in bf16: small updates vanish in its rounding."""
+    if config.recipe.trainer == "sft" and not config.model.lora_rank and config.engine.model_dtype != "fp32":
+        raise BadInput("recipe.sft.weights: without LoRA (recipe.sft.lora_rank=0) it must be fp32")
 
 
 def check_model(config: DictConfig) -> None:
@@ -228,78 +280,39 @@ def judge_line(settings: RewriterSettings) -> str:
     return f"{judge.model} {judge.mode} at {judge.base_url}; budget {', '.join(limits) or 'unlimited'}"
 
 
-def shell_assignments(config: DictConfig, rows: int, record: dict[str, Any], finished: bool) -> list[str]:
-    """What `run.sh` needs to know, as shell assignments."""
-    lines = [f"record={shlex.quote(json.dumps(record))}", f"finished={'yes' if finished else 'no'}"]
-    lines += [f"export {key}={shlex.quote(str(value))}" for key, value in config.recipe.machine.env.items()]
-    lines += [
-        f"trainer={config.recipe.trainer}",
-        f"output_dir={shlex.quote(str(config.trainer.default_local_dir))}",
-        f"gpus={config.trainer.n_gpus_per_node}",
-    ]
-    steps_per_epoch = rows // config.data.train_batch_size
-    lines.append(f"steps_per_epoch={steps_per_epoch}")
-    if config.recipe.trainer == "rl" and config.trainer.save_freq == -1:
-        # verl counts checkpoints in steps, our recipes in epochs; it saves after the last step only if it saves at all.
-        every = config.recipe.rl.save_every_epochs
-        steps = every * steps_per_epoch if every else LAST_STEP_ONLY
-        # Validated whenever saved; a tiny model is evaluated afterwards instead.
-        validate = f" trainer.test_freq={steps}" if every and config.trainer.test_freq == -1 else ""
-        lines.append(f"computed=(trainer.save_freq={steps}{validate})")
-    else:
-        lines.append("computed=()")
-    return lines
-
-
 def _holds_value(node: Any) -> bool:
     if isinstance(node, dict):
         return any(_holds_value(value) for value in node.values())
     return node is not None
 
 
-def _container(node: DictConfig) -> dict[str, Any]:
-    values = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> tuple[argparse.Namespace, str, list[str]]:
+    """All options, the recipe's name and its overrides; exits with 2 when no recipe is named."""
+    parser.add_argument("words", nargs="*", metavar="RECIPE [OVERRIDE ...]", help="e.g. ppo tenant=fivedoctors")
+    parser.add_argument("--config-name", metavar="RECIPE", help="the recipe, in Hydra's manner")
+    args = parser.parse_intermixed_args(argv)
+    words = ([args.config_name] if args.config_name else []) + args.words
+    if not words:
+        parser.error("which recipe? e.g. ppo tenant=fivedoctors")
+    return args, words[0], words[1:]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.preflight", description=__doc__)
-    parser.add_argument("--config-name", required=True, help="a recipe of recipes/config, e.g. fivedoctors_ppo")
-    parser.add_argument("--shell", action="store_true", help="print shell assignments for recipes/run.sh")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. machine=cpu model=tiny")
-    args = parser.parse_args(argv)
+    parser.add_argument("--show", action="store_true", help="print the whole composed recipe as YAML")
+    args, name, overrides = parse_arguments(parser, argv)
     try:
-        config = compose_recipe(args.config_name, args.overrides)
-        settings = check_settings(args.config_name, config)
-        rows = check_data(config)
-        check_batches(config)
-        check_loggers(config)
-        check_model(config)
-        check_disk(config)
-        record = run_record(args.config_name, config)
-        finished = check_output(Path(config.trainer.default_local_dir), record)
-        hits = check_rag(settings, config) if settings and not finished else None
-        judge = judge_line(settings) if settings else None
-        if settings:
-            check_reward_workers(settings, config)
+        if args.show:
+            config = compose_recipe(name, overrides)
+            check_settings(name, config)
+            print(recipe_yaml(config), end="")
+        else:
+            print("\n".join(check_recipe(name, overrides).summary))
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    lines = [
-        f"recipe    {args.config_name} on {config.recipe.machine.device}, {config.trainer.n_gpus_per_node} device(s)",
-        f"model     {config.model.path}",
-        f"data      {rows} training rows, {rows // config.data.train_batch_size} steps an epoch",
-        f"output    {config.trainer.default_local_dir}",
-    ]
-    if finished:
-        lines.append("state     this very run is finished")
-    if settings and hits is not None:
-        lines.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
-        lines.append(f"judge     {judge}")
-    print("\n".join(lines), file=sys.stderr if args.shell else sys.stdout)
-    if args.shell:
-        print("\n".join(shell_assignments(config, rows, record, finished)))
     return 0
 
 

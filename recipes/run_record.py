@@ -23,6 +23,7 @@ PACKAGES = ("verl", "vllm", "torch", "transformers", "ray")
 # may change between a run and its continuation.
 _DECIDING = (
     "algorithm",
+    "rewriter.task",
     "rewriter.reward",
     "rewriter.judge",
     "rewriter.tenant.tenant_id",

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # Train zlkt by GRPO. Any Hydra override may follow, e.g. machine=cpu model=tiny.
-exec bash "$(dirname "$0")/run.sh" zlkt_grpo "$@"
+exec bash "$(dirname "$0")/run.sh" grpo tenant=zlkt "$@"

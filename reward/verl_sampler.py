@@ -21,7 +21,7 @@ from reward.engine import CANARY_FILE
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
-from reward.rollouts.health import HealthMonitor
+from reward.rollouts.health import HealthMonitor, plain_names
 from reward.settings.recipe import parse_settings
 from reward.task import open_task
 
@@ -31,7 +31,7 @@ HEALTH_FILE = "health.jsonl"
 
 
 class StopReason(StrEnum):
-    """Why a run stopped itself; `recipes/run.sh` gives each an exit code of its own."""
+    """Why a run stopped itself; `recipes.launch` gives each an exit code of its own."""
 
     SERVICES_UNAVAILABLE = "services_unavailable"
     BUDGET_SPENT = "budget_spent"
@@ -103,7 +103,10 @@ class RewardReplayBuffer(ReplayBuffer):
         return batch, {**metrics, **reward_metrics}
 
     def _watch_trainer(self) -> None:
-        """Let the health rules see what the trainer logs: verl computes it after the sampler's turn and keeps none."""
+        """Let the health rules see what the trainer logs, and log its losses under plain names too.
+
+        verl computes these metrics after the sampler's turn and keeps none.
+        """
         if self._watching:
             return
         self._watching = True
@@ -112,7 +115,7 @@ class RewardReplayBuffer(ReplayBuffer):
 
         def log_and_check(data: dict[str, Any], step: int, **rest: Any) -> Any:
             self._check_health(step, data)
-            return log(data=data, step=step, **rest)
+            return log(data={**data, **plain_names(data)}, step=step, **rest)
 
         logger.log = log_and_check
 

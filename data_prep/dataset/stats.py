@@ -23,7 +23,9 @@ _METRICS = {
     "mean_rewrite_length": "round(avg(length(rewritten_query)) FILTER (rewritten_query <> ''), 2)",
     "without_rewrite": "count(*) FILTER (rewritten_query = '')",
     "mean_top1_score": "round(avg(top1_score), 4)",
+    "with_profile": "count(*) FILTER (user_profile <> '')",
     "share_with_profile": "round(avg((user_profile <> '')::INT), 4)",
+    "with_history": "count(*) FILTER (history_summary <> '' OR history_context <> '')",
     "share_with_history": "round(avg((history_summary <> '' OR history_context <> '')::INT), 4)",
 }
 
@@ -79,7 +81,7 @@ def _splits(selection: Selection, names: Sequence[Split]) -> dict[str, dict[str,
         GROUP BY GROUPING SETS (split, ())"""
     )
     by_split = {row[0]: dict(zip(_METRICS, row[1:], strict=True)) for row in found}
-    empty = dict.fromkeys(_METRICS) | {"samples": 0, "without_rewrite": 0}
+    empty = dict.fromkeys(_METRICS) | dict.fromkeys(("samples", "without_rewrite", "with_profile", "with_history"), 0)
     return {name: by_split.get(name, empty) for name in (*names, "all")}
 
 

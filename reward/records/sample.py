@@ -93,7 +93,8 @@ class Sample(Record):
     reward: float | None = None
 
     def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True)
+        """One line of a canonical data set. An RL prompt has no rewrite to imitate and no key for it."""
+        return self.model_dump_json(by_alias=True, exclude=None if self.rewritten_query else {"rewritten_query"})
 
     def to_extra_info(self, index: int) -> dict[str, Any]:
         """The `extra_info` struct of a verl parquet row: uniform keys, the sample itself as one JSON string.

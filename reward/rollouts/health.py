@@ -23,7 +23,14 @@ KL = {  # from the reference (in the loss or in the reward), within one update, 
     "rollout_corr/kl": "trainer and rollout engine disagree on the same tokens: align their precision",
 }
 FINITE = (REWARD, LENGTH, CLIP_FRACTION, VALUE_LOSS, *ENTROPY, *KL, "actor/pg_loss", "actor/grad_norm")
+# What verl logs, under the names people look for as well.
+PLAIN_NAMES = {"actor/pg_loss": "policy_loss", VALUE_LOSS: "value_loss", CLIP_FRACTION: "clip_fraction"}
 NOISE = 3.0  # standard errors that a fall of the reward must exceed
+
+
+def plain_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """`policy_loss`, `value_loss` (with a critic) and `clip_fraction` of a step that verl updated in."""
+    return {plain: metrics[name] for name, plain in PLAIN_NAMES.items() if name in metrics}
 
 
 @dataclass(frozen=True)

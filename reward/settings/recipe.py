@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reward.records.files import BadInput, first_problem
 from reward.records.outcome import GateReason
@@ -235,6 +235,11 @@ class RewriterSettings(StrictSettings):
     ledger: LedgerSettings
     health: HealthSettings = HealthSettings()
     canary: CanarySettings | None = None
+
+    @field_validator("canary", mode="before")
+    @classmethod
+    def _no_pairs_no_canary(cls, canary: Any) -> Any:
+        return None if isinstance(canary, dict) and canary.get("file", "") is None else canary
 
     @model_validator(mode="after")
     def _terms_fit(self) -> RewriterSettings:

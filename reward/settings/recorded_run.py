@@ -17,7 +17,7 @@ from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
 
-COMPOSED = Path("hydra/.hydra/config.yaml")  # what Hydra composed for the run, beside the trainer's own log
+COMPOSED = Path("recipe.yaml")  # written by recipes.launch, read by the trainer
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,14 @@ def test_rl_parquet_gives_back_the_sample(tmp_path: Path) -> None:
             assert line["reward_model"] == {"style": "rule", "ground_truth": sample.candidates.baseline}
             assert (line["extra_info"]["index"], line["extra_info"]["split"]) == (i, split)
         found |= {s.sample_id: s for s in samples}
+        latest = (out / f"rl_{split}_latest.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(latest) == len(canonical) and all("rewritten_query" not in json.loads(line) for line in latest)
     assert sorted(found) == [f"fivedr_rl_{n:03d}" for n in range(1, 44)]
+    counted = json.loads((out / "rl_stats_auto.json").read_text(encoding="utf-8"))["splits"]["all"]
+    assert counted["with_profile"] == sum(bool(s.context.user_profile) for s in found.values())
+    assert counted["with_history"] == sum(
+        bool(s.context.history_summary or s.context.history_context) for s in found.values()
+    )
     first = found["fivedr_rl_001"]
     assert first.relevant_doc_ids == ("d7", "d9") and first.metadata.slices == ("难",)
     assert (first.rewritten_query, first.candidates.baseline) == ("", "第1款鱼油怎么吃效果最好")

@@ -8,7 +8,7 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
 from data_prep.prompt import build_messages, build_sft_messages
 from examples.make_tiny_model import CHAT_TEMPLATE, make_tokenizer
-from recipes.preflight import compose_recipe
+from recipes.compose import compose_recipe
 from reward.records.sample import Context, Metadata, Sample
 
 REWRITE = "鱼油 用法用量"
@@ -35,7 +35,7 @@ def item(tmp_path, tokenizer, config):
 
 @pytest.mark.parametrize("overrides", [[], ["machine=cpu", "model=tiny"]], ids=["qwen3_8b", "tiny"])
 def test_the_loss_falls_on_the_rewrite_and_nothing_else(tmp_path, overrides):
-    config = compose_recipe("fivedoctors_sft", overrides)
+    config = compose_recipe("sft", ["tenant=fivedoctors", *overrides])
     tokenizer = tokenizer_with(config.model.custom_chat_template or CHAT_TEMPLATE)
     row = item(tmp_path, tokenizer, config)
     learnt = row["input_ids"][row["loss_mask"].bool()]
@@ -53,6 +53,6 @@ def test_the_loss_falls_on_the_rewrite_and_nothing_else(tmp_path, overrides):
 
 
 def test_rollouts_use_the_same_template():
-    sft, rl = compose_recipe("fivedoctors_sft", []), compose_recipe("fivedoctors_grpo", [])
+    sft, rl = (compose_recipe(name, ["tenant=fivedoctors"]) for name in ("sft", "grpo"))
     assert rl.actor_rollout_ref.model.custom_chat_template == sft.model.custom_chat_template
     assert "<think>" in sft.model.custom_chat_template

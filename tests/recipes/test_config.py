@@ -1,69 +1,77 @@
-"""Every recipe composes against the pinned verl, for every machine and model, and sets no key that verl ignores."""
+"""Every recipe composes against the pinned verl, for every tenant, machine and model, and sets no key verl ignores."""
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from recipes.preflight import (
-    CONFIG_DIR,
-    IGNORED_KEYS,
-    check_batches,
-    check_loggers,
-    check_settings,
-    compose_recipe,
-    main,
-    shell_assignments,
-)
+from recipes.compose import CONFIG_DIR, RECIPES, compose_recipe, typed_defaults
+from recipes.preflight import IGNORED_KEYS, check_batches, check_loggers, check_precision, check_settings, main
 from reward.records.files import BadInput
-from reward.settings.recipe import load_tenant
+from reward.settings.recipe import JudgeSettings, RewriterSettings, TenantSettings, load_judge, load_tenant
 
-RECIPES = sorted(path.stem for path in CONFIG_DIR.glob("*_*.yaml"))
+TENANTS = ("fivedoctors", "chengla", "zlkt")
+TENANT = "tenant=fivedoctors"
 CPU = ["machine=cpu", "model=tiny"]
 
 
-@pytest.mark.parametrize("overrides", [[], CPU], ids=["gpu4", "cpu"])
+@pytest.mark.parametrize(
+    ("tenant", "overrides"),
+    [*((tenant, []) for tenant in TENANTS), ("fivedoctors", CPU)],
+    ids=[*TENANTS, "fivedoctors_cpu"],
+)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_composes(recipe, overrides):
-    config = compose_recipe(recipe, overrides)
+def test_composes(recipe, tenant, overrides):
+    config = compose_recipe(recipe, [f"tenant={tenant}", *overrides])
     settings = check_settings(recipe, config)
-    assert config.rewriter.tenant.tenant_id == recipe.rsplit("_", 1)[0]
-    assert (settings is None) == recipe.endswith("_sft")  # distillation has a tenant and no reward
+    check_batches(config)
+    check_precision(config)
+    assert config.rewriter.tenant.tenant_id == tenant
+    assert (settings is None) == (recipe == "sft")  # distillation has a tenant and no reward
     assert config.trainer.device == ("cpu" if overrides else "cuda")
     # verl leaves the rollout engine of its own reward model open while that model is off.
     assert OmegaConf.missing_keys(config) <= {"reward.reward_model.rollout.name"}
-    if not recipe.endswith("_sft"):
+    if recipe != "sft":
         assert config.reward.custom_reward_function.path == "pkg://reward.verl_reward"
         assert config.trainer.v1.sampler.custom_sampler.name == "RewardReplayBuffer"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_batches_divide_on_every_machine(recipe):
-    for overrides in ([], CPU):
-        check_batches(compose_recipe(recipe, overrides))
+def test_the_recipes_are_four_and_every_tenant_has_a_script_of_each():
+    assert RECIPES == ["grpo", "ppo", "rloo", "sft"]
+    for recipe in RECIPES:
+        for tenant in TENANTS:
+            script = CONFIG_DIR.parent / f"{tenant}_{recipe}.sh"
+            assert f'run.sh" {recipe} tenant={tenant} "$@"' in script.read_text(encoding="utf-8")
 
 
 def test_batches_that_do_not_divide_are_named():
     for wrong in ("recipe.rl.micro_batch=24", "recipe.rl.prompts_per_update=7"):
         with pytest.raises(BadInput, match=r"recipe\.rl\."):
-            check_batches(compose_recipe("fivedoctors_grpo", [*CPU, wrong]))
+            check_batches(compose_recipe("grpo", [TENANT, *CPU, wrong]))
     with pytest.raises(BadInput, match=r"recipe\.sft\.micro_batch"):
-        check_batches(compose_recipe("fivedoctors_sft", [*CPU, "recipe.sft.batch=16"]))
+        check_batches(compose_recipe("sft", [TENANT, *CPU, "recipe.sft.batch=16"]))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_has_its_script(recipe):
-    script = CONFIG_DIR.parent / f"{recipe}.sh"
-    assert f'run.sh" {recipe} "$@"' in script.read_text(encoding="utf-8")
+def test_the_frozen_base_of_lora_is_bf16_and_weights_that_train_are_not():
+    assert compose_recipe("sft", [TENANT]).engine.model_dtype == "bf16"
+    assert compose_recipe("sft", [TENANT, *CPU]).engine.model_dtype == "fp32"
+    with pytest.raises(BadInput, match=r"recipe\.sft\.weights"):
+        check_precision(compose_recipe("sft", [TENANT, "recipe.sft.lora_rank=0"]))
 
 
 def test_swapping_the_machine_leaves_data_reward_algorithm_and_tenant_alone():
-    gpu, cpu = (compose_recipe("fivedoctors_ppo", o) for o in ([], ["machine=cpu"]))
+    gpu, cpu = (compose_recipe("ppo", [TENANT, *o]) for o in ([], ["machine=cpu"]))
     for key in ("rewriter", "algorithm", "data.train_files", "recipe.rl", "actor_rollout_ref.actor.clip_ratio"):
         assert OmegaConf.select(gpu, key) == OmegaConf.select(cpu, key), key
     assert gpu.actor_rollout_ref.rollout.dtype != cpu.actor_rollout_ref.rollout.dtype
 
 
-def test_ppo_keeps_the_users_figures():
-    config = compose_recipe("fivedoctors_ppo", [])
+def test_one_gpu_differs_from_four_in_their_number_alone():
+    one, four = (compose_recipe("sft", [TENANT, f"machine={name}"]).recipe.machine for name in ("gpu1", "gpu4"))
+    assert {key for key in four if one[key] != four[key]} == {"gpus_per_node"} and one.gpus_per_node == 1
+
+
+def test_ppo_keeps_the_documented_values():
+    config = compose_recipe("ppo", [TENANT])
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 1e-5)
     assert (actor.ppo_epochs, actor.clip_ratio, actor.optim.clip_grad, actor.entropy_coeff) == (4, 0.2, 0.5, 0.01)
@@ -73,53 +81,97 @@ def test_ppo_keeps_the_users_figures():
     assert config.trainer.default_local_dir == "outputs/rl/fivedoctors"
 
 
-def test_checkpoints_every_second_epoch_become_steps():
-    config = compose_recipe("fivedoctors_ppo", [])
-    assert "computed=(trainer.save_freq=100 trainer.test_freq=100)" in shell_assignments(
-        config, 800, {}, finished=False
-    )
+def test_rloo_is_grpo_with_another_baseline():
+    grpo, rloo = (compose_recipe(name, [TENANT]) for name in ("grpo", "rloo"))
+    assert (grpo.algorithm.adv_estimator, rloo.algorithm.adv_estimator) == ("grpo", "rloo")
+    rloo.algorithm.adv_estimator = "grpo"
+    assert rloo == grpo
+
+
+def test_sft_does_not_switch_thinking_on():
+    data = compose_recipe("sft", [TENANT]).data
+    assert data.enable_thinking_default is None and data.apply_chat_template_kwargs.enable_thinking is False
+
+
+@pytest.mark.parametrize("overrides", [[], ["judge=gpt5"], ["judge=deepseek_v3"], ["judge=self_hosted"]])
+def test_the_composed_rewriter_holds_every_setting_at_its_resolved_value(overrides):
+    config = compose_recipe("grpo", [TENANT, *overrides])
+    settings = check_settings("grpo", config)
+    shown = OmegaConf.to_container(config.rewriter)
+    assert shown.pop("canary") == {"file": None, "every_steps": 50, "drift": 0.2} and settings.canary is None
+    assert shown == settings.model_dump(mode="json", exclude={"canary"})
+
+
+def test_a_yaml_file_names_only_what_differs_from_the_typed_defaults():
+    files = {"tenant": (TenantSettings, load_tenant), "judge": (JudgeSettings, load_judge)}
+    for group, (model, load) in files.items():
+        defaults = typed_defaults(model)
+        for path in (CONFIG_DIR / group).glob("*.yaml"):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if "rewriter" in values:
+                continue  # judge=none
+            load(path.stem)
+            for key, value in values.items():
+                assert value != defaults[key], f"{path.name}: {key} repeats the default"
 
 
 @pytest.mark.parametrize("key", IGNORED_KEYS)
 def test_a_key_that_verl_ignores_is_an_error(key):
-    config = compose_recipe("fivedoctors_grpo", [])
+    config = compose_recipe("grpo", [TENANT])
     OmegaConf.update(config, f"{key}.path", "somewhere.py", force_add=True)
     with pytest.raises(BadInput, match=key):
-        check_settings("fivedoctors_grpo", config)
+        check_settings("grpo", config)
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["rewriter.reward.formula=v3"], ["rewriter", "reward.formula"]),
+        (["rewriter.reward.wieght_judge=0.4"], ["rewriter.reward.wieght_judge: no such setting"]),
         (["+rewriter.reward.wieght_judge=0.4"], ["rewriter", "wieght_judge"]),
+        (["rewriter.judge.mode=pairwise"], ["rewriter.judge.mode", "judge=NAME"]),
         (["judge=gpt5", "rewriter.reward.formula=v1", "rewriter.judge.mode=pairwise"], ["pairwise", "v1"]),
         (["judge=gpt6"], ["gpt6"]),
+        (["rewriter.canary.file=pairs.jsonl"], ["canary", "no judge"]),
         (["rewriter.ledger.run.cny=-1"], ["ledger.run.cny"]),
         (["rewriter.reward.length.target=900"], ["rewriter", "reward.length", "900"]),
-        (["+rewriter.tenant.rag.timeout=-1"], ["tenant.rag.timeout"]),
+        (["rewriter.tenant.rag.timeout=-1"], ["tenant.rag.timeout"]),
         (["tenant=nobody"], ["nobody"]),
-        (["data.no_such_key=1"], ["data.no_such_key"]),
+        (["data.no_such_key=1"], ["data.no_such_key: no such setting"]),
     ],
 )
 def test_a_wrong_setting_costs_one_line(overrides, words, capsys):
-    assert main(["--config-name", "fivedoctors_grpo", *CPU, *overrides]) == 2
+    assert main(["grpo", TENANT, *CPU, *overrides]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.strip().splitlines()) == 1
     assert all(word in err for word in words), err
 
 
-def test_unknown_recipe_and_missing_data(tmp_path, capsys):
-    with pytest.raises(BadInput, match=r"known recipes: .*fivedoctors_ppo"):
-        compose_recipe("fivedoctor_ppo", [])
-    assert main(["--config-name", "fivedoctors_sft", f"recipe.data_dir={tmp_path}"]) == 2
+def test_unknown_recipe_missing_tenant_and_missing_data(tmp_path, capsys):
+    with pytest.raises(BadInput, match=r"known: grpo, ppo, rloo, sft"):
+        compose_recipe("fivedoctors_ppo", [])
+    with pytest.raises(BadInput, match=r"tenant=NAME is missing \(known: .*fivedoctors"):
+        compose_recipe("rloo", [])
+    assert main(["--config-name", "sft", TENANT, f"recipe.data_dir={tmp_path}"]) == 2
     assert str(tmp_path / "sft_train.parquet") in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+
+
+def test_show_prints_the_whole_recipe_without_data_or_services(capsys):
+    assert main(["grpo", "--show", TENANT, "recipe.rl.group_size=4"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert list(shown)[:2] == ["recipe", "rewriter"]
+    assert shown["actor_rollout_ref"]["rollout"]["n"] == 4
+    assert shown["rewriter"]["reward"]["gates"] and shown["rewriter"]["tenant"]["rag"]["timeout"] == 30
+    assert shown["rewriter"]["ledger"]["path"] == "outputs/rl/fivedoctors/ledger.sqlite"
 
 
 def test_a_data_file_that_is_none_costs_one_line(tmp_path, capsys):
     for name in ("rl_train.parquet", "rl_val.parquet"):
         (tmp_path / name).write_bytes(b"no parquet")
-    assert main(["--config-name", "fivedoctors_grpo", *CPU, f"recipe.data_dir={tmp_path}"]) == 2
+    assert main(["grpo", TENANT, *CPU, f"recipe.data_dir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "rl_train.parquet" in error
 
@@ -128,7 +180,7 @@ def test_wandb_without_a_login_is_said_before_the_start(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    config = compose_recipe("fivedoctors_ppo", [])
+    config = compose_recipe("ppo", [TENANT])
     with pytest.raises(BadInput, match="WANDB_API_KEY"):
         check_loggers(config)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -139,3 +191,10 @@ def test_tenants_load_and_hold_no_secret():
     for path in (CONFIG_DIR / "tenant").glob("*.yaml"):
         assert load_tenant(path.stem).tenant_id == path.stem
         assert "sk-" not in path.read_text(encoding="utf-8")
+
+
+def test_every_key_of_the_typed_settings_has_a_default_to_override():
+    defaults = typed_defaults(RewriterSettings)
+    assert defaults["reward"]["length"] == {"target": 60, "penalty": 0.002, "cap": 500}
+    assert defaults["judge"]["model"] is None and defaults["judge"]["attempts"] == 3
+    assert defaults["canary"]["file"] is None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recipes.preflight import compose_recipe
+from recipes.compose import compose_recipe
 from recipes.run_record import check_output, run_record
 from reward.records.files import BadInput
 
@@ -19,7 +19,7 @@ def run(tmp_path):
 
     def record(*overrides: str):
         paths = [f"recipe.data_dir={tmp_path}", f"recipe.pretrained={tmp_path / 'tiny'}"]
-        return run_record("fivedoctors_sft", compose_recipe("fivedoctors_sft", [*paths, *overrides]))
+        return run_record("fivedoctors_sft", compose_recipe("sft", ["tenant=fivedoctors", *paths, *overrides]))
 
     record.folder = tmp_path
     return record

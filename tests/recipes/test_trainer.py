@@ -16,15 +16,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
-from recipes.preflight import CONFIG_DIR
+from recipes.compose import CONFIG_DIR
 from reward.rollouts.rollout_log import read_rollouts
 from tests.support import ROOT
 from tests.support.commands import run_command, run_python, start_module
 from tests.support.loopback_judge import LoopbackJudge
 from tests.support.ports import free_port
 
-RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.glob("*_*.yaml") if not p.stem.endswith("_sft"))
+RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.parent.glob("*_*.sh") if not p.stem.endswith("_sft"))
 ROWS = 64
 
 
@@ -104,11 +105,11 @@ class Setting:
             f"recipe.data_dir={self.folder / 'prepared'}",
             f"recipe.pretrained={self.folder / 'tiny'}",
             f"rewriter.tenant.rag.url={self.service.url}",
-            "+rewriter.tenant.rag.backoff=[0.05,0.1]",
+            "rewriter.tenant.rag.backoff=[0.05,0.1]",
             *overrides,
         ]
 
-    def train_rl(self, recipe: str, steps: int, *overrides: str) -> tuple[Path, subprocess.CompletedProcess]:
+    def train_rl(self, recipe: str, steps: int | str, *overrides: str) -> tuple[Path, subprocess.CompletedProcess]:
         output = self.folder / recipe
         overrides = (
             f"recipe.output_dir={output}",
@@ -169,6 +170,7 @@ def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int
     # The dashboards' names reach verl's own logger.
     assert ("8b_win_rate" in result.stdout) == any("8b_win_rate" in row for row in logged)
     assert "avg_reward" in result.stdout and "actor/grad_norm" in result.stdout
+    assert " policy_loss:" in result.stdout and " clip_fraction:" in result.stdout
 
 
 def judged_by(judge: LoopbackJudge) -> tuple[str, ...]:
@@ -197,7 +199,11 @@ def test_two_steps_of_sft(setting):
         "recipe.sft.batch=16",
         "recipe.sft.micro_batch=16",
         "recipe.sft.epochs=1",
-        "recipe.sft.lora_rank=8",  # as on GPUs: the merge has to fold the adapter in
+        # As on GPUs: a frozen base in bf16, and the merge has to fold the adapter in.
+        "recipe.sft.lora_rank=8",
+        "recipe.sft.weights=bf16",
+        "recipe.machine.dtype=bfloat16",
+        "recipe.machine.mixed_precision=null",
     )
     result = run_command(*setting.command("fivedoctors_sft", *overrides, "trainer.total_training_steps=2"))
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
@@ -226,8 +232,59 @@ def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
         "rewriter.ledger.run.calls=5000",
     )
     assert_trained(output, result, steps=2)
-    assert "critic/vf_loss" in result.stdout
+    assert "critic/vf_loss" in result.stdout and " value_loss:" in result.stdout
     assert_judged(output, judge)
+
+
+@pytest.mark.slow
+def test_ten_epochs_with_two_checkpoints_kept_leave_two_links_that_merge(setting):
+    output = setting.folder / "ten_epochs"
+    overrides = (
+        f"recipe.output_dir={output}",
+        "recipe.rl.epochs=10",
+        "recipe.rl.save_every_epochs=2",
+        "recipe.rl.prompts_per_step=32",
+        "recipe.rl.prompts_per_update=32",
+        "recipe.rl.group_size=2",
+    )
+    _, result = setting.train_rl("fivedoctors_grpo", "null", *overrides)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    saved = yaml.safe_load((output / "recipe.yaml").read_text())["trainer"]["save_freq"]
+    links = {path.name: path for path in output.glob("checkpoint_epoch*")}
+    assert set(links) == {"checkpoint_epoch8", "checkpoint_epoch10"}
+    assert os.readlink(links["checkpoint_epoch8"]) == f"global_step_{4 * saved}"
+    for name, link in links.items():
+        python("export.merge", "--checkpoint", str(link), "--out", str(setting.folder / name))
+        assert (setting.folder / name / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_sft_killed_after_its_first_epoch_takes_as_many_steps_as_unbroken(setting):
+    def command(folder: str) -> list[str]:
+        sizes = ("recipe.sft.batch=16", "recipe.sft.micro_batch=16", "recipe.sft.epochs=2")
+        return setting.command("fivedoctors_sft", f"recipe.output_dir={setting.folder / folder}", *sizes)
+
+    def steps(output: str) -> list[int]:
+        lines = [line for line in output.splitlines() if "train/loss" in line]
+        return [int(line.partition("step:")[2].split()[0]) for line in lines]
+
+    unbroken = run_command(*command("unbroken"))
+    assert unbroken.returncode == 0, (unbroken.stdout + unbroken.stderr)[-3000:]
+    all_steps = steps(unbroken.stdout)
+    epoch = len(all_steps) // 2
+    assert all_steps == list(range(1, 2 * epoch + 1)) and epoch > 1
+
+    # Killed as soon as the first epoch's checkpoint is complete.
+    process = subprocess.Popen(command("killed"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any("Updated checkpoint tracker" in line for line in process.stdout)
+    process.terminate()
+    process.stdout.read()
+    assert process.wait(timeout=60) == 130
+
+    resumed = run_command(*command("killed"))
+    assert resumed.returncode == 0, (resumed.stdout + resumed.stderr)[-3000:]
+    assert steps(resumed.stdout) == all_steps[epoch:]
 
 
 @pytest.mark.slow

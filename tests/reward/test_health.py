@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from reward.rollouts.health import HealthMonitor, check_health
+from reward.rollouts.health import HealthMonitor, check_health, plain_names
 from reward.settings.recipe import HealthSettings
 
 SETTINGS = HealthSettings(window=10)
@@ -34,6 +34,12 @@ def healthy(steps: int, seed: int = 1) -> list[dict[str, float]]:
 
 def names(history, settings=SETTINGS) -> list[str]:
     return [warning.name for warning in check_health(history, settings)]
+
+
+def test_losses_and_clip_fraction_have_plain_names_too():
+    step = {"actor/pg_loss": 0.1, "critic/vf_loss": 0.2, "actor/pg_clipfrac": 0.3, "copy_rate": 0.0}
+    assert plain_names(step) == {"policy_loss": 0.1, "value_loss": 0.2, "clip_fraction": 0.3}
+    assert plain_names({"actor/pg_loss": 0.1}) == {"policy_loss": 0.1}  # GRPO has no critic
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -24,13 +24,13 @@ def task_of(settings: RewardSettings) -> Task:
 
 
 def record_settings(run: Path, reward: dict) -> None:
-    """What Hydra leaves in a run's folder, with an interpolation as recipes have them."""
+    """What the launcher leaves in a run's folder, with an interpolation as recipes have them."""
     tenant = load_tenant("fivedoctors").model_dump()
     config = {
         "recipe": {"cap": 500},
         "rewriter": {"reward": {"length": {"cap": "${recipe.cap}"}, **reward}, "tenant": tenant},
     }
-    file = run / "hydra" / ".hydra" / "config.yaml"
+    file = run / "recipe.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
 

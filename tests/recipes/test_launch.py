@@ -1,0 +1,112 @@
+"""The launcher: what it writes before training, how it runs and ends the trainer's processes."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from recipes import launch
+from recipes.compose import compose_recipe
+from recipes.launch import EXIT_CODES, INTERRUPTED, prepare_output, run_group, trainer_command
+from recipes.preflight import CheckedRecipe
+from reward.verl_sampler import STOP_FILE, StopReason
+
+
+def checked(name: str, folder, *overrides: str, rows: int) -> CheckedRecipe:
+    config = compose_recipe(name, ["tenant=fivedoctors", f"recipe.output_dir={folder}", *overrides])
+    return CheckedRecipe(config, rows, {"recipe": name}, finished=False, summary=[])
+
+
+def test_the_trainer_reads_what_was_checked(tmp_path):
+    recipe = checked("ppo", tmp_path, "recipe.rl.actor_lr=3e-7", rows=800)
+    prepare_output(recipe)
+    # As verl's own `hydra.main` reads it: the folder as the only search path.
+    with initialize_config_dir(str(tmp_path), version_base=None):
+        read = compose("recipe")
+    assert read == recipe.config and read.actor_rollout_ref.actor.optim.lr == 3e-7
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["hydra"]["run"]["dir"] == str(tmp_path / "hydra")
+    command = trainer_command(recipe)
+    assert command[-4:] == ["--config-path", str(tmp_path), "--config-name", "recipe"]
+
+
+def test_checkpoints_every_second_epoch_become_steps(tmp_path):
+    recipe = checked("ppo", tmp_path, rows=800)
+    prepare_output(recipe)
+    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (100, 100)
+
+
+def test_a_tiny_run_saves_its_last_step_and_validates_afterwards(tmp_path):
+    recipe = checked("grpo", tmp_path, "machine=cpu", "model=tiny", rows=800)
+    prepare_output(recipe)
+    assert recipe.config.trainer.save_freq > 10**6 and recipe.config.trainer.test_freq == -1
+
+
+def test_a_save_frequency_of_the_user_stays(tmp_path):
+    recipe = checked("ppo", tmp_path, "trainer.save_freq=25", rows=800)
+    prepare_output(recipe)
+    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (25, -1)
+
+
+@pytest.mark.parametrize(("step", "kept"), [(10, False), (20, False), (15, True)])
+def test_an_sft_checkpoint_at_an_epochs_end_resumes_without_the_exhausted_loader(tmp_path, step, kept):
+    recipe = checked("sft", tmp_path, "machine=gpu1", rows=165)  # 10 steps of 16 and a rest
+    state = tmp_path / f"global_step_{step}" / "data_0.pt"
+    state.parent.mkdir()
+    state.touch()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(str(step))
+    prepare_output(recipe)
+    assert state.exists() == kept
+
+
+def test_every_reason_to_stop_has_its_exit_code():
+    assert launch.STOP_FILE == STOP_FILE
+    assert set(EXIT_CODES) == set(StopReason)
+    assert sorted(EXIT_CODES.values()) == [75, 76, 77]
+
+
+def test_a_command_ends_with_its_own_code():
+    def ended(code: str) -> int:
+        return run_group([sys.executable, "-c", code], dict(os.environ), threading.Event())
+
+    assert ended("pass") == 0
+    assert ended("raise SystemExit(3)") == 3
+    assert ended("import os; os.kill(os.getpid(), 15)") == 143
+
+
+def test_a_stop_ends_every_process_of_the_group(tmp_path):
+    """One that ignores SIGTERM too, once the leader is gone."""
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    leader = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {stubborn!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(600)\n"
+    )
+    stop = threading.Event()
+
+    def stop_when_started() -> None:
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.02)
+        stop.set()
+
+    threading.Thread(target=stop_when_started).start()
+    assert run_group([sys.executable, "-c", leader], dict(os.environ), stop) == INTERRUPTED
+    child = int((tmp_path / "pid").read_text())
+    if psutil.pid_exists(child):
+        psutil.Process(child).wait(timeout=10)
+
+
+def test_a_refused_recipe_leaves_with_2_and_one_line(tmp_path):
+    script = launch.Path(launch.__file__).parent / "fivedoctors_rloo.sh"
+    command = ["bash", str(script), f"recipe.data_dir={tmp_path}", f"recipe.output_dir={tmp_path / 'out'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1 and "rl_train.parquet" in ended.stderr
+    assert not (tmp_path / "out").exists()
