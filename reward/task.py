@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from reward.records.outcome import Findings, Gated, Rollout, Scored
+from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
 from reward.records.request import Request
 from reward.records.sample import Sample
 from reward.rewrite.task import RewriteTask
@@ -35,8 +35,8 @@ class Task(Protocol):
         """
         ...
 
-    def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated:
-        """Return the outcome, once `requests` asks for nothing.
+    def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated | Abstained:
+        """Return the outcome, once `requests` asks for nothing; an abstention where what was found cannot be compared.
 
         Args:
             step: the trainer's step, from 1.

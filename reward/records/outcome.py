@@ -16,10 +16,14 @@ class Evidence(Record):
     """What is kept of one retrieval: enough for every formula, small enough to cache by the hundred thousand.
 
     `top_hits` are the first three without their content; `rank` is that of the best relevant passage, from 1.
+    `copied_run` is how much of a hit the rewrite recites (`reward.text.units.copied_run`). `origin` names what gave the
+    hits their scores: the service's reranker, `fused` for the search's own score, "" where the service does not say.
     """
 
     top_hits: tuple[Hit, ...] = ()
     rank: int | None = None
+    copied_run: int = 0
+    origin: str = ""
 
     @property
     def top1(self) -> float:
@@ -94,11 +98,16 @@ class GateReason(StrEnum):
 
 
 class Parts(Record):
-    """What a reward is made of; `None` where a term was absent. Top-1 scores and ranks feed the dashboards."""
+    """What a reward is made of; `None` where a term was absent. Top-1 scores and ranks feed the dashboards.
+
+    `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content` and
+    `copied_run` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in for a reranker.
+    """
 
     retrieval: float | None = None
     judge: float | None = None
     length_penalty: float = 0.0
+    recital_penalty: float = 0.0
     bonus: float = 0.0
     shaping: float = 1.0
     weight_retrieval: float = 0.0
@@ -107,6 +116,11 @@ class Parts(Record):
     baseline_top1: float | None = None
     policy_rank: int | None = None
     baseline_rank: int | None = None
+    plain_rank: int | None = None
+    versus_baseline: float = 0.0
+    new_content: float | None = None
+    copied_run: int = 0
+    lexical: float = 0.0
 
 
 class Scored(Record):
@@ -145,6 +159,7 @@ class Findings(Record):
     baseline_rewrite: str = ""
     policy: Evidence | None = None
     baseline: Evidence | None = None
+    plain: Evidence | None = None  # of the original query as it stands
     judgement: Judgement | None = None
 
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reward.records.outcome import Abstained, Evidence, Gated, GateReason, Judgement, Rollout, Scored
+from reward.records.call import FailureKind
+from reward.records.outcome import (
+    Abstained,
+    AbstainReason,
+    Evidence,
+    Findings,
+    Gated,
+    GateReason,
+    Judgement,
+    Parts,
+    Rollout,
+    Scored,
+)
 from reward.records.sample import Candidates, RetrievalResults, Sample
 from reward.rewrite import formulas
 from reward.rewrite.gates import check_gates
 from reward.settings.recipe import RewardSettings
 from reward.text.fold import is_same_text
+from reward.text.units import new_content
 
 INTENT_FLOOR = 2  # a grade of 意图保持 at or below it: the rewrite asks for something else
 
@@ -29,57 +42,131 @@ def check_text(settings: RewardSettings, protected_terms: Sequence[str], sample:
     )
 
 
-def combine(
-    settings: RewardSettings,
-    sample: Sample,
-    rewrite: str,
-    policy: Evidence,
-    baseline: Evidence,
-    judgement: Judgement | None,
-) -> Scored | Gated:
-    """The outcome of a rewrite that passed the text gates, before any shaping by step (`formulas.shape`).
+def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Findings) -> Scored | Gated | Abstained:
+    """Return the outcome of a rewrite that passed the text gates, before any shaping by step.
+
+    Without a judgement its weight goes to the terms that are there. Formula v3 abstains where the hits cannot be
+    compared (`unusable`).
 
     Args:
         rewrite: the policy's, stripped.
-        policy, baseline: what the two rewrites retrieved for the same sample.
-        judgement: `None` without a judge: its weight goes to the terms that are there.
+        findings: what the calls about it found.
 
     Raises:
-        ValueError: formula `v1` with a pairwise judgement, which holds no scores; or only the judge has a weight, and
-            there is no judgement.
+        ValueError: formula `v1` with a pairwise judgement, which holds no scores; only the judge has a weight, and
+            there is no judgement; or a retrieval is missing.
     """
-    if judgement is None and settings.weight_retrieval == 0 and settings.formula != "v1":
-        raise ValueError("only the judge has a weight, and there is no judgement")
+    policy, baseline, judgement = findings.policy, findings.baseline, findings.judgement
+    if policy is None or baseline is None:
+        raise ValueError("a retrieval is missing")
     if settings.formula == "v1":
         scored = formulas.reward_v1(
             formulas.retrieval_term_v1(policy.top_hits, baseline.top_hits),
             judge=None if judgement is None else _score_term(judgement),
         )
+        return _with_evidence(scored, findings, versus_baseline=_weighed(scored.parts, scored.parts.retrieval))
+    if judgement is None and settings.weight_retrieval == 0:
+        raise ValueError("only the judge has a weight, and there is no judgement")
+    if judgement is not None and judgement.intent <= INTENT_FLOOR and GateReason.INTENT_LOST in settings.gates:
+        detail = f"意图保持 {judgement.intent:g}"
+        return Gated(reward=settings.gate_floor, reason=GateReason.INTENT_LOST, detail=detail)
+
+    # Retrieval against the baseline alone: formula v2's term, and who won under v3.
+    judge = None if judgement is None else judge_term(judgement)
+    if sample.relevant_doc_ids:
+        margin = formulas.rank_term_v2(policy.rank, baseline.rank)
     else:
-        if judgement is not None and judgement.intent <= INTENT_FLOOR and GateReason.INTENT_LOST in settings.gates:
-            detail = f"意图保持 {judgement.intent:g}"
-            return Gated(reward=settings.gate_floor, reason=GateReason.INTENT_LOST, detail=detail)
-        if sample.relevant_doc_ids:
-            retrieval = formulas.rank_term_v2(policy.rank, baseline.rank)
-        else:
-            retrieval = formulas.quality_term_v2(policy.top_hits, baseline.top_hits)
+        margin = formulas.quality_term_v2(policy.top_hits, baseline.top_hits)
+    excess_length = max(0, len(rewrite) - settings.length.target)
+    if settings.formula == "v2":
         scored = formulas.reward_v2(
-            retrieval,
-            judge=None if judgement is None else judge_term(judgement),
+            margin,
+            judge,
             weight_retrieval=settings.weight_retrieval,
             weight_judge=settings.weight_judge,
-            excess_length=max(0, len(rewrite) - settings.length.target),
+            excess_length=excess_length,
             length_penalty=settings.length.penalty,
             is_copy=is_same_text(rewrite, sample.original_query),
             retrieves_best=policy.rank == 1,
         )
-    found = {
-        "policy_top1": policy.top1,
-        "baseline_top1": baseline.top1,
-        "policy_rank": policy.rank,
-        "baseline_rank": baseline.rank,
+        return _with_evidence(scored, findings, versus_baseline=_weighed(scored.parts, margin))
+
+    # Formula v3 pays what is gained beyond the better of baseline and plain query.
+    plain = findings.plain
+    if plain is None:
+        raise ValueError("the plain query's retrieval is missing")
+    retrievals = (policy, baseline, plain)
+    if (why := unusable(settings, sample, retrievals)) is not None:
+        return Abstained(reason=AbstainReason.RAG, failure=FailureKind.MALFORMED, detail=why)
+    if sample.relevant_doc_ids:
+        gain = formulas.rank_gain_v3(policy.rank, baseline.rank, plain.rank)
+    else:
+        gain = formulas.quality_gain_v3(policy.top_hits, baseline.top_hits, plain.top_hits)
+    content = new_content(rewrite, sample.original_query)
+    scored = formulas.reward_v3(
+        gain,
+        judge,
+        weight_retrieval=settings.weight_retrieval,
+        weight_judge=settings.weight_judge,
+        excess_length=excess_length,
+        length_penalty=settings.length.penalty,
+        recited=max(0, policy.copied_run - settings.recital.free),
+        recital_penalty=settings.recital.penalty,
+        is_near_copy=content <= settings.near_copy,
+        plain_is_best=plain.rank == 1,
+    )
+    lexical = not sample.relevant_doc_ids and any(is_lexical(evidence.origin) for evidence in retrievals)
+    return _with_evidence(
+        scored,
+        findings,
+        versus_baseline=_weighed(scored.parts, margin),
+        plain_rank=plain.rank,
+        new_content=content,
+        copied_run=policy.copied_run,
+        lexical=float(lexical),
+    )
+
+
+def unusable(settings: RewardSettings, sample: Sample, retrievals: Sequence[Evidence]) -> str | None:
+    """Return why these retrievals cannot be compared, or None.
+
+    Ranks need ids. Scores need one origin for all, and a reranker that read the customer's query: the fused score of a
+    search and lexical overlap rise by repeating the query.
+    """
+    found = [evidence for evidence in retrievals if evidence.top_hits]
+    if sample.relevant_doc_ids:
+        if any(hit.doc_id is None for evidence in found for hit in evidence.top_hits):
+            return "relevant passages are known, but hits have no doc_id"
+        return None
+    if any(hit.reranker_score is None and hit.score is None for evidence in found for hit in evidence.top_hits):
+        return "hits have no score"
+    origins = sorted({evidence.origin for evidence in found})
+    if len(origins) > 1:
+        return f"scores of different origin: {', '.join(origin or 'unknown' for origin in origins)}"
+    if origins and is_lexical(origins[0]) and not settings.accept_lexical:
+        return f"scores are lexical ({origins[0]}): configure a reranker, or set rewriter.reward.accept_lexical=true"
+    return None
+
+
+def is_lexical(origin: str) -> bool:
+    """Whether scores of this origin measure words in common: a lexical scorer's, or a search's own fused score."""
+    return origin == "fused" or origin.startswith("lexical")
+
+
+def _weighed(parts: Parts, retrieval: float | None) -> float:
+    return parts.weight_retrieval * (retrieval or 0.0) + parts.weight_judge * (parts.judge or 0.0)
+
+
+def _with_evidence(scored: Scored, findings: Findings, **found: Any) -> Scored:
+    """The scored outcome with the ranks and scores it rests on."""
+    assert findings.policy is not None and findings.baseline is not None
+    seen = {
+        "policy_top1": findings.policy.top1,
+        "baseline_top1": findings.baseline.top1,
+        "policy_rank": findings.policy.rank,
+        "baseline_rank": findings.baseline.rank,
     }
-    return scored.model_copy(update={"parts": scored.parts.model_copy(update=found)})
+    return scored.model_copy(update={"parts": scored.parts.model_copy(update=seen | found)})
 
 
 def judge_term(judgement: Judgement) -> float:

@@ -1,7 +1,7 @@
-"""Reward formulas as pure functions: the preset `v1` (docs/contracts.md) and the default `v2`.
+"""Reward formulas as pure functions: the preset `v1` (docs/contracts.md) `v2`, and the default `v3`.
 
-Both score a rewrite against the baseline's rewrite of the same prompt. A term that is absent (no judge configured)
-is `None`: the remaining weights are renormalised and reported in the parts.
+All score a rewrite against the baseline's rewrite of the same prompt; `v3` against the plain query too. A term that is
+absent (no judge configured) is `None`: the remaining weights are renormalised and reported in the parts.
 """
 
 from __future__ import annotations
@@ -148,6 +148,57 @@ def reward_v2(
         retrieval=retrieval,
         judge=judge,
         length_penalty=penalty,
+        weight_retrieval=share_retrieval,
+        weight_judge=share_judge,
+    )
+    return Scored(reward=reward, parts=parts)
+
+
+def rank_gain_v3(policy_rank: int | None, baseline_rank: int | None, plain_rank: int | None) -> float:
+    """Return phi(policy's rank) - max(phi(baseline's), phi(plain query's)), in [-1, 1]: what is gained beyond both."""
+    return rank_value(policy_rank) - max(rank_value(baseline_rank), rank_value(plain_rank))
+
+
+def quality_gain_v3(policy: Sequence[Hit], baseline: Sequence[Hit], plain: Sequence[Hit]) -> float:
+    """Return tanh(3 * (quality - the better of the other two)) of `quality_v2`, where no relevant passage is known."""
+    return math.tanh(3 * (quality_v2(policy) - max(quality_v2(baseline), quality_v2(plain))))
+
+
+def reward_v3(
+    gain: float,
+    judge: float | None,
+    *,
+    weight_retrieval: float,
+    weight_judge: float,
+    excess_length: int,
+    length_penalty: float,
+    recited: int,
+    recital_penalty: float,
+    is_near_copy: bool,
+    plain_is_best: bool,
+) -> Scored:
+    """Return clip(w_r*gain + w_j*judge - penalties, -1, 1) with w_r + w_j = 1 over the present terms.
+
+    Args:
+        gain: retrieval beyond the better of the baseline's and the plain query's hits.
+        excess_length: characters beyond the target length, at least 0.
+        recited: units recited from a hit beyond those that are free, at least 0. Retrieval that rests on a recital
+            earns at most 0.
+        is_near_copy: the rewrite adds nothing to the query: it earns at most 0 unless `plain_is_best`.
+        plain_is_best: the plain query is known to put a relevant passage first.
+    """
+    total = weight_retrieval + (0.0 if judge is None else weight_judge)
+    share_retrieval, share_judge = weight_retrieval / total, 0.0 if judge is None else weight_judge / total
+    earned = min(gain, 0.0) if recited else gain
+    too_long, recital = length_penalty * excess_length, recital_penalty * recited
+    reward = _clip(share_retrieval * earned + share_judge * (judge or 0.0) - too_long - recital, -1.0, 1.0)
+    if is_near_copy and not plain_is_best:
+        reward = min(reward, 0.0)
+    parts = Parts(
+        retrieval=gain,
+        judge=judge,
+        length_penalty=too_long,
+        recital_penalty=recital,
         weight_retrieval=share_retrieval,
         weight_judge=share_judge,
     )

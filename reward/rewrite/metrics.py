@@ -7,6 +7,7 @@ from typing import Any
 
 from reward.records.outcome import Parts, Rollout, Scored
 from reward.text.fold import is_same_text
+from reward.text.units import new_content
 
 
 def rollout_fields(rollout: Rollout) -> dict[str, float]:
@@ -16,16 +17,16 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
     """
     outcome, judgement = rollout.outcome, rollout.judgement
     parts = outcome.parts if isinstance(outcome, Scored) else Parts()
-    term = parts.weight_retrieval * (parts.retrieval or 0.0) + parts.weight_judge * (parts.judge or 0.0)
     return {
-        "win": float(term > 0),
-        "loss": float(term < 0),
+        "win": float(parts.versus_baseline > 0),
+        "loss": float(parts.versus_baseline < 0),
         "retrieval": parts.retrieval or 0.0,
         "judged": float(parts.judge is not None),
         "judge": parts.judge or 0.0,
         "policy_judge_score": (judgement and judgement.policy_score) or 0.0,
         "baseline_judge_score": (judgement and judgement.baseline_score) or 0.0,
         "length_penalty": parts.length_penalty,
+        "recital_penalty": parts.recital_penalty,
         "bonus": parts.bonus,
         "shaping": parts.shaping,
         "weight_retrieval": parts.weight_retrieval,
@@ -34,7 +35,11 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
         "baseline_top1": parts.baseline_top1 or 0.0,
         "policy_rank": float(parts.policy_rank or 0),
         "baseline_rank": float(parts.baseline_rank or 0),
+        "plain_rank": float(parts.plain_rank or 0),
+        "new_content": new_content(rollout.completion, rollout.sample.original_query),
         "copied": float(is_same_text(rollout.completion, rollout.sample.original_query)),
+        "copied_run": float(parts.copied_run),
+        "lexical": parts.lexical,
         "length": float(len(rollout.completion.strip())),
     }
 
@@ -42,7 +47,8 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
 def step_metrics(rollouts: Sequence[Mapping[str, Any]], policy_label: str, baseline_label: str) -> dict[str, float]:
     """Return a step's metrics of the competition.
 
-    The win rate is that of the decided pairs, as in the evaluation. A gated rewrite is unusable: it has lost.
+    `<policy>_win_rate` is wins over all answered rollouts, `<policy>_win_rate_decided` wins over the decided ones, as
+    in the evaluation. A gated rewrite is unusable: it has lost.
     """
     metrics: dict[str, float] = {}
 
@@ -56,13 +62,16 @@ def step_metrics(rollouts: Sequence[Mapping[str, Any]], policy_label: str, basel
 
     # Who won.
     wins, losses = sum(r["win"] for r in scored), sum(r["loss"] or r["gated"] for r in answered)
+    if answered:
+        metrics[f"{policy_label}_win_rate"] = wins / len(answered)
+        metrics["decided_share"] = (wins + losses) / len(answered)
     if wins + losses:
-        metrics[f"{policy_label}_win_rate"] = wins / (wins + losses)
+        metrics[f"{policy_label}_win_rate_decided"] = wins / (wins + losses)
     mean(f"{policy_label}_avg_top1", [r["policy_top1"] for r in scored])
     mean(f"{baseline_label}_avg_top1", [r["baseline_top1"] for r in scored])
 
     # What the reward is made of.
-    for part in ("retrieval", "length_penalty", "bonus"):
+    for part in ("retrieval", "length_penalty", "recital_penalty", "bonus"):
         mean(f"reward_{part}", [r[part] for r in scored])
     mean("reward_judge", [r["judge"] for r in judged])
     mean(f"{policy_label}_judge_score", [r["policy_judge_score"] for r in judged if r["policy_judge_score"]])
@@ -72,5 +81,10 @@ def step_metrics(rollouts: Sequence[Mapping[str, Any]], policy_label: str, basel
 
     # What the text looks like.
     mean("copy_rate", [r["copied"] for r in rollouts])
+    mean("new_content", [r["new_content"] for r in rollouts])
+    mean("near_copy_rate", [float(r["new_content"] == 0) for r in rollouts])
+    mean("copied_run", [r["copied_run"] for r in scored])
+    if any(r["lexical"] for r in scored):  # a warning in every step: these rewards can be gamed
+        mean("lexical_share", [r["lexical"] for r in scored])
     mean("rewrite_length", [r["length"] for r in rollouts])
     return metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reward.records.outcome import Findings, Gated, Rollout, Scored
+from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
 from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
 from reward.records.sample import Sample
 from reward.rewrite.combination import check_text, combine
@@ -45,14 +45,14 @@ class RewriteTask:
             "policy": AskRetrieval(text),
             "baseline": AskRetrieval(findings.baseline_rewrite),
         }
+        if self._settings.formula == "v3":
+            needed["plain"] = AskRetrieval(sample.original_query)
         if self._has_judge:
             needed["judgement"] = AskJudge(text, findings.baseline_rewrite)
         return {field: request for field, request in needed.items() if getattr(findings, field) is None}
 
-    def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated:
-        if findings.policy is None or findings.baseline is None:
-            raise ValueError("a retrieval is missing")
-        outcome = combine(self._settings, sample, text, findings.policy, findings.baseline, findings.judgement)
+    def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated | Abstained:
+        outcome = combine(self._settings, sample, text, findings)
         # Validation is not shaped: its rewards are compared from step to step.
         if self._shaping is None or not isinstance(outcome, Scored) or sample.metadata.split != "train":
             return outcome

@@ -16,8 +16,11 @@ from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
+from reward.text.units import copied_run
 
+_EVIDENCE = 2  # version of what is kept of a retrieval: part of its key in the ledger
 KEPT_HITS = 3
+READ_HITS = 10  # their passages are compared with the rewrite: what was learnt by heart retrieves its source first
 
 
 class TenantServices:
@@ -61,19 +64,35 @@ class TenantServices:
             )
             if isinstance(found, ServiceFailure):
                 return found, trace
-            return evidence_of(found.hits, sample.relevant_doc_ids).model_dump(exclude_none=True), trace
+            known = f"{sample.original_query}\n{sample.context.text}"
+            evidence = evidence_of(found.hits, sample.relevant_doc_ids, rewrite, known, found.reranker)
+            return evidence.model_dump(exclude_none=True), trace
 
         # Not the sample's id: exports number their rows from 1 each.
         service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k)
         asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
-        return await self._calls.once(Call(CallKind.RAG, content_key("rag", service, asked), rag.url, tenant), ask)
+        return await self._calls.once(
+            Call(CallKind.RAG, content_key("rag", _EVIDENCE, service, asked), rag.url, tenant), ask
+        )
 
     async def aclose(self) -> None:
         await self._rag.aclose()
         await self._baseline.aclose()
 
 
-def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
-    """What is kept of a retrieval's hits, in the service's order."""
+def evidence_of(hits: Sequence[Hit], relevant: Sequence[str], rewrite: str, known: str, reranker: str) -> Evidence:
+    """Return what is kept of a retrieval's hits, in the service's order.
+
+    Args:
+        relevant: ids of the relevant passages, where they are known.
+        rewrite: what was retrieved with.
+        known: query and context, which the rewrite may repeat.
+        reranker: what the service says gave the scores.
+    """
     top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
-    return Evidence(top_hits=top, rank=relevant_rank(hits, relevant))
+    return Evidence(
+        top_hits=top,
+        rank=relevant_rank(hits, relevant),
+        copied_run=copied_run(rewrite, [hit.content for hit in hits[:READ_HITS]], known),
+        origin=reranker if all(hit.reranker_score is not None for hit in top) else "fused",
+    )

@@ -98,6 +98,14 @@ class LengthSettings(StrictSettings):
         return self
 
 
+class RecitalSettings(StrictSettings):
+    """Passage text learnt by heart (`reward.text.units.copied_run`): more than `free` new units in a row earn nothing
+    and cost `penalty` each."""
+
+    free: int = Field(8, ge=0)
+    penalty: float = Field(0.05, ge=0)
+
+
 class BreakerSettings(StrictSettings):
     """Stop the run when more than `max_abstained` of the last `window` rollouts could not be scored."""
 
@@ -106,15 +114,24 @@ class BreakerSettings(StrictSettings):
 
 
 class RewardSettings(StrictSettings):
-    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`."""
+    """How a rewrite is scored.
 
-    formula: Literal["v1", "v2"] = "v2"
+    Args:
+        formula: a preset of `reward.rewrite.formulas`.
+        near_copy: a rewrite with at most this share of new content is a near-copy of the query (formula v3).
+        accept_lexical: train without known passages although no cross-encoder judges the hits (formula v3).
+    """
+
+    formula: Literal["v1", "v2", "v3"] = "v3"
     adaptive_shaping: bool = False
     weight_retrieval: float = Field(0.6, ge=0)
     weight_judge: float = Field(0.4, ge=0)
     gate_floor: float = Field(-1.0, ge=-1, le=0)
     gates: tuple[GateReason, ...] = tuple(GateReason)
     length: LengthSettings = LengthSettings()
+    recital: RecitalSettings = RecitalSettings()
+    near_copy: float = Field(0.1, ge=0, le=1)
+    accept_lexical: bool = False
     top_k: int = Field(100, ge=1)
     breaker: BreakerSettings = BreakerSettings()
     policy_label: str = "8b"

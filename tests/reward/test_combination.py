@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from reward.records.outcome import AbstainReason, Evidence, Gated, GateReason, Judgement, Scored
+from reward.records.outcome import AbstainReason, Evidence, Findings, Gated, GateReason, Judgement, Scored
 from reward.records.sample import Hit, Sample
 from reward.rewrite import formulas
 from reward.rewrite.combination import canonical_sample, check_text, combine, judge_term
 from reward.settings.recipe import LengthSettings, RewardSettings
 from tests.support.logged_rollouts import TERMS, evidence, make_rollout, make_sample, pointwise
 
-V1, V2 = RewardSettings(formula="v1"), RewardSettings()
+V1, V2, V3 = (RewardSettings(formula=formula) for formula in ("v1", "v2", "v3"))
 BY_RANK = make_sample(11)
 BY_QUALITY = BY_RANK.model_copy(update={"relevant_doc_ids": ()})
 REWRITE = "钙片 用法用量"
@@ -22,8 +22,13 @@ def pairwise(preference: float, intent: float = 5.0) -> Judgement:
     return Judgement(mode="pairwise", preference=preference, orders_agree=True, intent=intent)
 
 
+def combined(settings, sample, rewrite, policy, baseline, judgement=None, plain=None):
+    findings = Findings(baseline_rewrite="鱼油", policy=policy, baseline=baseline, plain=plain, judgement=judgement)
+    return combine(settings, sample, rewrite, findings)
+
+
 def reward(settings, sample=BY_RANK, judgement=None, rewrite=REWRITE, policy=FOUND, baseline=BASELINE_FOUND):
-    outcome = combine(settings, sample, rewrite, policy, baseline, judgement)
+    outcome = combined(settings, sample, rewrite, policy, baseline, judgement)
     assert isinstance(outcome, Scored)
     return outcome
 
@@ -63,12 +68,12 @@ def test_v1_is_the_formula_of_the_draft():
 
 def test_v1_refuses_a_judgement_without_scores():
     with pytest.raises(ValueError, match="pairwise judgement without scores"):
-        combine(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pairwise(1.0))
+        combined(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pairwise(1.0))
 
 
 @pytest.mark.parametrize("judgement", [pointwise(4, 4, intent=2), pairwise(1.0, intent=1)])
 def test_lost_intent_closes_the_gate_of_v2(judgement):
-    outcome = combine(V2, BY_RANK, REWRITE, evidence(1), evidence(2), judgement)
+    outcome = combined(V2, BY_RANK, REWRITE, evidence(1), evidence(2), judgement)
     assert isinstance(outcome, Gated)
     assert (outcome.reward, outcome.reason) == (-1.0, GateReason.INTENT_LOST)
 
@@ -76,12 +81,12 @@ def test_lost_intent_closes_the_gate_of_v2(judgement):
 def test_lost_intent_is_scored_when_kept_by_a_hair_or_not_gated():
     assert reward(V2, judgement=pointwise(4, 4, intent=3)).reward > 0
     gates = tuple(gate for gate in GateReason if gate is not GateReason.INTENT_LOST)
-    assert reward(RewardSettings(gates=gates), judgement=pointwise(4, 4, intent=1)).reward > 0
-    assert isinstance(combine(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pointwise(4, 4, intent=1)), Scored)
+    assert reward(RewardSettings(formula="v2", gates=gates), judgement=pointwise(4, 4, intent=1)).reward > 0
+    assert isinstance(combined(V1, BY_RANK, REWRITE, evidence(1), evidence(2), pointwise(4, 4, intent=1)), Scored)
 
 
 def test_length_beyond_the_target_costs():
-    settings = RewardSettings(length=LengthSettings(target=5, penalty=0.02))
+    settings = RewardSettings(formula="v2", length=LengthSettings(target=5, penalty=0.02))
     assert reward(settings).parts.length_penalty == pytest.approx(0.02 * (len(REWRITE) - 5))
 
 

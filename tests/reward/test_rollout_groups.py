@@ -26,7 +26,9 @@ def scoring(outcome, *sources: str) -> Scoring:
 
 
 def scored(reward: float, policy_top1: float) -> Scored:
-    parts = Parts(retrieval=reward, policy_top1=policy_top1, baseline_top1=0.7, weight_retrieval=1)
+    parts = Parts(
+        retrieval=reward, policy_top1=policy_top1, baseline_top1=0.7, weight_retrieval=1, versus_baseline=reward
+    )
     return Scored(reward=reward, parts=parts)
 
 
@@ -68,7 +70,8 @@ def test_step_metrics():
     rollouts = [flat_fields(s, TASK) for s in (SCORED, LOST, TIED, GATED, ABSTAINED)]
     metrics = step_metrics(rollouts, [True, True, True, True, False]) | TASK.metrics(rollouts)
     assert metrics["avg_reward"] == pytest.approx((0.4 - 0.2 + 0.0 - 1.0) / 4)  # the abstention is no zero
-    assert metrics["8b_win_rate"] == pytest.approx(1 / 3)  # a win, a loss, and a gated rewrite that lost
+    assert metrics["8b_win_rate"] == pytest.approx(1 / 4)  # of a win, a loss, a tie, and a gated rewrite that lost
+    assert metrics["8b_win_rate_decided"] == pytest.approx(1 / 3) and metrics["decided_share"] == pytest.approx(3 / 4)
     assert metrics["8b_avg_top1"] == pytest.approx(0.7)
     assert metrics["32b_avg_top1"] == pytest.approx(0.7)
     assert metrics["rag_api_calls"] == 5 and metrics["cache_hit_rate"] == pytest.approx(3 / 8)

@@ -4,7 +4,7 @@ import itertools
 import random
 from pathlib import Path
 
-from reward.records.outcome import Abstained, AbstainReason, Evidence, Judgement, Rollout, Verdict
+from reward.records.outcome import Abstained, AbstainReason, Evidence, Findings, Judgement, Outcome, Rollout, Verdict
 from reward.records.sample import Hit, Metadata, Sample
 from reward.rewrite.combination import check_text, combine
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
@@ -58,6 +58,7 @@ def make_rollout(
     rewrite: str | None = None,
     rank: int | None = 2,
     baseline_rank: int | None = 3,
+    plain_rank: int | None = 50,
     top1: float = 0.8,
     judgement: Judgement | None = None,
     settings: RewardSettings | None = None,
@@ -72,20 +73,18 @@ def make_rollout(
     if gated is not None:
         return Rollout(**record, outcome=gated)
     policy = None if failed is AbstainReason.RAG else evidence(rank, top1)
-    baseline = evidence(baseline_rank, 0.7)
-    if failed is not None:
-        judgement = None if failed is AbstainReason.JUDGE else judgement
-        outcome = Abstained(reason=failed, detail="503 from the service")
-    else:
-        outcome = combine(settings, sample, rewrite, policy, baseline, judgement)
-    return Rollout(
-        **record,
+    findings = Findings(
         baseline_rewrite=f"{PRODUCTS[number % len(PRODUCTS)]} 说明",
         policy=policy,
-        baseline=baseline,
-        judgement=judgement,
-        outcome=outcome,
+        baseline=evidence(baseline_rank, 0.7),
+        plain=evidence(plain_rank, 0.5),
+        judgement=None if failed is AbstainReason.JUDGE else judgement,
     )
+    if failed is not None:
+        outcome: Outcome = Abstained(reason=failed, detail="503 from the service")
+    else:
+        outcome = combine(settings, sample, rewrite, findings)
+    return Rollout(**record, **dict(findings), outcome=outcome)
 
 
 def healthy_run(steps: int = 40, prompts: int = 16, siblings: int = 8, judged: bool = True, seed: int = 1):
