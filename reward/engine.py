@@ -16,7 +16,7 @@ from reward.records.call import Answer, CallKind, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Rollout, Scored
 from reward.records.sample import Sample
-from reward.rollouts.rollout_log import FOLDER, RolloutLog
+from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
 from reward.scorer import Scorer, Scoring
 from reward.settings.recipe import RewriterSettings
 from reward.task import Task
@@ -43,6 +43,7 @@ class RewardEngine:
         self._pairs = read_pairs(settings.canary.file) if settings.canary else []
         self._canary_file = output_dir / CANARY_FILE
         self._canary_task: asyncio.Task[None] | None = None
+        self._output_dir, self._has_begun = output_dir, False
         self._canary_step = 0
 
     async def score(self, sample: Sample, completion: str, step: int) -> dict[str, float | str]:
@@ -50,6 +51,7 @@ class RewardEngine:
         started = time.time()
         answers: tuple[Answer, ...] = ()
         try:
+            self._begin(step)
             self._check_canary(step)
             scoring = await self._scorer.score(sample, completion, step)
             answers = scoring.answers
@@ -67,6 +69,14 @@ class RewardEngine:
             self._canary_task.cancel()
         await self._scorer.aclose()
         self._log.close()
+
+    def _begin(self, step: int) -> None:
+        """Before the first rollout: a resumed run goes on from what it logged before this step."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if rollout_files(self._output_dir / FOLDER):
+            self._scorer.task.resume(r for r in read_rollouts(self._output_dir) if r.step < step)
 
     def _check_canary(self, step: int) -> None:
         """Start the check that is due at `step`, beside the rollouts."""

@@ -7,7 +7,7 @@ they found. Then it says what the trainer logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
@@ -44,6 +44,10 @@ class Task(Protocol):
         Raises:
             ValueError: the findings do not hold what this formula needs.
         """
+        ...
+
+    def resume(self, rollouts: Iterable[Rollout]) -> None:
+        """Take up the state that the run's earlier rollouts left, given in the order in which they were scored."""
         ...
 
     def fields(self, rollout: Rollout) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
@@ -10,7 +11,7 @@ from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
 from reward.records.sample import Sample
 from reward.rewrite.combination import check_text, combine
 from reward.rewrite.metrics import rollout_fields, step_metrics
-from reward.rewrite.shaping import AdaptiveShaping
+from reward.rewrite.shaping import RECENT, AdaptiveShaping
 from reward.settings.recipe import RewardSettings
 
 
@@ -57,6 +58,14 @@ class RewriteTask:
         if self._shaping is None or not isinstance(outcome, Scored) or sample.metadata.split != "train":
             return outcome
         return self._shaping.shape(outcome, step)
+
+    def resume(self, rollouts: Iterable[Rollout]) -> None:
+        if self._shaping is None:
+            return
+        # Shaping compares with base rewards: of the last few, each is computed again.
+        trained = (r for r in rollouts if isinstance(r.outcome, Scored) and r.sample.metadata.split == "train")
+        for rollout in deque(trained, maxlen=RECENT):
+            self.combine(rollout.sample, self.parse(rollout.completion), rollout, rollout.step)
 
     def fields(self, rollout: Rollout) -> dict[str, float]:
         return rollout_fields(rollout)

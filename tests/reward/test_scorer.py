@@ -6,9 +6,11 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
+from reward.engine import RewardEngine
 from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Scored
 from reward.records.sample import Candidates, Metadata, Sample
+from reward.rollouts.rollout_log import read_rollouts
 from reward.scorer import Scorer
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import RewriterSettings
@@ -95,20 +97,25 @@ def test_a_better_rewrite_earns_more_than_a_worse_one(rag):
     better, worse = score(rag, (sample(), "鱼油 用法用量"), (sample(), "鱼油 保质期"))
     assert isinstance(better.rollout.outcome, Scored) and isinstance(worse.rollout.outcome, Scored)
     assert better.rollout.outcome.parts.policy_rank == 1
-    assert better.rollout.outcome.reward > worse.rollout.outcome.reward == 0.0
+    assert better.rollout.outcome.reward == 0.0 > worse.rollout.outcome.reward  # the plain query finds it first, too
+
+
+def test_formula_v2_compares_with_the_baseline_alone(rag):
+    better, worse = score(rag, (sample(), "鱼油 用法用量"), (sample(), "鱼油 保质期"), formula="v2")
+    assert better.rollout.outcome.reward > worse.rollout.outcome.reward == 0.0 and len(rag.requests) == 2
 
 
 def test_identical_work_is_done_once_even_in_flight(rag):
     results = score(rag, *[(sample(), "鱼油 用法用量")] * 8)
-    assert len(rag.requests) == 2  # the rewrite and the baseline
+    assert len(rag.requests) == 3  # the rewrite, the baseline and the plain query
     sources = [answer.source for result in results for answer in result.answers]
-    assert sources.count("made") == 2 and sources.count("joined") == 14
+    assert sources.count("made") == 3 and sources.count("joined") == 21
 
 
 def test_a_later_run_asks_nothing_again(rag):
     score(rag, (sample(), "鱼油 用法用量"))
     (again,) = score(rag, (sample(), "鱼油 用法用量"))
-    assert len(rag.requests) == 2 and [answer.source for answer in again.answers] == ["stored", "stored"]
+    assert len(rag.requests) == 3 and [answer.source for answer in again.answers] == ["stored"] * 3
     assert isinstance(again.rollout.outcome, Scored) and again.rollout.policy.rank == 1
 
 
@@ -116,7 +123,7 @@ def test_another_prompt_with_the_same_rewrite_is_other_work(rag):
     # The reranker reads the original query: the same rewrite scores differently for another prompt.
     # Both samples carry the same id, as the first rows of two exports do.
     score(rag, (sample("鱼油咋吃"), "鱼油 用法用量"), (sample("鱼油吃多少"), "鱼油 用法用量"))
-    assert len(rag.requests) == 4
+    assert len(rag.requests) == 6
 
 
 def test_the_service_is_asked_for_depth_without_threshold(rag):
@@ -171,7 +178,7 @@ def test_v1_has_no_gates_and_an_empty_rewrite_finds_nothing(rag):
 def test_without_qrels_the_reranker_decides(rag):
     (result,) = score(rag, (sample(relevant=()), "鱼油 用法用量"))
     assert isinstance(result.rollout.outcome, Scored) and result.rollout.outcome.parts.policy_rank is None
-    assert result.rollout.outcome.reward > 0
+    assert result.rollout.outcome.parts.versus_baseline > 0 and result.rollout.outcome.reward == 0
 
 
 def test_unreachable_service_abstains():
@@ -187,3 +194,26 @@ def test_a_missing_api_key_is_named_not_printed(monkeypatch, rag):
     bad = settings(rag.url).tenant.rag.model_copy(update={"api_key_env": "RAG_KEY_OF_TEST"})
     with pytest.raises(BadInput, match="RAG_KEY_OF_TEST"):
         RagClient(bad, "t")
+
+
+def test_shaping_goes_on_from_what_the_run_has_logged(rag, tmp_path):
+    shaped = settings(rag.url, formula="v1", adaptive_shaping=True)
+
+    async def run(step: int, times: int) -> list[dict]:
+        engine = RewardEngine(shaped, tmp_path)
+        try:
+            return [await engine.score(sample(), "鱼油 用法用量", step) for _ in range(times)]
+        finally:
+            await engine.aclose()
+
+    asyncio.run(run(5000, 3))
+    resumed = RewardEngine(shaped, tmp_path)
+    rewards = [rollout.outcome.reward for rollout in read_rollouts(tmp_path)]
+    assert len(rewards) == 3
+
+    async def first() -> None:
+        await resumed.score(sample(), "鱼油 保质期", 5001)
+        await resumed.aclose()
+
+    asyncio.run(first())
+    assert list(resumed._scorer.task._shaping._recent)[:3] == pytest.approx(rewards)

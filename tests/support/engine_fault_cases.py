@@ -167,17 +167,17 @@ OUT_OF_RANGE = answer(completion(json.dumps(verdict(GOOD), ensure_ascii=False).r
 REFUSAL = answer(completion(None, refusal="I can't assist with that"))
 
 ENGINE_CASES = [
-    EngineCase("rag", "503", A.RAG, F.SERVER_ERROR, 2, answers_with("rag", BUSY)),
+    EngineCase("rag", "503", A.RAG, F.SERVER_ERROR, 3, answers_with("rag", BUSY)),
     EngineCase("rag", "503 for the rewrite alone", A.RAG, F.SERVER_ERROR, 1, answers_with("rag", BUSY, of_policy)),
-    EngineCase("rag", "503 for the baseline's alone", A.RAG, F.SERVER_ERROR, 1, answers_with("rag", BUSY, of_baseline)),
-    EngineCase("rag", "connection reset", A.RAG, F.CONNECTION, 2, answers_with("rag", reset())),
-    EngineCase("rag", "a score that is a string", A.RAG, F.MALFORMED, 2, answers_with("rag", BAD_HIT)),
+    EngineCase("rag", "503 for all but the rewrite", A.RAG, F.SERVER_ERROR, 2, answers_with("rag", BUSY, of_baseline)),
+    EngineCase("rag", "connection reset", A.RAG, F.CONNECTION, 3, answers_with("rag", reset())),
+    EngineCase("rag", "a score that is a string", A.RAG, F.MALFORMED, 3, answers_with("rag", BAD_HIT)),
     EngineCase(
         "rag",
         "no answer in time",
         A.RAG,
         F.TIMEOUT,
-        2,
+        3,
         answers_with("rag", say(b"", after=5)),
         changes={"rag": {"timeout": 0.7}},
     ),
