@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,12 @@ class RewardReplayBuffer(ReplayBuffer):
         self._sick: list[str] = []
         self._watching = False
         self._ended: float | None = None
+        self._validated = Counter[bool]()  # whether each rollout of the validation under way abstained
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        """A batch without abstained rollouts and half-empty groups, and the step's metrics.
+        """Return a batch without abstained rollouts and half-empty groups, and the step's metrics.
+
+        Of a validation batch only the abstained rollouts go: they leave verl's mean, and their share is logged.
 
         Raises:
             RunStopped: the breaker tripped, the budget is spent, a health rule says stop, or nothing is left to train.
@@ -73,7 +77,7 @@ class RewardReplayBuffer(ReplayBuffer):
         started = time.monotonic()
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id != "train":
-            return batch, metrics
+            return self._scored(batch, global_steps), metrics
 
         # Which of the rollouts train.
         rollouts = _reward_fields(batch)
@@ -94,13 +98,28 @@ class RewardReplayBuffer(ReplayBuffer):
         if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
             self._stop(StopReason.BUDGET_SPENT, global_steps, _budget_message(rollouts))
         if self._breaker.tripped or not any(kept):
-            self._stop(StopReason.SERVICES_UNAVAILABLE, global_steps, self._outage_message(rollouts))
+            self._stop(StopReason.SERVICES_UNAVAILABLE, global_steps, _outage_message(rollouts, self._breaker.share))
         if self._sick:
             self._stop(StopReason.UNHEALTHY, global_steps, "; ".join(self._sick))
 
         if not all(kept):
             batch = _without_dropped(batch, kept)
         return batch, {**metrics, **reward_metrics}
+
+    def _scored(self, batch: KVBatchMeta, step: int) -> KVBatchMeta:
+        """Return a validation batch without its abstained rollouts.
+
+        Raises:
+            RunStopped: the budget is spent, or none could be scored: there is nothing to validate with.
+        """
+        rollouts = _reward_fields(batch)
+        abstained = [bool(rollout["abstained"]) for rollout in rollouts]
+        if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
+            self._stop(StopReason.BUDGET_SPENT, step, _budget_message(rollouts), finished=step)
+        if all(abstained):
+            self._stop(StopReason.SERVICES_UNAVAILABLE, step, _outage_message(rollouts, 1.0), finished=step)
+        self._validated.update(abstained)
+        return _without_dropped(batch, [not lost for lost in abstained]) if any(abstained) else batch
 
     def _watch_trainer(self) -> None:
         """Let the health rules see what the trainer logs, and log its losses under plain names too.
@@ -115,7 +134,11 @@ class RewardReplayBuffer(ReplayBuffer):
 
         def log_and_check(data: dict[str, Any], step: int, **rest: Any) -> Any:
             self._check_health(step, data)
-            return log(data={**data, **plain_names(data)}, step=step, **rest)
+            metrics = {**data, **plain_names(data)}
+            if self._validated:
+                metrics["validation/abstained"] = self._validated[True] / self._validated.total()
+                self._validated.clear()
+            return log(data=metrics, step=step, **rest)
 
         logger.log = log_and_check
 
@@ -137,17 +160,15 @@ class RewardReplayBuffer(ReplayBuffer):
         with (self._output_dir / METRICS_FILE).open("a", encoding="utf-8") as out:
             out.write(json.dumps({"step": step, **metrics, "rollout_seconds": round(seconds, 3)}) + "\n")
 
-    def _outage_message(self, rollouts: list[dict[str, Any]]) -> str:
-        reasons = sorted({f"{r['reason']}: {r['detail']}" for r in rollouts if r["abstained"]})
-        return (
-            f"{self._breaker.share:.0%} of the last rollouts could not be scored ({'; '.join(reasons[:2])}); "
-            f"restore the service and start the same command again to resume"
-        )
+    def _stop(self, reason: StopReason, step: int, message: str, finished: int | None = None) -> None:
+        """Save the weights, say why in `stopped.json`, and end the run.
 
-    def _stop(self, reason: StopReason, step: int, message: str) -> None:
-        # The refill callback is the trainer's own method: through it the weights of the last finished step are saved.
+        Args:
+            finished: the last step whose update is in the weights; by default the one before `step`.
+        """
+        # The refill callback is the trainer's own method.
         trainer = self.refill_fn.__self__
-        finished = step - 1
+        finished = step - 1 if finished is None else finished
         saved = self._output_dir / f"global_step_{finished}"
         if finished > 0 and not saved.exists():
             trainer.on_sample_end()
@@ -156,6 +177,14 @@ class RewardReplayBuffer(ReplayBuffer):
         stop = {"reason": reason, "step": step, "message": f"step {step}: {message}"}
         (self._output_dir / STOP_FILE).write_text(json.dumps(stop, ensure_ascii=False), encoding="utf-8")
         raise RunStopped(stop["message"])
+
+
+def _outage_message(rollouts: list[dict[str, Any]], share: float) -> str:
+    reasons = sorted({f"{r['reason']}: {r['detail']}" for r in rollouts if r["abstained"]})
+    return (
+        f"{share:.0%} of the last rollouts could not be scored ({'; '.join(reasons[:2])}); "
+        f"restore the service and start the same command again to resume"
+    )
 
 
 def _budget_message(rollouts: list[dict[str, Any]]) -> str:
