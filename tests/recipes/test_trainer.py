@@ -6,6 +6,7 @@ service that dies and comes back in mid-training, under the marker `slow`.
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -14,13 +15,19 @@ import urllib.request
 import zlib
 from pathlib import Path
 
+import httpx
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from fastapi import FastAPI, Request, Response
 
 from recipes.compose import CONFIG_DIR
+from reward.records.outcome import Abstained
+from reward.records.sample import Sample
 from reward.rollouts.rollout_log import read_rollouts
 from tests.support import ROOT
+from tests.support.asgi_server import AsgiServer
 from tests.support.commands import run_command, run_python, start_module
 from tests.support.loopback_judge import LoopbackJudge
 from tests.support.ports import free_port
@@ -173,6 +180,10 @@ def assert_trained(output: Path, result: subprocess.CompletedProcess, steps: int
     assert " policy_loss:" in result.stdout and " clip_fraction:" in result.stdout
 
 
+def read_extra_info(path: Path) -> list[dict]:
+    return pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()
+
+
 def judged_by(judge: LoopbackJudge) -> tuple[str, ...]:
     return "judge=self_hosted", f"rewriter.judge.base_url={judge.url}", "rewriter.reward.gates=[empty]"
 
@@ -218,6 +229,48 @@ def test_three_steps_of_grpo(setting):
     assert_trained(output, result, steps=3)
     assert "warning: step 3: " in result.stdout and "kl" in (output / "health.jsonl").read_text()
     assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
+
+
+class LossyRelay:
+    """Passes retrievals on to `url`, and answers 503 to those of some queries."""
+
+    def __init__(self, url: str, lost: set[str]):
+        app = FastAPI()
+
+        @app.post("/api/chat/general_rag")
+        async def general_rag(request: Request) -> Response:
+            body = await request.json()
+            if body["query"] in lost:
+                return Response(status_code=503)
+            async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+                answer = await client.post(f"{url}/api/chat/general_rag", json=body)
+            return Response(answer.content, answer.status_code, media_type="application/json")
+
+        self._server = AsgiServer(app)
+        self.url, self.close = self._server.url, self._server.close
+
+
+@pytest.mark.full
+def test_an_abstained_validation_sample_is_no_zero_in_the_mean(setting):
+    validated = [Sample.from_extra_info(row) for row in read_extra_info(setting.folder / "prepared" / "rl_val.parquet")]
+    lost = {sample.original_query for sample in validated[: len(validated) // 2]}
+    assert 0 < len(lost) < len({sample.original_query for sample in validated})
+    relay = LossyRelay(setting.service.url, lost)
+    output = setting.folder / "lossy_validation"
+    # Every rewrite is gated (the floor is -1), or scored: a rewrite of a lost query that passes the gates abstains.
+    overrides = ("rewriter.reward.gates=[empty]", "trainer.test_freq=1", f"recipe.output_dir={output}")
+    try:
+        _, result = setting.train_rl("fivedoctors_grpo", 1, *overrides, f"rewriter.tenant.rag.url={relay.url}")
+    finally:
+        relay.close()
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    rollouts = [rollout for rollout in read_rollouts(output) if rollout.sample.metadata.split == "val"]
+    rewards = [r.outcome.reward for r in rollouts if not isinstance(r.outcome, Abstained)]
+    assert 0 < len(rewards) < len(rollouts)
+    logged = {name: float(value) for name, value in re.findall(r"(val\S+?):(?:np\.float64\()?(-?[\d.e-]+)", result.stdout)}
+    (mean,) = (value for name, value in logged.items() if name.startswith("val-core") and "/reward/mean@" in name)
+    assert mean == pytest.approx(sum(rewards) / len(rewards), abs=2e-3)
+    assert logged["validation/abstained"] == pytest.approx(1 - len(rewards) / len(rollouts), abs=1e-3)
 
 
 @pytest.mark.full
