@@ -12,10 +12,10 @@ import aiohttp
 import httpx2
 import openai
 
-from reward.judge.costs import reported_usage, try_tokens
+from reward.judge.costs import attempt_tokens, reported_usage
 from reward.judge.protocol import Question, parse_completion, request_body
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
-from reward.services.attempts import Try, call_service, retry_after
+from reward.services.attempts import Attempt, call_service, retry_after
 from reward.services.http_calls import failure_of_status, parse_object, read_api_key
 from reward.services.limits import Limiter
 from reward.settings.recipe import JudgeSettings
@@ -33,7 +33,7 @@ _AGAIN = {
 
 
 class ChatApi:
-    """The official client without its retries: tries and limits are those of every other service.
+    """The official client without its retries: attempts and limits are those of every other service.
 
     Use it from a single event loop; close it with `aclose`.
 
@@ -60,13 +60,13 @@ class ChatApi:
         )
 
     async def ask(self, question: Question, priority: float) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-        """The answer as `question.parse` has it, or the failure that remained after `attempts` tries; and its trace,
-        with the tokens of every try: a malformed verdict was paid for too."""
-        tokens = sum(try_tokens(self._settings, question))
+        """Return the answer as `question.parse` has it, or the failure of the last attempt; and the trace, with the
+        tokens of every attempt: a malformed verdict was paid for too."""
+        tokens = sum(attempt_tokens(self._settings, question))
         send = partial(self._send, question)
         return await call_service(self._settings, self._limiter, send, priority=priority, tokens=tokens)
 
-    async def _send(self, question: Question) -> Try:
+    async def _send(self, question: Question) -> Attempt:
         started = time.perf_counter()
         usage = (0, 0, 0)
         try:
@@ -95,7 +95,7 @@ class ChatApi:
             cause = error.__cause__ or error
             value = ServiceFailure(f"{type(cause).__name__} {cause}".strip(), FailureKind.CONNECTION)
         again = isinstance(value, ServiceFailure) and value.kind in _AGAIN
-        return Try(value, time.perf_counter() - started, again, *usage)
+        return Attempt(value, time.perf_counter() - started, again, *usage)
 
     async def _bound(self, response: httpx2.Response) -> None:
         stream = response.stream

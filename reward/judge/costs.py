@@ -12,7 +12,7 @@ from reward.records.call import CallTrace
 from reward.settings.recipe import JudgeSettings, PriceSettings
 
 
-def try_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
+def attempt_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
     """The most (input, output) tokens that one try can cost.
 
     Input: a token a character and a tenth more (Chinese text runs at 0.6 to 0.9); output: the cap.
@@ -23,16 +23,16 @@ def try_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
 
 
 def token_bound(settings: JudgeSettings, question: Question) -> int:
-    """The most tokens that one call can cost, all its tries together: each may be paid for, hedged ones too, because a
-    malformed verdict is asked for again."""
-    return sum(try_tokens(settings, question)) * _most_tries(settings)
+    """Return the most tokens that one call can cost with all its attempts: each may be billed, because a malformed
+    verdict is asked for again."""
+    return sum(attempt_tokens(settings, question)) * settings.attempts
 
 
 def cost_bound(settings: JudgeSettings, question: Question, cny_per_usd: float) -> float:
     """The most yuan that one call can cost, under the bounds of `token_bound`."""
-    read, written = try_tokens(settings, question)
+    read, written = attempt_tokens(settings, question)
     one = CallTrace(input_tokens=read, output_tokens=written)
-    return cost_cny(settings.price, one, cny_per_usd) * _most_tries(settings)
+    return cost_cny(settings.price, one, cny_per_usd) * settings.attempts
 
 
 def cost_cny(price: PriceSettings, trace: CallTrace, cny_per_usd: float) -> float:
@@ -52,7 +52,3 @@ def reported_usage(answer: Mapping[str, Any]) -> tuple[int, int, int]:
     counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
     read, hit, written = (c if isinstance(c, int) and c > 0 else 0 for c in counts)
     return read, min(hit, read), written
-
-
-def _most_tries(settings: JudgeSettings) -> int:
-    return settings.attempts * (1 if settings.hedge_after is None else 2)

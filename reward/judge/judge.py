@@ -20,7 +20,7 @@ from reward.judge.costs import cost_bound, cost_cny, token_bound
 from reward.judge.protocol import (
     Comparison,
     Question,
-    listwise_question,
+    batched_question,
     pairwise_question,
     pointwise_question,
     question_key,
@@ -81,16 +81,16 @@ class Judge:
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
         self.service = f"{settings.model}@{settings.version}" if settings.version else settings.model
         self._api = ChatApi(settings)
-        self._batches = Batches(settings.listwise, self._ask_together)
+        self._batches = Batches(settings.batching, self._ask_together)
 
     @property
-    def mode(self) -> Literal["pointwise", "listwise", "pairwise"]:
+    def mode(self) -> Literal["pointwise", "batched", "pairwise"]:
         return self._settings.mode
 
     async def judge(self, sample: Sample, policy: str, baseline: str, *, priority: float = 0.0) -> Judged:
         """The policy's rewrite of `sample` against the baseline's.
 
-        Pointwise and listwise: the policy's rewrite is graded once, the baseline's as in `grade_baseline`. Pairwise:
+        Pointwise and batched: the policy's rewrite is graded once, the baseline's as in `grade_baseline`. Pairwise:
         the preference counts only when it holds in both orders. Rewrites that differ in spacing, case or width alone
         are the same text: they tie, and cost no grading beyond the baseline's (pairwise: beyond one call for the grade
         of intent).
@@ -136,7 +136,7 @@ class Judge:
         return Judged(judgement, answers)
 
     async def grade_baseline(self, sample: Sample, baseline: str, *, priority: float = 0.0) -> BaselineVotes:
-        """The baseline's rewrite, graded `baseline_votes` times (pointwise, listwise): once per prompt ever, since all
+        """The baseline's rewrite, graded `baseline_votes` times (pointwise, batched): once per prompt ever, since all
         further askers find the answers in the ledger."""
         return BaselineVotes(tuple(await asyncio.gather(*self._votes(sample, baseline, priority))))
 
@@ -145,13 +145,13 @@ class Judge:
         return [self.grade(sample, baseline, round_, priority=priority) for round_ in rounds]
 
     async def grade(self, sample: Sample, rewrite: str, round_: Sequence[Any], *, priority: float = 0.0) -> Answer:
-        """The `Verdict` of one rewrite as JSON, alone or together with others of the same prompt (mode `listwise`).
+        """The `Verdict` of one rewrite as JSON, alone or together with others of the same prompt (mode `batched`).
 
         Args:
             round_: what sets this grading apart from others of the same text: each round is a call of its own.
         """
-        if self._settings.mode == "listwise":
-            question = listwise_question(self._system, sample, [rewrite])
+        if self._settings.mode == "batched":
+            question = batched_question(self._system, sample, [rewrite])
             group = content_key(sample.original_query, sample.context.model_dump(), list(round_))
             return await self._once(question, round_, lambda: self._batches.grade(group, sample, rewrite, priority))
         question = pointwise_question(self._system, sample, rewrite)
@@ -174,7 +174,7 @@ class Judge:
         return await self._calls.once(call, ask, self._cost)
 
     async def _ask_together(self, sample: Sample, rewrites: Sequence[str], priority: float) -> Result:
-        return await self._api.ask(listwise_question(self._system, sample, rewrites), priority)
+        return await self._api.ask(batched_question(self._system, sample, rewrites), priority)
 
     async def aclose(self) -> None:
         await self._batches.aclose()

@@ -22,6 +22,7 @@ from reward.records.call import FailureKind, ServiceFailure, content_key
 from reward.records.files import first_problem
 from reward.records.outcome import Grade, Verdict
 from reward.records.sample import Record, Sample
+from reward.records.strict_json import read_object
 from reward.settings.recipe import JudgeSettings
 
 DELIMITERS = ("<待评数据>", "</待评数据>")
@@ -109,7 +110,7 @@ def pointwise_question(system: str, sample: Sample, rewrite: str) -> Question:
     return Question(system, _render(sample, {"改写": rewrite}), _VERDICT, parse_verdict)
 
 
-def listwise_question(system: str, sample: Sample, rewrites: Sequence[str]) -> Question:
+def batched_question(system: str, sample: Sample, rewrites: Sequence[str]) -> Question:
     """Grades several rewrites, numbered from 1; an answer is `{"评分": [verdict of each, in that order]}`.
 
     The judge answers with an object by number: unlike for a list, a schema can demand each of them once.
@@ -127,7 +128,7 @@ def pairwise_question(system: str, sample: Sample, a: str, b: str) -> Question:
     return Question(system, _render(sample, {"A": a, "B": b}), schema, parse_comparison)
 
 
-def listwise_order(sample: Sample, rewrites: Sequence[str]) -> list[int]:
+def batched_order(sample: Sample, rewrites: Sequence[str]) -> list[int]:
     """A shuffle of the rewrites' indices that depends on their texts and the prompt alone, against position bias."""
     seed = content_key(_encode(_context(sample)), sorted(map(_quote, rewrites)))
     return sorted(range(len(rewrites)), key=lambda index: content_key(seed, _quote(rewrites[index])))
@@ -202,23 +203,12 @@ def parse_comparison(text: str) -> Parsed:
 
 def _validated(text: str, record: type[Record]) -> Parsed:
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = read_object(text)
         return record.model_validate(value, by_name=False, by_alias=True).model_dump(by_alias=True, mode="json")
     except ValidationError as error:
         return _malformed(f"verdict: {first_problem(error)}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return _malformed(f"verdict is not one JSON object ({str(error)[:80]})")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return values
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
 
 
 def _malformed(reason: str) -> ServiceFailure:

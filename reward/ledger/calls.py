@@ -2,7 +2,7 @@
 
 Memory -> the same call under way -> ledger -> budget -> the call itself -> ledger. What is asked for again is answered
 from memory or ledger; what is asked for meanwhile waits for the call under way. Failures are recorded and returned,
-never kept: the next one to ask tries again.
+never kept: the next one to ask calls again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Calls:
             cost: yuan for a finished call; without it calls are free.
 
         Returns:
-            An answer made, stored or joined. When a budget is spent: a `BUDGET_SPENT` failure with no tries in its
+            An answer made, stored or joined. When a budget is spent: a `BUDGET_SPENT` failure with no attempts in its
             trace, and no row in the ledger, for no call was made.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from reward.records.call import FailureKind
 from reward.records.sample import Hit, Record, Sample
@@ -50,14 +50,20 @@ class Verdict(Record):
         return round((self.quality + self.domain + self.intent + self.retrievability) / 4, 2)
 
 
+# Logs of earlier runs call it listwise.
+JudgeMode = Annotated[
+    Literal["pointwise", "batched", "pairwise"], BeforeValidator(lambda mode: "batched" if mode == "listwise" else mode)
+]
+
+
 class Judgement(Record):
     """The judge's comparison of the policy's rewrite with the baseline's.
 
-    Pointwise (and listwise) judging fills the two scores, pairwise judging the preference: +1 when the policy's rewrite
+    Pointwise (and batched) judging fills the two scores, pairwise judging the preference: +1 when the policy's rewrite
     is preferred in both orders, -1 when the baseline's is, 0 for a tie or when the two orders disagree.
     """
 
-    mode: Literal["pointwise", "listwise", "pairwise"]
+    mode: JudgeMode
     policy: Verdict | None = None
     policy_score: float | None = Field(None, ge=1, le=5)
     baseline_score: float | None = Field(None, ge=1, le=5)

@@ -17,16 +17,12 @@ class BaselineClient:
 
     @property
     def calls(self) -> int:
-        """HTTP requests sent so far, retries and hedges included."""
+        """Count the HTTP requests sent so far, retries included."""
         return self._service.calls if self._service else 0
 
-    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> str | ServiceFailure:
-        """The baseline's rewrite of `sample.original_query`; a missing answer is a failure, never the query itself."""
-        rewrite, _ = await self.rewrite_traced(sample, priority=priority)
-        return rewrite
-
-    async def rewrite_traced(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
-        """As `rewrite`, and how the call went: no tries for a recorded rewrite."""
+    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
+        """Return the baseline's rewrite of `sample.original_query` and how the call went (no attempts for a recorded
+        rewrite). A missing answer is a failure, never the query itself."""
         if sample.candidates.baseline:
             return sample.candidates.baseline, CallTrace()
         if self._service is None:

@@ -1,4 +1,4 @@
-"""One way to call a JSON service: its limits kept, retries with jittered back-off, hedging, failures as values."""
+"""One way to call a JSON service: its limits kept, retries with jittered back-off, failures as values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import codecs
 import json
 import os
-import re
 import time
 from typing import Any
 
@@ -15,19 +14,19 @@ import yarl
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
-from reward.services.attempts import Try, call_service, retry_after
+from reward.records.strict_json import read_object
+from reward.services.attempts import Attempt, call_service, retry_after
 from reward.services.limits import Limiter
 from reward.settings.recipe import ServiceSettings
 
 # Just below the 5 s after which common servers close an idle connection: one must not be reused at that very moment.
 _KEEP_ALIVE_SECONDS = 4.0
-_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JsonService:
     """POSTs JSON to one base URL. Use it from a single event loop; close it with `aclose`.
 
-    `calls` counts the HTTP requests sent, retries and hedges included.
+    `calls` counts the HTTP requests sent, retries included.
 
     Raises:
         BadInput: no http(s) URL, or its API key is not set or cannot be one.
@@ -50,23 +49,22 @@ class JsonService:
     async def post(
         self, path: str, body: dict[str, Any], *, priority: float = 0.0
     ) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-        """The answer's JSON object, or the failure that remained after `attempts` tries; and how it went.
+        """Return the answer's JSON object, or the failure of the last attempt; and how the call went.
 
         429, 5xx, time-outs and connection trouble are retried, without a slot during the back-off. Any other status
         but 200, and an answer that is too long or no JSON object, fail at once. A `Retry-After` holds back the whole
-        service. With `hedge_after`, a try without an answer by then gets a second one beside it in a slot of its own;
-        the first success counts, and the other one is cancelled.
+        service.
         """
         url = yarl.URL(self._url + path)
         payload = json.dumps(body).encode()
 
-        async def send() -> Try:
+        async def send() -> Attempt:
             self.calls += 1
             return await self._send(url, payload)
 
         return await call_service(self._settings, self._limiter, send, priority=priority)
 
-    async def _send(self, url: yarl.URL, payload: bytes) -> Try:
+    async def _send(self, url: yarl.URL, payload: bytes) -> Attempt:
         started = time.perf_counter()
         try:
             async with (
@@ -76,21 +74,21 @@ class JsonService:
                 content = await self._read(response)
         except TimeoutError:
             reason = f"Timeout: no whole answer within {self._settings.timeout:g} s"
-            return Try(ServiceFailure(reason, FailureKind.TIMEOUT), time.perf_counter() - started, again=True)
+            return Attempt(ServiceFailure(reason, FailureKind.TIMEOUT), time.perf_counter() - started, again=True)
         except (aiohttp.ClientError, ConnectionError) as error:  # and content that cannot be unpacked
             reason = f"{type(error).__name__} {error}".strip()
-            return Try(ServiceFailure(reason, FailureKind.CONNECTION), time.perf_counter() - started, again=True)
+            return Attempt(ServiceFailure(reason, FailureKind.CONNECTION), time.perf_counter() - started, again=True)
         seconds = time.perf_counter() - started
         if response.status == 200:
             if content is None:
                 reason = f"answer is longer than {self._settings.max_answer_bytes} bytes"
-                return Try(ServiceFailure(reason, FailureKind.MALFORMED), seconds, again=False)
-            return Try(parse_object(content), seconds, again=False)
+                return Attempt(ServiceFailure(reason, FailureKind.MALFORMED), seconds, again=False)
+            return Attempt(parse_object(content), seconds, again=False)
         failure = failure_of_status(response.status, content or b"")
         again = failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SERVER_ERROR)
         if again:
             self._limiter.hold_back(retry_after(response.headers.get("Retry-After")))
-        return Try(failure, seconds, again)
+        return Attempt(failure, seconds, again)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The unpacked content; None as soon as it proves longer than `max_answer_bytes`."""
@@ -119,38 +117,19 @@ class JsonService:
 
 
 def parse_object(content: bytes) -> dict[str, Any] | ServiceFailure:
-    """The JSON object in `content`, read strictly: UTF-8, no key twice, no NaN or Infinity, nothing that UTF-8 cannot
-    hold (half a surrogate pair)."""
+    """Read the JSON object in `content`: UTF-8, and as strict as `read_object`."""
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:
         return ServiceFailure("answer is not UTF-8", FailureKind.MALFORMED)
     try:
-        answer = json.loads(text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant)
-        if _LONE_SURROGATE.search(text):
-            json.dumps(answer, ensure_ascii=False).encode()
-    except json.JSONDecodeError:
-        beginning = " ".join(text[:80].split())
-        return ServiceFailure(f"answer is not JSON: {beginning or '(empty)'}", FailureKind.MALFORMED)
-    except UnicodeEncodeError:
-        return ServiceFailure("answer holds half a surrogate pair", FailureKind.MALFORMED)
-    except (ValueError, RecursionError) as error:  # our own refusals, a number or a nesting beyond what Python reads
-        return ServiceFailure(f"answer is not JSON: {error}", FailureKind.MALFORMED)
-    if not isinstance(answer, dict):
-        return ServiceFailure("answer is not a JSON object", FailureKind.MALFORMED)
-    return answer
+        return read_object(text)
+    except ValueError as error:
+        return ServiceFailure(f"answer {_with_verb(str(error))}", FailureKind.MALFORMED)
 
 
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} appears twice")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+def _with_verb(reason: str) -> str:
+    return reason if reason.startswith("holds") else f"is {reason}"
 
 
 def failure_of_status(status: int, content: bytes) -> ServiceFailure:

@@ -39,7 +39,7 @@ class RagClient:
 
     @property
     def calls(self) -> int:
-        """HTTP requests sent so far, retries and hedges included."""
+        """Count the HTTP requests sent so far, retries included."""
         return self._service.calls
 
     async def retrieve(
@@ -51,30 +51,9 @@ class RagClient:
         top_k: int = 5,
         score_threshold: float = 0.5,
         priority: float = 0.0,
-    ) -> RagAnswer | ServiceFailure:
-        """Hits for `query`, retrieved with `rewritten_query` as it stands, or with the service's own rewrite of
-        `query` when none is given. No hit is an answer too."""
-        answer, _ = await self.retrieve_traced(
-            query,
-            context,
-            rewritten_query=rewritten_query,
-            top_k=top_k,
-            score_threshold=score_threshold,
-            priority=priority,
-        )
-        return answer
-
-    async def retrieve_traced(
-        self,
-        query: str,
-        context: Context,
-        *,
-        rewritten_query: str | None = None,
-        top_k: int = 5,
-        score_threshold: float = 0.5,
-        priority: float = 0.0,
     ) -> tuple[RagAnswer | ServiceFailure, CallTrace]:
-        """As `retrieve`, and how the call went."""
+        """Retrieve hits for `query` with `rewritten_query` as it is, or with the service's own rewrite where none is
+        given; return them and how the call went. No hit is an answer too."""
         body = {
             "query": query,
             "tenant_id": self._tenant_id,

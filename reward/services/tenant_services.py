@@ -39,7 +39,7 @@ class TenantServices:
         """The deployed rewriter's `{"rewritten_query": …}`, for a sample that has none recorded."""
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            rewrite, trace = await self._baseline.rewrite_traced(sample, priority=priority)
+            rewrite, trace = await self._baseline.rewrite(sample, priority=priority)
             return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
 
         tenant, url = self._tenant.tenant_id, self._tenant.baseline.url or ""
@@ -51,7 +51,7 @@ class TenantServices:
         rag, tenant = self._tenant.rag, self._tenant.tenant_id
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            found, trace = await self._rag.retrieve_traced(
+            found, trace = await self._rag.retrieve(
                 sample.original_query,
                 sample.context,
                 rewritten_query=rewrite,

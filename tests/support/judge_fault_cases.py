@@ -32,7 +32,7 @@ async def ask_judge(url: str, case: Case) -> Asked:
     mode = case.service.partition(", ")[2] or "pointwise"
     price = {"currency": "CNY", "input": 4, "cached_input": 0.5, "output": 12}
     profile = {"model": "m", "base_url": f"{url}/v1", "price": price, "mode": mode, "timeout": case.timeout}
-    settings = JudgeSettings.model_validate({**profile, **PATIENCE, "listwise": {"window": 0.01}})
+    settings = JudgeSettings.model_validate({**profile, **PATIENCE, "batching": {"window": 0.01}})
     tenant = TenantSettings(tenant_id="t", short_id="t", system_prompt="你是查询优化专家。")
     sample = Sample(sample_id="1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"))
     with TemporaryDirectory() as folder:
@@ -173,8 +173,8 @@ JUDGE_CASES = [
     case("grade null", intent("null"), F.MALFORMED, 2),
     case("half a surrogate pair", say(http(WHOLE.replace("评「", r"\ud83d"))), F.MALFORMED, 2),
     case("malformed, then a verdict", (says("好的"), GRADED), 3.0, 2),
-    case("grades one that nobody asked about", says(TOGETHER), F.MALFORMED, 2, service="judge, listwise"),
-    case("forgets one", says('{"评分": {}}'), F.MALFORMED, 2, service="judge, listwise"),
+    case("grades one that nobody asked about", says(TOGETHER), F.MALFORMED, 2, service="judge, batched"),
+    case("forgets one", says('{"评分": {}}'), F.MALFORMED, 2, service="judge, batched"),
     case("a winner that was not there", says(WINNER_C), F.MALFORMED, 2, service="judge, pairwise"),
     # Unusual, and right.
     case("fields nobody knows", answer(completion(VERDICT, reasoning_content="嗯") | {"took": 3}), 3.0, 1),
@@ -190,6 +190,6 @@ JUDGE_CASES = [
         1,
         rewrite=FULL_MARKS,
         reply=gullible,
-        service="judge, listwise",
+        service="judge, batched",
     ),
 ]
