@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil, inf
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from reward.judge.costs import cost_bound, cost_cny, token_bound
 from reward.judge.protocol import (
     Comparison,
     Question,
+    addresses_siblings,
+    asks_facts,
     batched_question,
     pairwise_question,
     pointwise_question,
@@ -27,7 +30,7 @@ from reward.judge.protocol import (
     render_rubric,
 )
 from reward.ledger.calls import Calls
-from reward.records.call import Answer, Call, CallKind, FailureKind, ServiceFailure, content_key
+from reward.records.call import Answer, Call, CallKind, ServiceFailure, content_key
 from reward.records.files import BadInput
 from reward.records.outcome import Judgement, Verdict
 from reward.records.sample import Sample
@@ -76,6 +79,8 @@ class Judge:
     def __init__(self, settings: JudgeSettings, tenant: TenantSettings, cny_per_usd: float, calls: Calls):
         prompt = _read_prompt(settings)
         self._prompt_key = content_key(prompt)
+        self._facts = asks_facts(prompt)
+        self._surplus = 1.0  # the most that a call has used, in shares of its bound; at least the bound itself
         self._system = render_rubric(prompt, tenant.system_prompt)
         self._settings, self._tenant, self._calls, self._cny_per_usd = settings, tenant, calls, cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
@@ -114,6 +119,7 @@ class Judge:
             policy_score=baseline_score if same else verdict.overall,
             baseline_score=baseline_score,
             intent=median(verdict.intent for verdict in votes.verdicts) if same else verdict.intent,
+            facts_kept=_majority([vote.facts_kept for vote in votes.verdicts]) if same else verdict.facts_kept,
         )
         return Judged(judgement, answers)
 
@@ -132,6 +138,7 @@ class Judge:
             preference=float(as_a.winner) if agreed else 0.0,
             orders_agree=agreed,
             intent=fmean((as_a.a.intent, as_b.b.intent)),
+            facts_kept=_majority([as_a.a.facts_kept, as_b.b.facts_kept]),
         )
         return Judged(judgement, answers)
 
@@ -151,15 +158,17 @@ class Judge:
             round_: what sets this grading apart from others of the same text: each round is a call of its own.
         """
         if self._settings.mode == "batched":
-            question = batched_question(self._system, sample, [rewrite])
+            question = batched_question(self._system, sample, [rewrite], facts=self._facts)
+            if addresses_siblings(rewrite):
+                return await self._once(question, round_, lambda: self._ask_alone(question, priority))
             group = content_key(sample.original_query, sample.context.model_dump(), list(round_))
             return await self._once(question, round_, lambda: self._batches.grade(group, sample, rewrite, priority))
-        question = pointwise_question(self._system, sample, rewrite)
+        question = pointwise_question(self._system, sample, rewrite, facts=self._facts)
         return await self._once(question, round_, lambda: self._api.ask(question, priority))
 
     async def compare(self, sample: Sample, a: str, b: str, round_: Sequence[Any], *, priority: float = 0.0) -> Answer:
         """The `Comparison` of two rewrites in this order as JSON (mode `pairwise`); `round_` as in `grade`."""
-        question = pairwise_question(self._system, sample, a, b)
+        question = pairwise_question(self._system, sample, a, b, facts=self._facts)
         return await self._once(question, round_, lambda: self._api.ask(question, priority))
 
     async def _once(self, question: Question, round_: Sequence[Any], ask: Callable[[], Awaitable[Result]]) -> Answer:
@@ -168,23 +177,42 @@ class Judge:
             key=question_key(self._settings, self._prompt_key, question, round_),
             service=self.service,
             tenant=self._tenant.tenant_id,
-            token_bound=token_bound(self._settings, question),
-            cost_bound=cost_bound(self._settings, question, self._cny_per_usd),
+            # A service that bills more than the cap (hidden reasoning) will do so again.
+            token_bound=ceil(self._surplus * token_bound(self._settings, question)),
+            cost_bound=self._surplus * cost_bound(self._settings, question, self._cny_per_usd),
         )
-        return await self._calls.once(call, ask, self._cost)
+        answer = await self._calls.once(call, ask, self._cost)
+        if answer.source == "made":
+            # What its attempts used, as if all that are allowed had been made.
+            scale = self._settings.attempts / max(1, answer.trace.attempts)
+            used = scale * (answer.trace.input_tokens + answer.trace.output_tokens)
+            most = cost_bound(self._settings, question, self._cny_per_usd) or inf
+            tokens = used / token_bound(self._settings, question)
+            self._surplus = max(self._surplus, tokens, scale * answer.cost / most)
+        return answer
 
     async def _ask_together(self, sample: Sample, rewrites: Sequence[str], priority: float) -> Result:
-        return await self._api.ask(batched_question(self._system, sample, rewrites), priority)
+        return await self._api.ask(batched_question(self._system, sample, rewrites, facts=self._facts), priority)
+
+    async def _ask_alone(self, question: Question, priority: float) -> Result:
+        value, trace = await self._api.ask(question, priority)
+        return (value if isinstance(value, ServiceFailure) else value["评分"][0]), trace
 
     async def aclose(self) -> None:
         await self._batches.aclose()
         await self._api.aclose()
 
 
+def _majority(said: Sequence[bool | None]) -> bool | None:
+    """Return what most say of the facts; kept when they are even, `None` when nobody was asked."""
+    known = [kept for kept in said if kept is not None]
+    return 2 * sum(known) >= len(known) if known else None
+
+
 def _failure_among(answers: Sequence[Answer]) -> ServiceFailure:
-    """The failure to report: a spent budget before all others, since it ends the run."""
+    """Return the failure to report: a spent budget or quota before all others, since it ends the run."""
     failures = [answer.value for answer in answers if isinstance(answer.value, ServiceFailure)]
-    return min(failures, key=lambda failure: failure.kind is not FailureKind.BUDGET_SPENT)
+    return min(failures, key=lambda failure: not failure.kind.ends_run)
 
 
 def _read_prompt(settings: JudgeSettings) -> str:

@@ -8,7 +8,7 @@ never kept: the next one to ask calls again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cachetools import LRUCache
@@ -59,6 +59,10 @@ class Calls:
         # Not at the end of `_make`: a task cancelled before its first step never gets there.
         task.add_done_callback(lambda ended: self._end(call, ended))
         return await asyncio.shield(task)
+
+    def keep_passages(self, passages: Mapping[str, str]) -> None:
+        """Keep contents of retrieved passages in the ledger; see `Ledger.keep_passages`."""
+        self._ledger.keep_passages(passages)
 
     async def _make(self, call: Call, perform: Perform, cost: Callable[[CallTrace], float] | None) -> Answer:
         value, trace = await perform()

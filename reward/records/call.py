@@ -32,7 +32,13 @@ class FailureKind(StrEnum):
     MALFORMED = "malformed"  # an answer that is not what the contract says
     REFUSED = "refused"  # a model that would not answer
     BUDGET_SPENT = "budget_spent"
+    QUOTA_EXHAUSTED = "quota_exhausted"  # the account at the provider has nothing left
     NOT_CONFIGURED = "not_configured"
+
+    @property
+    def ends_run(self) -> bool:
+        """Say whether nothing further can be had until somebody pays: waiting and asking again are in vain."""
+        return self in (FailureKind.BUDGET_SPENT, FailureKind.QUOTA_EXHAUSTED)
 
 
 @dataclass(frozen=True)

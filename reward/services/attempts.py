@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
@@ -15,15 +12,15 @@ from reward.records.call import CallTrace, ServiceFailure
 from reward.services.limits import Limiter
 from reward.settings.recipe import ServiceSettings
 
-LONGEST_RETRY_AFTER = 60.0  # seconds; a service that asks for more is asked again after that
-
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one request ended, after `seconds`, with the tokens that the service reported for it.
+    """How one request ended, after `seconds`, with the tokens that it is booked with.
 
-    `again`: a failure that another attempt may not have: a time-out, connection trouble, 429, 5xx, a model's broken
-    JSON.
+    Args:
+        again: a failure that another attempt may not have: a time-out, connection trouble, 429, 5xx, a model's broken
+            JSON.
+        estimated: the service reported no usable tokens, those here are the most that it can have used.
     """
 
     value: dict[str, Any] | ServiceFailure
@@ -32,6 +29,7 @@ class Attempt:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    estimated: bool = False
 
 
 async def call_service(
@@ -44,7 +42,8 @@ async def call_service(
 ) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
     """Return the answer of the first attempt that has one, or the failure of the last one; and how the call went.
 
-    Every attempt holds a slot of its own, and none during the back-off.
+    Every attempt holds a slot of its own, and none during the back-off. The back-off before attempt n + 1 is drawn from
+    [backoff[0], min(backoff[0] · 2^n, backoff[1])].
 
     Args:
         send: sends one request within the slot; raises nothing but what is to end the run.
@@ -59,15 +58,15 @@ async def call_service(
             queued += waited
             one = await send()
             sent.append(one)
-            if used := one.input_tokens + one.output_tokens:
+            if (used := one.input_tokens + one.output_tokens) and not one.estimated:
                 limiter.correct_tokens(tokens, used)
             return one
 
     # Send until an attempt is final or the last one is spent.
-    first, longest = settings.backoff
+    shortest, longest = settings.backoff
     retrying = AsyncRetrying(
         stop=stop_after_attempt(settings.attempts),
-        wait=wait_random_exponential(multiplier=first, max=longest),
+        wait=wait_random_exponential(multiplier=2 * shortest, min=shortest, max=longest),
         retry=retry_if_result(lambda last: last.again),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )
@@ -75,7 +74,7 @@ async def call_service(
     # Say how often it was tried, and add up what every attempt used.
     value = last.value
     if isinstance(value, ServiceFailure) and len(sent) > 1:
-        value = ServiceFailure(f"{value.reason} after {len(sent)} attempts", value.kind)
+        value = ServiceFailure(f"{value.reason} ({len(sent)} attempts)", value.kind)
     trace = CallTrace(
         seconds=last.seconds,
         queued=queued,
@@ -83,21 +82,6 @@ async def call_service(
         input_tokens=sum(one.input_tokens for one in sent),
         cached_tokens=sum(one.cached_tokens for one in sent),
         output_tokens=sum(one.output_tokens for one in sent),
+        estimated=any(one.estimated for one in sent),
     )
     return value, trace
-
-
-def retry_after(header: str | None) -> float:
-    """Seconds that a `Retry-After` header (RFC 9110: seconds or an HTTP date) asks for, from 0 to
-    `LONGEST_RETRY_AFTER`; 0 for none and for one that cannot be read."""
-    if not header:
-        return 0.0
-    if re.fullmatch(r"\d+(\.\d+)?", header.strip(), re.ASCII):
-        seconds = float(header)
-    else:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return 0.0
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

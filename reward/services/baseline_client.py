@@ -1,10 +1,11 @@
-"""The rewriter to beat: its recorded rewrite first, `POST {url}/api/rewrite_query` (spec 1) for what is missing."""
+"""The rewriter to beat: its recorded rewrite first, `POST {url}/api/rewrite_query` for what is missing."""
 
 from __future__ import annotations
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.sample import Sample
 from reward.services.http_calls import JsonService
+from reward.services.refusals import refusal_in
 from reward.settings.recipe import BaselineSettings
 
 
@@ -44,7 +45,7 @@ class BaselineClient:
             return answer, trace
         rewrite = answer.get("rewritten_query")
         if not isinstance(rewrite, str) or not rewrite.strip():
-            return ServiceFailure("answer lacks rewritten_query", FailureKind.MALFORMED), trace
+            return refusal_in(answer, "answer lacks rewritten_query"), trace
         return rewrite.strip(), trace
 
     async def aclose(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
-from reward.records.outcome import Evidence, relevant_rank
+from reward.records.outcome import Evidence, passage_key, relevant_rank
 from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
@@ -61,10 +61,13 @@ class TenantServices:
             )
             if isinstance(found, ServiceFailure):
                 return found, trace
-            return evidence_of(found.hits, sample.relevant_doc_ids).model_dump(exclude_none=True), trace
+            # The contents go to the ledger once each, the evidence holds their keys.
+            self._calls.keep_passages({passage_key(hit.content): hit.content for hit in found.hits[:KEPT_HITS]})
+            evidence = evidence_of(found.hits, sample.relevant_doc_ids, found.origin)
+            return evidence.model_dump(exclude_defaults=True), trace
 
         # Not the sample's id: exports number their rows from 1 each.
-        service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k)
+        service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k, rag.score_scale)
         asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
         return await self._calls.once(Call(CallKind.RAG, content_key("rag", service, asked), rag.url, tenant), ask)
 
@@ -73,7 +76,14 @@ class TenantServices:
         await self._baseline.aclose()
 
 
-def evidence_of(hits: Sequence[Hit], relevant: Sequence[str]) -> Evidence:
-    """What is kept of a retrieval's hits, in the service's order."""
-    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
-    return Evidence(top_hits=top, rank=relevant_rank(hits, relevant))
+def evidence_of(hits: Sequence[Hit], relevant: Sequence[str], origin: str = "") -> Evidence:
+    """Return what is kept of a retrieval's hits, in the service's order."""
+    top = hits[:KEPT_HITS]
+    return Evidence(
+        top_hits=tuple(hit.model_copy(update={"content": ""}) for hit in top),
+        rank=relevant_rank(hits, relevant),
+        passages=tuple(passage_key(hit.content) for hit in top),
+        origin=origin,
+        lacks_ids=any(hit.doc_id is None for hit in hits),
+        lacks_scores=bool(hits) and all(hit.score is None and hit.reranker_score is None for hit in hits),
+    )

@@ -7,7 +7,7 @@ trainer prints its whole configuration and sends it to experiment trackers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -33,8 +33,8 @@ TaskName = Literal["rewrite"]
 class ServiceSettings(StrictSettings):
     """How patiently and how hard one service is called. Times in seconds.
 
-    `timeout` is for a whole attempt, from the first byte sent to the last one read. `api_key_env` names an environment
-    variable.
+    `timeout` is for a whole attempt, from the first byte sent to the last one read. `backoff` are the shortest and the
+    longest wait between attempts. `api_key_env` names an environment variable.
     """
 
     timeout: float = Field(30.0, gt=0)
@@ -46,16 +46,25 @@ class ServiceSettings(StrictSettings):
     max_answer_bytes: int = Field(4_000_000, ge=1)
     api_key_env: str | None = None
 
+    @model_validator(mode="after")
+    def _backoff_in_order(self) -> Self:
+        if not 0 <= self.backoff[0] <= self.backoff[1]:
+            raise ValueError(f"backoff {list(self.backoff)}: expected two seconds, the shorter first")
+        return self
+
 
 class RagSettings(ServiceSettings):
     """The retrieval service: `POST {url}/api/chat/general_rag` (docs/contracts.md).
 
-    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes.
+    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes. `score_scale` is
+    that of the service's `reranker_score`: `unit` from 0 to 1, `percent` from 0 to 100, `logit` any number, of which the
+    sigmoid is taken. A score outside the scale is refused, never scored.
     """
 
     url: str = "http://127.0.0.1:8000"
     kb_name: str = "default"
     kb_version: str = ""
+    score_scale: Literal["unit", "percent", "logit"] = "unit"
 
 
 class BaselineSettings(ServiceSettings):

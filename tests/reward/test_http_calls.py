@@ -12,8 +12,8 @@ import pytest
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
-from reward.services.attempts import LONGEST_RETRY_AFTER, retry_after
 from reward.services.http_calls import JsonService, parse_object
+from reward.services.refusals import LONGEST_RETRY_AFTER, retry_after
 from reward.settings.recipe import ServiceSettings
 from tests.support.scripted_service import ScriptedService, Step, answer, status
 
@@ -120,7 +120,7 @@ def test_a_failure_says_after_how_many_attempts() -> None:
         return await service.post("/", {})
 
     failure, trace = play([status("503 No")], ask, attempts=3)
-    assert failure == ServiceFailure("HTTP 503 after 3 attempts", FailureKind.SERVER_ERROR) and trace.attempts == 3
+    assert failure == ServiceFailure("HTTP 503: no (3 attempts)", FailureKind.SERVER_ERROR) and trace.attempts == 3
 
 
 def test_a_base_url_may_have_a_path_and_the_key_travels_in_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
