@@ -149,7 +149,6 @@ def _unequal_scores(answer: dict[str, Any]) -> ServiceFailure | None:
     fused = sum(hit.get("reranker_score") is None and hit.get("score") is not None for hit in hits)
     if len(hits) in (ranked, fused) or ranked == fused == 0:
         return None
-    reason = (
-        f"data.recall: {ranked} hits have a reranker_score, {fused} a score alone, {len(hits) - ranked - fused} none"
-    )
+    bare = len(hits) - ranked - fused
+    reason = f"data.recall: {ranked} hits with a reranker_score, {fused} with a score alone, {bare} with none"
     return ServiceFailure(reason, FailureKind.MALFORMED)

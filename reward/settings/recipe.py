@@ -57,8 +57,8 @@ class RagSettings(ServiceSettings):
     """The retrieval service: `POST {url}/api/chat/general_rag` (docs/contracts.md).
 
     Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes. `score_scale` is
-    that of the service's `reranker_score`: `unit` from 0 to 1, `percent` from 0 to 100, `logit` any number, of which the
-    sigmoid is taken. A score outside the scale is refused, never scored.
+    that of the service's `reranker_score`: `unit` from 0 to 1, `percent` from 0 to 100, `logit` any number, of which
+    the sigmoid is taken. A score outside the scale is refused, never scored.
     """
 
     url: str = "http://127.0.0.1:8000"

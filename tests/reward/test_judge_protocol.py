@@ -106,7 +106,7 @@ BROKEN = [
     json.dumps(VERDICT) * 2,
     json.dumps({k: v for k, v in VERDICT.items() if k != "意图保持"}),
     json.dumps(GRADES),
-    json.dumps({**VERDICT, "综合得分": 4.0}),
+    json.dumps({**VERDICT, "评分理由": " "}),
     json.dumps({"quality": 4, "domain": 4, "intent": 4, "retrievability": 4, "reason": "清楚"}),
     '{"评分理由": "", "改写质量": 5, "改写质量": 1, "领域适配": 3, "意图保持": 5, "可检索性": 4}',
     *(json.dumps({**VERDICT, "改写质量": grade}) for grade in (0, 6, -1, 4.5, 4.0, "4", "很好", True, None, [4], {})),
@@ -181,7 +181,7 @@ COMPARISON = {"理由": "A 留住了意图", "A": {"意图保持": 5}, "B": {"�
         {"A": {"意图保持": 6}},
         {"A": {}},
         {"B": 5},
-        {"C": 1},
+        {"理由": ""},
     ],
 )
 def test_a_comparison_is_held_to_its_schema(change):

@@ -160,7 +160,7 @@ JUDGE_CASES = [
     case("verdict in a list", says(f"[{VERDICT}]"), F.MALFORMED, 2),
     case("verdict with other keys", says(OTHER_KEYS), F.MALFORMED, 2),
     case("verdict without its reason", says(NO_REASON), F.MALFORMED, 2),
-    case("verdict with a key too many", says(VERDICT[:-1] + ', "总分": 20}'), F.MALFORMED, 2),
+    case("verdict with an empty reason", says(VERDICT.replace(verdict(FAIR)["评分理由"], " ")), F.MALFORMED, 2),
     case("verdict with a key twice", says(VERDICT[:-1] + ', "意图保持": 5}'), F.MALFORMED, 2),
     case("grade above the scale", intent("6"), F.MALFORMED, 2),
     case("grade below the scale", intent("0"), F.MALFORMED, 2),
@@ -178,6 +178,7 @@ JUDGE_CASES = [
     case("a winner that was not there", says(WINNER_C), F.MALFORMED, 2, service="judge, pairwise"),
     # Unusual, and right.
     case("fields nobody knows", answer(completion(VERDICT, reasoning_content="嗯") | {"took": 3}), 3.0, 1),
+    case("verdict with 综合得分 and other further keys", says(VERDICT[:-1] + ', "综合得分": 5.0, "总分": 20}'), 3.0, 1),
     case("no usage", answer(completion(VERDICT) | {"usage": None}), 3.0, 1),
     case("packed with gzip", say(http(gzip.compress(WHOLE.encode()), content_encoding="gzip")), 3.0, 1),
     case("byte order mark", say(http(b"\xef\xbb\xbf" + WHOLE.encode())), 3.0, 1),
