@@ -116,6 +116,7 @@ class Judge:
         judgement = Judgement(
             mode=self._settings.mode,
             policy=verdict,
+            baseline=min(votes.verdicts, key=lambda vote: abs(vote.overall - baseline_score)),
             policy_score=baseline_score if same else verdict.overall,
             baseline_score=baseline_score,
             intent=median(verdict.intent for verdict in votes.verdicts) if same else verdict.intent,

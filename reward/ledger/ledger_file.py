@@ -73,6 +73,19 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return open_checked(path, "mode=ro" if os.access(path.absolute().parent, os.W_OK) else "mode=ro&immutable=1")
 
 
+def read_passage(db: sqlite3.Connection, path: Path, key: str) -> str | None:
+    """Return the content of a retrieved passage by its key, None where the ledger at `path` does not hold it.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    try:
+        row = db.execute("SELECT content FROM passages WHERE key = ?", (key,)).fetchone()
+    except sqlite3.Error as error:
+        raise BadInput(explain(path, "cannot be read", error)) from None
+    return row[0] if row else None
+
+
 def make_if_missing(path: Path) -> None:
     """Make the file beside its place, then link it there: it is whole or absent, whatever is killed meanwhile.
 

@@ -104,12 +104,14 @@ class Judgement(Record):
     """The judge's comparison of the policy's rewrite with the baseline's.
 
     Pointwise (and batched) judging fills the two scores, pairwise judging the preference: +1 when the policy's rewrite
-    is preferred in both orders, -1 when the baseline's is, 0 for a tie or when the two orders disagree. `facts_kept` is
-    of the policy's rewrite, `None` where the prompt does not ask; in pairs it is lost when both orders say so.
+    is preferred in both orders, -1 when the baseline's is, 0 for a tie or when the two orders disagree. `baseline` is
+    the verdict whose 综合得分 is nearest to the median of its votes. `facts_kept` is of the policy's rewrite, `None`
+    where the prompt does not ask; in pairs it is lost when both orders say so.
     """
 
     mode: JudgeMode
     policy: Verdict | None = None
+    baseline: Verdict | None = None
     policy_score: float | None = Field(None, ge=1, le=5)
     baseline_score: float | None = Field(None, ge=1, le=5)
     preference: float | None = Field(None, ge=-1, le=1)
