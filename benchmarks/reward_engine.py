@@ -6,7 +6,7 @@ One step's rollouts, 64 prompts x 8 with a quarter of repeated rewrites, arrive 
 retrieval service of 0.15 s in the mean (log-normal, seeded by text: every system waits as long for the same work) serve
 64 and 10 requests at a time, on real sockets. Each system begins with nothing in store:
 
-- this engine, entered where verl enters it, with a pointwise judge; and again with listwise calls;
+- this engine, entered where verl enters it, with a pointwise judge; and again with batched calls;
 - a sequential loop: sample after sample, four calls each. A few samples are timed and extrapolated to all;
 - verl's naive reward manager with 8 workers, and its `rate_limited` manager at the judge's true limit (its limits are
   per process, hence one worker), both with the loop's calls made asynchronously
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     with progress_bar(refresh_per_second=1) as progress:
         with loopback_services(args.seed, args.scale) as services:
             engine = _measure_engine("this engine", "pointwise", services, traffic, args.scale, progress)
-            coalesced = _measure_engine("this engine, listwise", "listwise", services, traffic, args.scale, progress)
+            coalesced = _measure_engine("this engine, batched", "batched", services, traffic, args.scale, progress)
             others = _measure_others(services, traffic, progress)
         with loopback_services(args.seed, scale=0.0) as services:
             soak = _soak(services, args.soak, progress)
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     unique = len(unique_calls(traffic))
     rows = [
         Measured(name, run.seconds, run.judge, run.rag)
-        for name, run in (("this engine", engine), ("this engine, listwise", coalesced))
+        for name, run in (("this engine", engine), ("this engine, batched", coalesced))
     ]
     Console(width=120).print(_table([*rows, *others], unique, floor, len(traffic)))
     print(

@@ -113,7 +113,7 @@ def _task(options: FillOptions) -> Task:
     baseline = with_options(tenant.baseline, {"url": options.baseline_url, **pace})
     judge = load_judge(options.judge) if options.judge else None
     if judge and judge.mode == "pairwise":
-        raise BadInput(f"--judge {options.judge}: mode pairwise grades no single rewrite (pointwise or listwise does)")
+        raise BadInput(f"--judge {options.judge}: mode pairwise grades no single rewrite (pointwise or batched does)")
     if options.top_k < 1:
         raise BadInput(f"--top-k {options.top_k}: must be 1 or more")
     for name, limit in (("--max-cny", options.max_cny), ("--max-cny-per-day", options.max_cny_per_day)):

@@ -110,7 +110,7 @@ async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file:
 
             async def ask(question: tuple[str, BvtRow]) -> None:
                 key, row = question
-                answer = await client.retrieve(
+                answer, _ = await client.retrieve(
                     row.original_query, row.context, top_k=TOP_K, score_threshold=SCORE_THRESHOLD
                 )
                 failed = isinstance(answer, ServiceFailure)

@@ -51,7 +51,7 @@ async def retrieve_rewrites(
             return ServiceFailure("the baseline gave no rewrite", FailureKind.NOT_CONFIGURED)
         if not rewrite.strip():
             return Found((), None, 0.0)
-        answer = await client.retrieve(
+        answer, _ = await client.retrieve(
             sample.original_query, sample.context, rewritten_query=rewrite, top_k=TOP_K, score_threshold=0.0
         )
         on_answer()

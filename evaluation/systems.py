@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.prompt import build_messages
-from reward.records.call import ServiceFailure
+from reward.records.call import CallTrace, ServiceFailure
 from reward.records.files import BadInput, file_sha256, read_jsonl, write_atomically
 from reward.records.sample import Sample
 from reward.services.baseline_client import BaselineClient
@@ -43,14 +43,14 @@ def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> li
     if not tenant.baseline.url and not any(sample.candidates.baseline for sample in samples):
         return None
 
-    async def rewrite_all() -> list[str | ServiceFailure]:
+    async def rewrite_all() -> list[tuple[str | ServiceFailure, CallTrace]]:
         client = BaselineClient(tenant.baseline, tenant.tenant_id)
         try:
             return await asyncio.gather(*(client.rewrite(sample) for sample in samples))
         finally:
             await client.aclose()
 
-    return [None if isinstance(rewrite, ServiceFailure) else rewrite for rewrite in asyncio.run(rewrite_all())]
+    return [None if isinstance(rewrite, ServiceFailure) else rewrite for rewrite, _ in asyncio.run(rewrite_all())]
 
 
 def rewrite_by_model(

@@ -45,7 +45,7 @@ class ServiceSettings(BaseModel):
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
     retriever: str = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
-    reranker: str | None = Field(default=None, description="a CrossEncoder folder, or URL#model of /v1/rerank")
+    reranker: str | None = Field(default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank")
     language_model: LanguageModelSettings | None = None
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
     top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")

@@ -232,7 +232,7 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
     async def ask() -> int | ServiceFailure:
         client = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
         try:
-            answer = await client.retrieve(
+            answer, _ = await client.retrieve(
                 sample.original_query,
                 sample.context,
                 rewritten_query=sample.original_query,

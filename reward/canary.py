@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pairs", required=True, type=Path, metavar="FILE", help="JSONL of labelled pairs")
     parser.add_argument("--tenant", required=True, help="a name in recipes/config/tenant or a YAML file")
     parser.add_argument("--judge", required=True, help="a name in recipes/config/judge or a YAML file")
-    parser.add_argument("--mode", choices=["pointwise", "listwise", "pairwise"], help="instead of the profile's")
+    parser.add_argument("--mode", choices=["pointwise", "batched", "pairwise"], help="instead of the profile's")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="checks are appended here (outputs/canary/TENANT/canary.jsonl)"
     )

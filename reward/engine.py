@@ -123,7 +123,7 @@ def flat_fields(scoring: Scoring, task: Task) -> dict[str, float | str]:
 
 def _made(answers: Sequence[Answer]) -> list[Answer]:
     """Those that a request was sent for: a spent budget sends none."""
-    return [answer for answer in answers if answer.source == "made" and answer.trace.tries]
+    return [answer for answer in answers if answer.source == "made" and answer.trace.attempts]
 
 
 def _call_fields(kind: CallKind, answers: Sequence[Answer]) -> dict[str, float | str]:

@@ -3,8 +3,8 @@
     python -m reward.export_ledger --ledger outputs/rl/fivedoctors/ledger.sqlite --out outputs/rl/fivedoctors
 
 `judgements.jsonl` holds one answered judge call a line, `usage.csv` one line per day (UTC), run, tenant, kind, service
-and status. A listwise call counts as one call however many answers it gave; `answers` counts those. The ledger is
-opened read-only and may be in use.
+and status. A batched call counts as one call however many answers it gave; `answers` counts those. `estimated` counts
+the calls whose cost is the bound that was set aside, because the service reported none. The ledger may be in use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reward.records.files import BadInput, replacing, write_atomically
 DESCRIPTION = "Write what a ledger holds for people and spreadsheets: judgements.jsonl and usage.csv."
 JUDGEMENTS_FILE, USAGE_FILE = "judgements.jsonl", "usage.csv"
 GROUPS = ["day", "run", "tenant", "kind", "service", "status"]
-SUMS = ["answers", "calls", "tries", "input_tokens", "cached_tokens", "output_tokens", "cny", "usd"]
+SUMS = ["answers", "calls", "attempts", "estimated", "input_tokens", "cached_tokens", "output_tokens", "cny", "usd"]
 _CHOSEN = "(:run IS NULL OR run_id = :run) AND (:tenant IS NULL OR tenant = :tenant)"
 
 console = Console()
@@ -84,8 +84,8 @@ def _what_is_missing(db: sqlite3.Connection, run: str | None, tenant: str | None
 def _usage(db: sqlite3.Connection, chosen: dict[str, str | None]) -> pd.DataFrame:
     calls = pd.read_sql_query(
         f"""SELECT substr(time, 1, 10) AS day, run_id AS run, tenant, kind, service, status, 1 AS answers,
-            1.0 / shared_by AS calls, 1.0 * tries / shared_by AS tries, input_tokens, cached_tokens, output_tokens,
-            cny, usd, latency FROM calls WHERE {_CHOSEN}""",
+            1.0 / shared_by AS calls, 1.0 * attempts / shared_by AS attempts, 1.0 * estimated / shared_by AS estimated,
+            input_tokens, cached_tokens, output_tokens, cny, usd, latency FROM calls WHERE {_CHOSEN}""",
         db,
         params=chosen,
     )
@@ -93,22 +93,24 @@ def _usage(db: sqlite3.Connection, chosen: dict[str, str | None]) -> pd.DataFram
     latency = grouped["latency"].agg(
         latency_p50=lambda seconds: seconds.quantile(0.5), latency_p95=lambda seconds: seconds.quantile(0.95)
     )
-    # Shares of a listwise call are fractions: without rounding their sums would show it.
+    # Shares of a batched call are fractions: without rounding their sums would show it.
     return grouped[SUMS].sum().join(latency).round(6).reset_index()
 
 
 def _judgements(db: sqlite3.Connection, chosen: dict[str, str | None]) -> Iterator[str]:
     rows = db.execute(
-        f"""SELECT time, run_id, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd
-            FROM calls WHERE kind = '{CallKind.JUDGE}' AND status = '{OK}' AND {_CHOSEN} ORDER BY id""",
+        f"""SELECT time, run_id, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd,
+            estimated FROM calls WHERE kind = '{CallKind.JUDGE}' AND status = '{OK}' AND {_CHOSEN} ORDER BY id""",
         chosen,
     )
-    for time, run, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd in rows:
+    for time, run, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd, estimated in rows:
         identity = {"time": time, "run": run, "tenant": tenant, "service": service, "key": key}
-        costs = {
+        costs: dict[str, object] = {
             "tokens": {"input": input_tokens, "cached": cached_tokens, "output": output_tokens},
             "cost": {"cny": cny, "usd": usd},
         }
+        if estimated:
+            costs["estimated"] = True
         # The answer's JSON goes out as it was recorded: lone surrogates are still escaped in it.
         yield f'{{{_inside(identity)}, "value": {value}, {_inside(costs)}}}'
 

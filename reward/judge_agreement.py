@@ -1,9 +1,9 @@
-"""How far a judge's modes agree: what sharing a call (listwise) or comparing (pairwise) does to its verdicts.
+"""How far a judge's modes agree: what sharing a call (batched) or comparing (pairwise) does to its verdicts.
 
-`python -m reward.judge_agreement --pairs FILE --tenant TENANT --judge PROFILE [--modes pointwise listwise pairwise]`
+`python -m reward.judge_agreement --pairs FILE --tenant TENANT --judge PROFILE [--modes pointwise batched pairwise]`
 
 The same pairs (as those of `reward.canary`) are judged in each mode, through a ledger: the same command again, or one
-with more pairs, pays for nothing twice. Listwise, the rewrites of all pairs with the same query and context share
+with more pairs, pays for nothing twice. Batched, the rewrites of all pairs with the same query and context share
 calls, as a prompt's rollouts do in training: several pairs a query show more of its effect than one.
 """
 
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from rich.console import Console
@@ -27,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from reward.judge.agreement import JudgedPair, Mode, cohen_kappa, confusion, summarise
+from reward.judge.agreement import JudgedPair, cohen_kappa, confusion, summarise
 from reward.judge.canary import CanaryPair, judge_pairs, read_pairs
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls, Perform
@@ -35,9 +34,10 @@ from reward.ledger.ledger import Ledger
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import Answer, Call, CallTrace, content_key
 from reward.records.files import BadInput
+from reward.records.outcome import JudgeMode
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings, load_judge, load_tenant
 
-MODES: tuple[Mode, ...] = get_args(Mode)
+MODES: tuple[JudgeMode, ...] = ("pointwise", "batched", "pairwise")
 ROUND = ("agreement",)
 
 
@@ -145,7 +145,7 @@ def _use(ledger: Path, keys: set[str]) -> ModeUse:
     among = json.dumps(sorted(keys))
     with closing(open_to_read(ledger)) as db:
         sums = db.execute(
-            f"SELECT total(1.0 * tries / shared_by), total(input_tokens), total(output_tokens), total(cny) {chosen}",
+            f"SELECT total(1.0 * attempts / shared_by), total(input_tokens), total(output_tokens), total(cny) {chosen}",
             (among,),
         ).fetchone()
         last = db.execute(
@@ -160,8 +160,8 @@ def _use(ledger: Path, keys: set[str]) -> ModeUse:
 def print_agreement(
     service: str,
     pairs: Sequence[CanaryPair],
-    judged: Mapping[Mode, Sequence[JudgedPair]],
-    used: Mapping[Mode, ModeUse],
+    judged: Mapping[JudgeMode, Sequence[JudgedPair]],
+    used: Mapping[JudgeMode, ModeUse],
     console: Console,
 ) -> None:
     """Two tables: what each mode took and how often it agrees with the labels, and how far every two of them agree."""
@@ -199,20 +199,20 @@ def _shown(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-async def measure_agreement(args: argparse.Namespace) -> dict[Mode, list[JudgedPair]]:
+async def measure_agreement(args: argparse.Namespace) -> dict[JudgeMode, list[JudgedPair]]:
     """Judge in every mode and print. Returns what each mode said.
 
     Raises:
         BadInput: an argument or a file cannot be used.
     """
     tenant, profile, pairs = load_tenant(args.tenant), load_judge(args.judge), read_pairs(args.pairs)
-    modes: list[Mode] = list(dict.fromkeys(args.modes))
+    modes: list[JudgeMode] = list(dict.fromkeys(args.modes))
     if len(modes) < 2:
         raise BadInput("--modes: needs at least two different modes")
     path: Path = args.ledger or Path("outputs") / "canary" / tenant.tenant_id / "ledger.sqlite"
     ledger = LedgerSettings(path=path, run_id="judge_agreement")
-    judged: dict[Mode, list[JudgedPair]] = {}
-    used: dict[Mode, ModeUse] = {}
+    judged: dict[JudgeMode, list[JudgedPair]] = {}
+    used: dict[JudgeMode, ModeUse] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         for mode in modes:

@@ -14,7 +14,7 @@ from typing import Any
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
-from reward.records.call import Answer, FailureKind, ServiceFailure
+from reward.records.call import Answer, ServiceFailure
 from reward.records.outcome import Abstained, AbstainReason, Evidence, Findings, Outcome, Rollout
 from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
 from reward.records.sample import Sample
@@ -128,6 +128,6 @@ def _priority(sample: Sample) -> float:
 
 def _abstained(request: Request, failure: ServiceFailure) -> Abstained:
     reason = _ABSTAINS[type(request)]
-    if failure.kind is FailureKind.BUDGET_SPENT:
+    if failure.kind.ends_run:
         reason = AbstainReason.BUDGET
     return Abstained(reason=reason, failure=failure.kind, detail=failure.reason)

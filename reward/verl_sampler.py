@@ -19,6 +19,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from reward.engine import CANARY_FILE
+from reward.records.call import FailureKind
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
@@ -188,8 +189,11 @@ def _outage_message(rollouts: list[dict[str, Any]], share: float) -> str:
 
 
 def _budget_message(rollouts: list[dict[str, Any]]) -> str:
-    detail = next(r["detail"] for r in rollouts if r["reason"] == AbstainReason.BUDGET)
-    return f"{detail}; raise rewriter.ledger's budget and start the same command again to resume"
+    """Say which budget is spent, ours or the provider's account, and what to do about it."""
+    first = next(r for r in rollouts if r["reason"] == AbstainReason.BUDGET)
+    quota = first["failure"] == FailureKind.QUOTA_EXHAUSTED
+    remedy = "top up the provider's account" if quota else "raise rewriter.ledger's budget"
+    return f"{first['detail']}; {remedy} and start the same command again to resume"
 
 
 def _reward_fields(batch: KVBatchMeta) -> list[dict[str, Any]]:

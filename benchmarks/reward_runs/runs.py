@@ -37,11 +37,11 @@ from benchmarks.reward_runs.traffic import (
 from reward.settings.recipe import load_tenant
 from reward.verl_reward import compute_score
 
-LISTWISE_SECONDS = 0.5  # the window; the siblings' rewrites finish within about as much
+BATCHING_SECONDS = 0.5  # the window; the siblings' rewrites finish within about as much
 _WARM_UP = 90_000  # prompts and rewrites beyond those of the traffic
 _NEW, _SOAKED_PROMPTS = 0.05, 500
 
-JudgeMode = Literal["pointwise", "listwise"]
+JudgeMode = Literal["pointwise", "batched"]
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
 
@@ -77,7 +77,7 @@ def engine_settings(folder: Path, services: Services, mode: JudgeMode, scale: fl
         "max_concurrency": JUDGE_LIMIT,
         "mode": mode,
         "baseline_votes": 1,
-        "listwise": {"window": (scale or 1.0) * LISTWISE_SECONDS, "candidates": GROUP_SIZE},
+        "batching": {"window": (scale or 1.0) * BATCHING_SECONDS, "candidates": GROUP_SIZE},
         "price": {"currency": "CNY", "input": 4, "cached_input": 0.5, "output": 12},
     }
     ledger = {"path": str(folder / "ledger.sqlite"), "run_id": "bench"}

@@ -102,7 +102,7 @@ class Tally:
         for answer in filled.answers:
             if answer.source == "made":
                 trace = answer.trace
-                self.requests[answer.kind] += trace.tries
+                self.requests[answer.kind] += trace.attempts
                 self.tokens += trace.input_tokens + trace.output_tokens
                 self.cny += answer.cost
 

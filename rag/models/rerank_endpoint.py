@@ -17,13 +17,17 @@ from rag.models.failure import ModelFailure, reason
 
 API_KEY_ENV = "RERANKER_API_KEY"
 _TIMEOUT = 10.0
+_ROUNDING = 1e-6  # what floats add to a 1
 
 
 class RerankEndpoint:
     """`{model, query, documents, top_n}` to `results[{index, relevance_score}]`, one attempt: a user is waiting."""
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, gives_logits: bool = False):
         """
+        Args:
+            gives_logits: the server's scores are logits, of which the sigmoid is taken; else they lie in [0, 1].
+
         Raises:
             IngestError: `address` is not `URL#model`.
         """
@@ -31,7 +35,7 @@ class RerankEndpoint:
         self._url = url if url.endswith("/rerank") else f"{url}/rerank"
         self.id = f"endpoint:{self._model}"
         self.constant_answers = 0
-        self._gives_logits = False
+        self._gives_logits = gives_logits
         key = os.environ.get(API_KEY_ENV)
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=_TIMEOUT, trust_env=False
@@ -56,10 +60,15 @@ class RerankEndpoint:
             scores = _read_scores(response.json(), len(passages))
         except (ValueError, TypeError, KeyError) as error:
             raise ModelFailure(f"reranker {self._model}: malformed answer ({reason(error)})") from None
-        # A server that gave a logit once gives logits always, also when a list of them happens to be in [0, 1].
-        self._gives_logits |= bool(((scores < 0) | (scores > 1)).any())
+        # The scale is declared: guessed from the scores, one value would change what all later ones mean.
         if self._gives_logits:
             scores = expit(scores)
+        elif ((scores < -_ROUNDING) | (scores > 1 + _ROUNDING)).any():
+            raise ModelFailure(
+                f"reranker {self._model}: score {scores[np.abs(scores - 0.5).argmax()]:g} outside [0, 1]; "
+                f"for a server that gives logits write logits:URL#{self._model}"
+            )
+        scores = np.clip(scores, 0, 1)
         self.constant_answers += is_constant(scores, self.id, self.constant_answers)
         return scores
 

@@ -33,14 +33,17 @@ class Reranker(Protocol):
 
 
 def open_reranker(reranker: str) -> Reranker:
-    """Open the folder of a CrossEncoder, or `URL#model`, URL that of a rerank endpoint (…/v1 or …/v1/rerank), its key
-    in the environment variable RERANKER_API_KEY if it needs one.
+    """Open a CrossEncoder's folder, or `URL#model` of a rerank endpoint (…/v1 or …/v1/rerank), whose key is in the
+    environment variable RERANKER_API_KEY if it needs one. Its scores lie in [0, 1]; of an endpoint that gives logits it
+    is `logits:URL#model`.
 
     Raises:
         IngestError: neither, or the folder's model cannot be loaded or does not give one score.
     """
     if reranker.startswith(("http://", "https://")):
         return RerankEndpoint(reranker)
+    if reranker.startswith(("logits:http://", "logits:https://")):
+        return RerankEndpoint(reranker.removeprefix("logits:"), gives_logits=True)
     if Path(reranker).is_dir():
         return LocalCrossEncoder(Path(reranker))
     raise IngestError(f"reranker {reranker}: neither a model's folder nor http(s)://…/v1#model")

@@ -7,16 +7,16 @@ from typing import Literal
 
 import numpy as np
 
+from reward.records.outcome import JudgeMode
 from reward.records.sample import Record
 
 RESAMPLES = 2000
 Label = Literal["a", "b", "tie"]
-Mode = Literal["pointwise", "listwise", "pairwise"]
 LABELS: tuple[Label, ...] = ("a", "tie", "b")
 
 
 class JudgedPair(Record):
-    """`judged` is `None` when the judge failed. Scores are 综合得分 (pointwise, listwise); `orders` are the labels that
+    """`judged` is `None` when the judge failed. Scores are 综合得分 (pointwise, batched); `orders` are the labels that
     the judge gave with A first and with B first (pairwise)."""
 
     step: int = 0
@@ -39,13 +39,13 @@ class CanaryCheck(Record):
         first_preference: wins of the place shown first minus those of the second, by verdicts; 0 is fair (pairwise).
         cost: yuan.
         drift: kappa of the first check minus this one.
-        overall_change: mean absolute change of 综合得分 since the first check (pointwise, listwise).
+        overall_change: mean absolute change of 综合得分 since the first check (pointwise, batched).
         relabelled: share of pairs on which the judge has changed its mind since the first check.
         alarm: `drift` is beyond its limit.
     """
 
     judge: str
-    mode: Mode
+    mode: JudgeMode
     step: int
     judged: int
     failed: int
@@ -62,7 +62,7 @@ class CanaryCheck(Record):
     alarm: bool = False
 
 
-def summarise(judge: str, mode: Mode, step: int, pairs: Sequence[JudgedPair], cost: float = 0.0) -> CanaryCheck:
+def summarise(judge: str, mode: JudgeMode, step: int, pairs: Sequence[JudgedPair], cost: float = 0.0) -> CanaryCheck:
     """The figures of one check, without those of drift."""
     known = [pair for pair in pairs if pair.judged is not None]
     failed = len(pairs) - len(known)

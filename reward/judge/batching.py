@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from reward.judge.protocol import listwise_order
+from reward.judge.protocol import batched_order
 from reward.records.call import CallTrace, ServiceFailure
 from reward.records.sample import Sample
-from reward.settings.recipe import ListwiseSettings
+from reward.settings.recipe import BatchingSettings
 
 Result = tuple[dict[str, Any] | ServiceFailure, CallTrace]
 Ask = Callable[[Sample, Sequence[str], float], Awaitable[Result]]
@@ -35,7 +35,7 @@ class Batches:
         ask: grades some rewrites of a sample at a priority: `{"评分": [verdict of each, in that order]}`.
     """
 
-    def __init__(self, settings: ListwiseSettings, ask: Ask):
+    def __init__(self, settings: BatchingSettings, ask: Ask):
         self._settings, self._ask = settings, ask
         self._open: dict[str, _Batch] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -66,7 +66,7 @@ class Batches:
 
     async def _ask_all(self, batch: _Batch) -> None:
         rewrites = [rewrite for rewrite, _ in batch.waiting]
-        order = listwise_order(batch.sample, rewrites)
+        order = batched_order(batch.sample, rewrites)
         verdicts = [batch.waiting[index][1] for index in order]
         try:
             value, trace = await self._ask(batch.sample, [rewrites[index] for index in order], batch.priority)

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from reward.judge.agreement import CanaryCheck, JudgedPair, Label, Mode, add_drift, summarise
+from reward.judge.agreement import CanaryCheck, JudgedPair, Label, add_drift, summarise
 from reward.judge.judge import Judge
 from reward.judge.protocol import Comparison
 from reward.records.call import Answer
 from reward.records.files import BadInput, first_problem, read_jsonl
-from reward.records.outcome import Verdict
+from reward.records.outcome import JudgeMode, Verdict
 from reward.records.sample import Context, Metadata, Record, Sample
 from reward.settings.recipe import CanarySettings
 
@@ -104,7 +104,7 @@ def verdicts_file(file: Path) -> Path:
     return file.with_name(f"{file.stem}_verdicts.jsonl")
 
 
-def _first_check(file: Path, mode: Mode) -> tuple[CanaryCheck | None, list[JudgedPair]]:
+def _first_check(file: Path, mode: JudgeMode) -> tuple[CanaryCheck | None, list[JudgedPair]]:
     """The first check in that mode that could tell how well the judge agrees, and its verdicts.
 
     Raises:

@@ -11,9 +11,12 @@ from reward.judge.protocol import Question
 from reward.records.call import CallTrace
 from reward.settings.recipe import JudgeSettings, PriceSettings
 
+# A count beyond so many times the bound is a fault of the report. Hidden reasoning may well be 20 times the cap.
+ABSURD = 100
 
-def try_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
-    """The most (input, output) tokens that one try can cost.
+
+def attempt_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
+    """Return the most (input, output) tokens that one attempt can cost.
 
     Input: a token a character and a tenth more (Chinese text runs at 0.6 to 0.9); output: the cap.
     """
@@ -23,36 +26,56 @@ def try_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
 
 
 def token_bound(settings: JudgeSettings, question: Question) -> int:
-    """The most tokens that one call can cost, all its tries together: each may be paid for, hedged ones too, because a
-    malformed verdict is asked for again."""
-    return sum(try_tokens(settings, question)) * _most_tries(settings)
+    """Return the most tokens that one call can cost with all its attempts: each may be billed, because a malformed
+    verdict is asked for again."""
+    return sum(attempt_tokens(settings, question)) * settings.attempts
 
 
 def cost_bound(settings: JudgeSettings, question: Question, cny_per_usd: float) -> float:
-    """The most yuan that one call can cost, under the bounds of `token_bound`."""
-    read, written = try_tokens(settings, question)
+    """Return the most yuan that one call can cost, under the bounds of `token_bound`."""
+    read, written = attempt_tokens(settings, question)
     one = CallTrace(input_tokens=read, output_tokens=written)
-    return cost_cny(settings.price, one, cny_per_usd) * _most_tries(settings)
+    return cost_cny(settings.price, one, cny_per_usd) * settings.attempts
 
 
 def cost_cny(price: PriceSettings, trace: CallTrace, cny_per_usd: float) -> float:
-    """What a call cost in yuan: its tokens at the price table's rates."""
+    """Return what a call cost in yuan: its tokens at the price table's rates."""
     fresh = max(0.0, trace.input_tokens - trace.cached_tokens)
     amount = fresh * price.input + trace.cached_tokens * price.cached_input + trace.output_tokens * price.output
     return amount / 1e6 * (cny_per_usd if price.currency == "USD" else 1.0)
 
 
 def reported_usage(answer: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(input, cached input, output) tokens as the service reports them; 0 for what it leaves out."""
+    """Return the (input, cached input, output) tokens that the service reports; zeros where it reports none usable.
+
+    Usable are `prompt_tokens` and `completion_tokens`, both whole and positive. `completion_tokens` holds the reasoning
+    (OpenAI, DeepSeek); where `total_tokens` exceeds the sum of the two, or `reasoning_tokens` exceeds it, the reasoning
+    was left out and is added.
+    """
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return 0, 0, 0
+    read, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if not read or not written:
+        return 0, 0, 0
+    # Part of the input may be cheaper; part of the output may be named elsewhere only.
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
-    counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-    read, hit, written = (c if isinstance(c, int) and c > 0 else 0 for c in counts)
-    return read, min(hit, read), written
+    cached = _count(details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens"))
+    thought = usage.get("completion_tokens_details")
+    reasoning = _count(thought.get("reasoning_tokens")) if isinstance(thought, dict) else 0
+    unnamed = _count(usage.get("total_tokens")) - read - written
+    written += unnamed if unnamed > 0 else reasoning if reasoning > written else 0
+    return read, min(cached, read), written
 
 
-def _most_tries(settings: JudgeSettings) -> int:
-    return settings.attempts * (1 if settings.hedge_after is None else 2)
+def booked_usage(answer: Mapping[str, Any], most: tuple[int, int]) -> tuple[tuple[int, int, int], bool]:
+    """Return the (input, cached input, output) tokens to book for an answer, and whether they are an estimate: `most`,
+    the bounds of an attempt, where the service reports nothing usable or a count beyond `ABSURD` times its bound."""
+    read, cached, written = reported_usage(answer)
+    if not read or read > ABSURD * most[0] or written > ABSURD * most[1]:
+        return (most[0], 0, most[1]), True
+    return (read, cached, written), False
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

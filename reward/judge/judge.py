@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil, inf
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -20,14 +21,16 @@ from reward.judge.costs import cost_bound, cost_cny, token_bound
 from reward.judge.protocol import (
     Comparison,
     Question,
-    listwise_question,
+    addresses_siblings,
+    asks_facts,
+    batched_question,
     pairwise_question,
     pointwise_question,
     question_key,
     render_rubric,
 )
 from reward.ledger.calls import Calls
-from reward.records.call import Answer, Call, CallKind, FailureKind, ServiceFailure, content_key
+from reward.records.call import Answer, Call, CallKind, ServiceFailure, content_key
 from reward.records.files import BadInput
 from reward.records.outcome import Judgement, Verdict
 from reward.records.sample import Sample
@@ -76,21 +79,23 @@ class Judge:
     def __init__(self, settings: JudgeSettings, tenant: TenantSettings, cny_per_usd: float, calls: Calls):
         prompt = _read_prompt(settings)
         self._prompt_key = content_key(prompt)
+        self._facts = asks_facts(prompt)
+        self._surplus = 1.0  # the most that a call has used, in shares of its bound; at least the bound itself
         self._system = render_rubric(prompt, tenant.system_prompt)
         self._settings, self._tenant, self._calls, self._cny_per_usd = settings, tenant, calls, cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
         self.service = f"{settings.model}@{settings.version}" if settings.version else settings.model
         self._api = ChatApi(settings)
-        self._batches = Batches(settings.listwise, self._ask_together)
+        self._batches = Batches(settings.batching, self._ask_together)
 
     @property
-    def mode(self) -> Literal["pointwise", "listwise", "pairwise"]:
+    def mode(self) -> Literal["pointwise", "batched", "pairwise"]:
         return self._settings.mode
 
     async def judge(self, sample: Sample, policy: str, baseline: str, *, priority: float = 0.0) -> Judged:
         """The policy's rewrite of `sample` against the baseline's.
 
-        Pointwise and listwise: the policy's rewrite is graded once, the baseline's as in `grade_baseline`. Pairwise:
+        Pointwise and batched: the policy's rewrite is graded once, the baseline's as in `grade_baseline`. Pairwise:
         the preference counts only when it holds in both orders. Rewrites that differ in spacing, case or width alone
         are the same text: they tie, and cost no grading beyond the baseline's (pairwise: beyond one call for the grade
         of intent).
@@ -111,9 +116,11 @@ class Judge:
         judgement = Judgement(
             mode=self._settings.mode,
             policy=verdict,
+            baseline=min(votes.verdicts, key=lambda vote: abs(vote.overall - baseline_score)),
             policy_score=baseline_score if same else verdict.overall,
             baseline_score=baseline_score,
             intent=median(verdict.intent for verdict in votes.verdicts) if same else verdict.intent,
+            facts_kept=_majority([vote.facts_kept for vote in votes.verdicts]) if same else verdict.facts_kept,
         )
         return Judged(judgement, answers)
 
@@ -132,11 +139,12 @@ class Judge:
             preference=float(as_a.winner) if agreed else 0.0,
             orders_agree=agreed,
             intent=fmean((as_a.a.intent, as_b.b.intent)),
+            facts_kept=_majority([as_a.a.facts_kept, as_b.b.facts_kept]),
         )
         return Judged(judgement, answers)
 
     async def grade_baseline(self, sample: Sample, baseline: str, *, priority: float = 0.0) -> BaselineVotes:
-        """The baseline's rewrite, graded `baseline_votes` times (pointwise, listwise): once per prompt ever, since all
+        """The baseline's rewrite, graded `baseline_votes` times (pointwise, batched): once per prompt ever, since all
         further askers find the answers in the ledger."""
         return BaselineVotes(tuple(await asyncio.gather(*self._votes(sample, baseline, priority))))
 
@@ -145,21 +153,23 @@ class Judge:
         return [self.grade(sample, baseline, round_, priority=priority) for round_ in rounds]
 
     async def grade(self, sample: Sample, rewrite: str, round_: Sequence[Any], *, priority: float = 0.0) -> Answer:
-        """The `Verdict` of one rewrite as JSON, alone or together with others of the same prompt (mode `listwise`).
+        """The `Verdict` of one rewrite as JSON, alone or together with others of the same prompt (mode `batched`).
 
         Args:
             round_: what sets this grading apart from others of the same text: each round is a call of its own.
         """
-        if self._settings.mode == "listwise":
-            question = listwise_question(self._system, sample, [rewrite])
+        if self._settings.mode == "batched":
+            question = batched_question(self._system, sample, [rewrite], facts=self._facts)
+            if addresses_siblings(rewrite):
+                return await self._once(question, round_, lambda: self._ask_alone(question, priority))
             group = content_key(sample.original_query, sample.context.model_dump(), list(round_))
             return await self._once(question, round_, lambda: self._batches.grade(group, sample, rewrite, priority))
-        question = pointwise_question(self._system, sample, rewrite)
+        question = pointwise_question(self._system, sample, rewrite, facts=self._facts)
         return await self._once(question, round_, lambda: self._api.ask(question, priority))
 
     async def compare(self, sample: Sample, a: str, b: str, round_: Sequence[Any], *, priority: float = 0.0) -> Answer:
         """The `Comparison` of two rewrites in this order as JSON (mode `pairwise`); `round_` as in `grade`."""
-        question = pairwise_question(self._system, sample, a, b)
+        question = pairwise_question(self._system, sample, a, b, facts=self._facts)
         return await self._once(question, round_, lambda: self._api.ask(question, priority))
 
     async def _once(self, question: Question, round_: Sequence[Any], ask: Callable[[], Awaitable[Result]]) -> Answer:
@@ -168,23 +178,42 @@ class Judge:
             key=question_key(self._settings, self._prompt_key, question, round_),
             service=self.service,
             tenant=self._tenant.tenant_id,
-            token_bound=token_bound(self._settings, question),
-            cost_bound=cost_bound(self._settings, question, self._cny_per_usd),
+            # A service that bills more than the cap (hidden reasoning) will do so again.
+            token_bound=ceil(self._surplus * token_bound(self._settings, question)),
+            cost_bound=self._surplus * cost_bound(self._settings, question, self._cny_per_usd),
         )
-        return await self._calls.once(call, ask, self._cost)
+        answer = await self._calls.once(call, ask, self._cost)
+        if answer.source == "made":
+            # What its attempts used, as if all that are allowed had been made.
+            scale = self._settings.attempts / max(1, answer.trace.attempts)
+            used = scale * (answer.trace.input_tokens + answer.trace.output_tokens)
+            most = cost_bound(self._settings, question, self._cny_per_usd) or inf
+            tokens = used / token_bound(self._settings, question)
+            self._surplus = max(self._surplus, tokens, scale * answer.cost / most)
+        return answer
 
     async def _ask_together(self, sample: Sample, rewrites: Sequence[str], priority: float) -> Result:
-        return await self._api.ask(listwise_question(self._system, sample, rewrites), priority)
+        return await self._api.ask(batched_question(self._system, sample, rewrites, facts=self._facts), priority)
+
+    async def _ask_alone(self, question: Question, priority: float) -> Result:
+        value, trace = await self._api.ask(question, priority)
+        return (value if isinstance(value, ServiceFailure) else value["评分"][0]), trace
 
     async def aclose(self) -> None:
         await self._batches.aclose()
         await self._api.aclose()
 
 
+def _majority(said: Sequence[bool | None]) -> bool | None:
+    """Return what most say of the facts; kept when they are even, `None` when nobody was asked."""
+    known = [kept for kept in said if kept is not None]
+    return 2 * sum(known) >= len(known) if known else None
+
+
 def _failure_among(answers: Sequence[Answer]) -> ServiceFailure:
-    """The failure to report: a spent budget before all others, since it ends the run."""
+    """Return the failure to report: a spent budget or quota before all others, since it ends the run."""
     failures = [answer.value for answer in answers if isinstance(answer.value, ServiceFailure)]
-    return min(failures, key=lambda failure: failure.kind is not FailureKind.BUDGET_SPENT)
+    return min(failures, key=lambda failure: not failure.kind.ends_run)
 
 
 def _read_prompt(settings: JudgeSettings) -> str:

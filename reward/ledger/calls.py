@@ -2,13 +2,13 @@
 
 Memory -> the same call under way -> ledger -> budget -> the call itself -> ledger. What is asked for again is answered
 from memory or ledger; what is asked for meanwhile waits for the call under way. Failures are recorded and returned,
-never kept: the next one to ask tries again.
+never kept: the next one to ask calls again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from cachetools import LRUCache
@@ -37,7 +37,7 @@ class Calls:
             cost: yuan for a finished call; without it calls are free.
 
         Returns:
-            An answer made, stored or joined. When a budget is spent: a `BUDGET_SPENT` failure with no tries in its
+            An answer made, stored or joined. When a budget is spent: a `BUDGET_SPENT` failure with no attempts in its
             trace, and no row in the ledger, for no call was made.
 
         Raises:
@@ -59,6 +59,10 @@ class Calls:
         # Not at the end of `_make`: a task cancelled before its first step never gets there.
         task.add_done_callback(lambda ended: self._end(call, ended))
         return await asyncio.shield(task)
+
+    def keep_passages(self, passages: Mapping[str, str]) -> None:
+        """Keep contents of retrieved passages in the ledger; see `Ledger.keep_passages`."""
+        self._ledger.keep_passages(passages)
 
     async def _make(self, call: Call, perform: Perform, cost: Callable[[CallTrace], float] | None) -> Answer:
         value, trace = await perform()

@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from cachetools import LRUCache
 
 from reward.ledger.ledger_file import explain, make_if_missing, open_checked
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure
@@ -26,10 +28,12 @@ from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 OK = "ok"  # the status of a call that was answered; any other status is a FailureKind
 DETAIL_CHARACTERS = 300
+REMEMBERED_PASSAGES = 50_000  # keys of passages that need not be written again: 10 MB at most
 
 _INSERT = """INSERT INTO calls (time, run_id, kind, key, service, tenant, input_tokens, cached_tokens, output_tokens,
-    cny, usd, latency, queued, tries, shared_by, status, detail, value)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    cny, usd, latency, queued, attempts, shared_by, estimated, status, detail, value)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_KEEP_PASSAGE = "INSERT OR IGNORE INTO passages (key, content) VALUES (?, ?)"
 _FIND = "SELECT value FROM calls WHERE key = ? AND status = 'ok' ORDER BY id LIMIT 1"
 # Ids only grow and follow the order of commits, so "what came since the last look" is a range of the primary key,
 # whichever process wrote it.
@@ -52,15 +56,15 @@ class _Spending:
 
 
 class Ledger:
-    """The ledger file of `settings.path`, made when it does not exist. For one thread at a time; not to be forked.
+    """Hold the ledger file of `settings.path`, made when it does not exist. For one thread at a time; not to be forked.
 
     Budgets (`settings.run`, `settings.day`) are over paid kinds of calls, in every row of the file that bears this
     run's id or today's date (UTC), other processes' rows included: a resumed run continues where it stood. What other
     processes have under way but not yet recorded is not seen: n of them may exceed a day's budget by the bounds of
-    the calls they have in flight. A listwise call counts as one, a share of it for each of its answers.
+    the calls they have in flight. A batched call counts as one, a share of it for each of its answers.
 
     Raises:
-        BadInput: the file cannot be opened or made, is damaged, or is no ledger of this version.
+        BadInput: the file cannot be opened or made, is damaged, or is no ledger that this program reads.
     """
 
     def __init__(self, settings: LedgerSettings):
@@ -71,6 +75,7 @@ class Ledger:
         self._by_run: defaultdict[str, _Spending] = defaultdict(_Spending)
         self._by_day: defaultdict[str, _Spending] = defaultdict(_Spending)
         self._last_seen = 0
+        self._kept_passages: LRUCache[str, None] = LRUCache(REMEMBERED_PASSAGES)
         self._reservations: Counter[Call] = Counter()
         self._reserved = _Spending()
         make_if_missing(self._path)
@@ -94,7 +99,7 @@ class Ledger:
     def reserve(self, call: Call) -> ServiceFailure | None:
         """Set aside what `call` can cost at most, or say which budget that would exceed. `record` books the real cost.
 
-        Set aside are the call's bounds, once: a caller whose tries may each be billed states bounds for all of them.
+        Set aside are the call's bounds, once: a caller whose attempts may each be billed states bounds for all of them.
         Calls of unpaid kinds need no reservation and get none.
 
         Raises:
@@ -151,14 +156,30 @@ class Ledger:
             cost / self._settings.cny_per_usd,
             trace.seconds,
             trace.queued,
-            trace.tries,
+            trace.attempts,
             trace.shared_by,
+            int(trace.estimated),
             status,
             _storable(detail),
             answer,
         )
         with self._stopping("cannot be written, so the answer to a call was lost and the run stops"):
             self._db.execute(_INSERT, row)
+
+    def keep_passages(self, passages: Mapping[str, str]) -> None:
+        """Keep the contents of retrieved passages by their keys, each once, for `reward.export_rollouts`.
+
+        Raises:
+            BadInput: they could not be written.
+        """
+        new = [(key, _storable(text)) for key, text in passages.items() if key not in self._kept_passages]
+        if not new:
+            return
+        # One transaction for all of them; the inner block ends it.
+        with self._stopping("cannot be written"), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_KEEP_PASSAGE, new)
+        self._kept_passages.update((key, None) for key, _ in new)
 
     def close(self) -> None:
         self._db.close()

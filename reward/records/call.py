@@ -32,7 +32,13 @@ class FailureKind(StrEnum):
     MALFORMED = "malformed"  # an answer that is not what the contract says
     REFUSED = "refused"  # a model that would not answer
     BUDGET_SPENT = "budget_spent"
+    QUOTA_EXHAUSTED = "quota_exhausted"  # the account at the provider has nothing left
     NOT_CONFIGURED = "not_configured"
+
+    @property
+    def ends_run(self) -> bool:
+        """Say whether nothing further can be had until somebody pays: waiting and asking again are in vain."""
+        return self in (FailureKind.BUDGET_SPENT, FailureKind.QUOTA_EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -45,24 +51,26 @@ class ServiceFailure:
 
 @dataclass(frozen=True)
 class CallTrace:
-    """How one call went, all its tries together.
+    """How one call went, all its attempts together.
 
     Args:
         seconds: latency of the try that ended it, without queueing and back-off.
         queued: seconds spent waiting for a slot under the service's limits.
-        tries: requests sent, hedged ones included.
-        input_tokens, cached_tokens, output_tokens: as the service reports them, all tries together; cached ones are
+        attempts: requests sent.
+        input_tokens, cached_tokens, output_tokens: as the service reports them, all attempts together; cached ones are
             part of the input ones.
-        shared_by: how many verdicts this one request produced (a listwise call): each carries its share of the tokens.
+        shared_by: how many verdicts this one request produced (a batched call): each carries its share of the tokens.
+        estimated: an attempt's tokens are its bound, because the service reported none that can be used.
     """
 
     seconds: float = 0.0
     queued: float = 0.0
-    tries: int = 0
+    attempts: int = 0
     input_tokens: float = 0.0
     cached_tokens: float = 0.0
     output_tokens: float = 0.0
     shared_by: int = 1
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,9 @@ class Call:
     Args:
         key: content hash (`content_key`) of everything that determines the answer.
         service: model and version, or base URL: for the ledger's reader, not part of the identity.
-        token_bound: the most tokens, input and output together, that the call can cost with all its tries; what a
+        token_bound: the most tokens, input and output together, that the call can cost with all its attempts; what a
             budget reserves.
-        cost_bound: the most yuan that it can cost with all its tries.
+        cost_bound: the most yuan that it can cost with all its attempts.
     """
 
     kind: CallKind

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, Strict
 
 from reward.records.call import FailureKind
 from reward.records.sample import Hit, Record, Sample
@@ -15,19 +16,53 @@ from reward.records.sample import Hit, Record, Sample
 class Evidence(Record):
     """What is kept of one retrieval: enough for every formula, small enough to cache by the hundred thousand.
 
-    `top_hits` are the first three without their content; `rank` is that of the best relevant passage, from 1.
-    `copied_run` is how much of a hit the rewrite recites (`reward.text.units.copied_run`). `origin` names what gave the
-    hits their scores: the service's reranker, `fused` for the search's own score, "" where the service does not say.
+    Args:
+        top_hits: the first three, without their content.
+        rank: of the best relevant passage, from 1.
+        passages: keys (`passage_key`) of the contents of `top_hits`, which the ledger keeps once each.
+        origin: what gave the hits their scores: the reranker's name, `fused` (the engine's `score` alone), or "" where
+            it is unknown or no hit has a score. Scores of unequal origins are never compared.
+        copied_run: how much of a hit the rewrite recites (`reward.text.units.copied_run`).
+        lacks_ids: a hit has no `doc_id`, so that a relevant passage may be among them unseen.
+        lacks_scores: there are hits, and none has a score.
     """
 
     top_hits: tuple[Hit, ...] = ()
     rank: int | None = None
-    copied_run: int = 0
+    passages: tuple[str, ...] = ()
     origin: str = ""
+    copied_run: int = 0
+    lacks_ids: bool = False
+    lacks_scores: bool = False
 
     @property
     def top1(self) -> float:
         return self.top_hits[0].relevance if self.top_hits else 0.0
+
+
+def why_unusable(evidence: Evidence, *, needs_ids: bool, needs_scores: bool) -> str | None:
+    """Say why a retrieval cannot be scored, None when it can.
+
+    Args:
+        needs_ids: relevant passages are known, and their rank is what counts.
+        needs_scores: the hits' scores are what counts.
+    """
+    if needs_ids and evidence.lacks_ids:
+        return "hits without doc_id, while the relevant passages are known by their ids"
+    if needs_scores and evidence.lacks_scores:
+        return "hits without any score"
+    return None
+
+
+def have_unequal_origins(one: Evidence, other: Evidence) -> bool:
+    """Say whether two retrievals got their scores from different sources: then they must not be compared. A retrieval
+    without scored hits compares with any."""
+    return bool(one.origin and other.origin) and one.origin != other.origin
+
+
+def passage_key(content: str) -> str:
+    """Return the key under which the ledger keeps a passage's content: equal for equal content."""
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
@@ -37,37 +72,54 @@ def relevant_rank(hits: Sequence[Hit], relevant: Sequence[str]) -> int | None:
 
 
 Grade = Annotated[int, Field(ge=1, le=5, strict=True)]
+# A judge's yes or no, in its own words or as JSON has it.
+YesOrNo = Annotated[bool, BeforeValidator(lambda said: {"是": True, "否": False}.get(said, said)), Strict()]
 
 
 class Verdict(Record):
-    """A judge's grades of one rewrite each from 1 to 5; the JSON names are the rubric's own."""
+    """A judge's grades of one rewrite, each from 1 to 5; the JSON names are the rubric's own.
+
+    `facts_kept`: numbers, groups of people, products and negations are those of the query and its context; `None` where
+    the prompt does not ask (`v1`).
+    """
 
     quality: Grade = Field(alias="改写质量")
     domain: Grade = Field(alias="领域适配")
     intent: Grade = Field(alias="意图保持")
     retrievability: Grade = Field(alias="可检索性")
+    facts_kept: YesOrNo | None = Field(None, alias="事实一致")
     reason: str = Field("", alias="评分理由")
 
     @property
     def overall(self) -> float:
-        """综合得分: the mean of the four grades to two decimals."""
+        """Return 综合得分, the mean of the four grades to two decimals."""
         return round((self.quality + self.domain + self.intent + self.retrievability) / 4, 2)
+
+
+# Logs of earlier runs call it listwise.
+JudgeMode = Annotated[
+    Literal["pointwise", "batched", "pairwise"], BeforeValidator(lambda mode: "batched" if mode == "listwise" else mode)
+]
 
 
 class Judgement(Record):
     """The judge's comparison of the policy's rewrite with the baseline's.
 
-    Pointwise (and listwise) judging fills the two scores, pairwise judging the preference: +1 when the policy's rewrite
-    is preferred in both orders, -1 when the baseline's is, 0 for a tie or when the two orders disagree.
+    Pointwise (and batched) judging fills the two scores, pairwise judging the preference: +1 when the policy's rewrite
+    is preferred in both orders, -1 when the baseline's is, 0 for a tie or when the two orders disagree. `baseline` is
+    the verdict whose 综合得分 is nearest to the median of its votes. `facts_kept` is of the policy's rewrite, `None`
+    where the prompt does not ask; in pairs it is lost when both orders say so.
     """
 
-    mode: Literal["pointwise", "listwise", "pairwise"]
+    mode: JudgeMode
     policy: Verdict | None = None
+    baseline: Verdict | None = None
     policy_score: float | None = Field(None, ge=1, le=5)
     baseline_score: float | None = Field(None, ge=1, le=5)
     preference: float | None = Field(None, ge=-1, le=1)
     orders_agree: bool | None = None
     intent: float = Field(ge=1, le=5)
+    facts_kept: bool | None = None
 
 
 class AbstainReason(StrEnum):

@@ -15,10 +15,9 @@ from reward.records.outcome import (
     GateReason,
     Judgement,
     Parts,
-    Rollout,
     Scored,
 )
-from reward.records.sample import Candidates, RetrievalResults, Sample
+from reward.records.sample import Sample
 from reward.rewrite import formulas
 from reward.rewrite.gates import check_gates
 from reward.settings.recipe import RewardSettings
@@ -135,10 +134,9 @@ def unusable(settings: RewardSettings, sample: Sample, retrievals: Sequence[Evid
     """
     found = [evidence for evidence in retrievals if evidence.top_hits]
     if sample.relevant_doc_ids:
-        if any(hit.doc_id is None for evidence in found for hit in evidence.top_hits):
-            return "relevant passages are known, but hits have no doc_id"
-        return None
-    if any(hit.reranker_score is None and hit.score is None for evidence in found for hit in evidence.top_hits):
+        lacking = any(evidence.lacks_ids for evidence in found)
+        return "relevant passages are known, but hits have no doc_id" if lacking else None
+    if any(evidence.lacks_scores for evidence in found):
         return "hits have no score"
     origins = sorted({evidence.origin for evidence in found})
     if len(origins) > 1:
@@ -182,51 +180,3 @@ def _score_term(judgement: Judgement) -> float:
     if judgement.policy_score is None or judgement.baseline_score is None:
         raise ValueError(f"a {judgement.mode} judgement without scores")
     return formulas.judge_term_v1(judgement.policy_score, judgement.baseline_score)
-
-
-def canonical_sample(rollout: Rollout) -> Sample:
-    """Return the rollout as the canonical RL record: the sample with candidates, results, evaluation and reward.
-
-    Hits carry no content: the log keeps their scores and ids. `evaluation` holds `None` for what is not known: scores
-    of a pairwise judgement, `recall_at_3` without relevant passages, all of it for an abstained rollout.
-    `winner` is `qwen_8b`, `qwen_32b` or `tie`, by 综合得分, else by the pairwise preference.
-    """
-    judgement, rewrite = rollout.judgement, rollout.completion.strip()
-    policy_score = judgement.policy_score if judgement else None
-    baseline_score = judgement.baseline_score if judgement else None
-    margin = None if policy_score is None or baseline_score is None else round(policy_score - baseline_score, 4)
-    lead = margin if margin is not None else judgement.preference if judgement else None
-    evaluation: dict[str, Any] = {
-        "gpt5_scores": {"qwen_8b": policy_score, "qwen_32b": baseline_score},
-        "retrieval_metrics": {
-            "qwen_8b": _retrieval_metrics(rollout.policy, rollout.sample),
-            "qwen_32b": _retrieval_metrics(rollout.baseline, rollout.sample),
-        },
-        "winner": None if lead is None else "tie" if lead == 0 else "qwen_8b" if lead > 0 else "qwen_32b",
-        "margin": None if margin is None else abs(margin),
-    }
-    return rollout.sample.model_copy(
-        update={
-            "candidates": Candidates(policy=rewrite, baseline=rollout.baseline_rewrite),
-            "retrieval_results": RetrievalResults(
-                policy=rollout.policy.top_hits if rollout.policy else (),
-                baseline=rollout.baseline.top_hits if rollout.baseline else (),
-            ),
-            "evaluation": evaluation,
-            "reward": None if isinstance(rollout.outcome, Abstained) else rollout.outcome.reward,
-        }
-    )
-
-
-def _retrieval_metrics(evidence: Evidence | None, sample: Sample) -> dict[str, float | None]:
-    """Of the first three hits; `recall_at_3` is the share of the relevant passages among them."""
-    if evidence is None:
-        return {"top1_score": None, "avg_top3_score": None, "recall_at_3": None}
-    scores = [hit.relevance for hit in evidence.top_hits]
-    relevant = set(sample.relevant_doc_ids)
-    found = relevant & {hit.doc_id for hit in evidence.top_hits}
-    return {
-        "top1_score": evidence.top1,
-        "avg_top3_score": sum(scores) / len(scores) if scores else 0.0,
-        "recall_at_3": len(found) / len(relevant) if relevant else None,
-    }

@@ -1,10 +1,11 @@
-"""The rewriter to beat: its recorded rewrite first, `POST {url}/api/rewrite_query` (spec 1) for what is missing."""
+"""The rewriter to beat: its recorded rewrite first, `POST {url}/api/rewrite_query` for what is missing."""
 
 from __future__ import annotations
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.sample import Sample
 from reward.services.http_calls import JsonService
+from reward.services.refusals import refusal_in
 from reward.settings.recipe import BaselineSettings
 
 
@@ -17,16 +18,12 @@ class BaselineClient:
 
     @property
     def calls(self) -> int:
-        """HTTP requests sent so far, retries and hedges included."""
+        """Count the HTTP requests sent so far, retries included."""
         return self._service.calls if self._service else 0
 
-    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> str | ServiceFailure:
-        """The baseline's rewrite of `sample.original_query`; a missing answer is a failure, never the query itself."""
-        rewrite, _ = await self.rewrite_traced(sample, priority=priority)
-        return rewrite
-
-    async def rewrite_traced(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
-        """As `rewrite`, and how the call went: no tries for a recorded rewrite."""
+    async def rewrite(self, sample: Sample, *, priority: float = 0.0) -> tuple[str | ServiceFailure, CallTrace]:
+        """Return the baseline's rewrite of `sample.original_query` and how the call went (no attempts for a recorded
+        rewrite). A missing answer is a failure, never the query itself."""
         if sample.candidates.baseline:
             return sample.candidates.baseline, CallTrace()
         if self._service is None:
@@ -48,7 +45,7 @@ class BaselineClient:
             return answer, trace
         rewrite = answer.get("rewritten_query")
         if not isinstance(rewrite, str) or not rewrite.strip():
-            return ServiceFailure("answer lacks rewritten_query", FailureKind.MALFORMED), trace
+            return refusal_in(answer, "answer lacks rewritten_query"), trace
         return rewrite.strip(), trace
 
     async def aclose(self) -> None:

@@ -1,9 +1,9 @@
-"""Client of the tenant's retrieval service: `POST {url}/api/chat/general_rag` (spec 1)."""
+"""Client of the tenant's retrieval service: `POST {url}/api/chat/general_rag`."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +12,8 @@ from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import first_problem
 from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
+from reward.services.refusals import refusal_in
+from reward.services.score_scales import origin_of, reranker_failure, to_unit
 from reward.settings.recipe import RagSettings
 
 _HITS = TypeAdapter(list[Hit])
@@ -19,14 +21,19 @@ _HITS = TypeAdapter(list[Hit])
 
 @dataclass(frozen=True)
 class RagAnswer:
-    """`hits` in the service's order; the rest as it reports it ("" when absent). `reranker` names what gave the hits
-    their `reranker_score`."""
+    """`hits` in the service's order, their `reranker_score` in [0, 1]; the rest as it reports it ("" when absent).
+
+    Args:
+        reranker: what the service names as the giver of `reranker_score`.
+        origin: what gave the hits their scores: that name, `fused`, or "" where no hit has a score.
+    """
 
     hits: tuple[Hit, ...]
     rewritten_query: str
     user_profile: str
     history_summary: str
     reranker: str = ""
+    origin: str = ""
 
 
 class RagClient:
@@ -39,7 +46,7 @@ class RagClient:
 
     @property
     def calls(self) -> int:
-        """HTTP requests sent so far, retries and hedges included."""
+        """Count the HTTP requests sent so far, retries included."""
         return self._service.calls
 
     async def retrieve(
@@ -51,30 +58,9 @@ class RagClient:
         top_k: int = 5,
         score_threshold: float = 0.5,
         priority: float = 0.0,
-    ) -> RagAnswer | ServiceFailure:
-        """Hits for `query`, retrieved with `rewritten_query` as it stands, or with the service's own rewrite of
-        `query` when none is given. No hit is an answer too."""
-        answer, _ = await self.retrieve_traced(
-            query,
-            context,
-            rewritten_query=rewritten_query,
-            top_k=top_k,
-            score_threshold=score_threshold,
-            priority=priority,
-        )
-        return answer
-
-    async def retrieve_traced(
-        self,
-        query: str,
-        context: Context,
-        *,
-        rewritten_query: str | None = None,
-        top_k: int = 5,
-        score_threshold: float = 0.5,
-        priority: float = 0.0,
     ) -> tuple[RagAnswer | ServiceFailure, CallTrace]:
-        """As `retrieve`, and how the call went."""
+        """Retrieve hits for `query` with `rewritten_query` as it is, or with the service's own rewrite where none is
+        given; return them and how the call went. No hit is an answer too."""
         body = {
             "query": query,
             "tenant_id": self._tenant_id,
@@ -87,7 +73,8 @@ class RagClient:
         }
         if rewritten_query is not None:
             body["rewritten_query"] = rewritten_query
-        answer, trace = await self._service.post("/api/chat/general_rag", body, priority=priority)
+        path = "/api/chat/general_rag"
+        answer, trace = await self._service.post(path, body, priority=priority, check=_unequal_scores)
         if not isinstance(answer, ServiceFailure):
             return self._read(answer), trace
         return answer, trace
@@ -95,28 +82,73 @@ class RagClient:
     def _read(self, answer: dict[str, Any]) -> RagAnswer | ServiceFailure:
         data = answer.get("data")
         if not isinstance(data, dict) or not isinstance(data.get("recall"), list):
-            return ServiceFailure("answer lacks data.recall", FailureKind.MALFORMED)
+            return refusal_in(answer, "answer lacks data.recall")
         tenant_id = data.get("tenant_id")
         if tenant_id is not None and tenant_id != self._tenant_id:
             reason = f"data.tenant_id: asked for {self._tenant_id!r}, answered for {tenant_id!r}"
             return ServiceFailure(reason, FailureKind.MALFORMED)
+        # Hits as the contract has them, their scores on the declared scale.
+        hits = _hits(data["recall"])
+        if isinstance(hits, ServiceFailure):
+            return hits
         try:
-            hits = _HITS.validate_python(data["recall"], strict=True, extra="ignore")
-        except ValidationError as error:
-            return ServiceFailure(f"data.recall: {first_problem(error)}", FailureKind.MALFORMED)
-        if not all(_is_finite(hit.score) and _is_finite(hit.reranker_score) for hit in hits):  # 1e999 reads as infinity
-            return ServiceFailure("data.recall: a score is not finite", FailureKind.MALFORMED)
+            hits = tuple(self._scaled(hit, row) for row, hit in enumerate(hits, start=1))
+        except ValueError as error:
+            return ServiceFailure(f"data.recall: {error}", FailureKind.MALFORMED)
+        reranker = str(data.get("reranker") or "")
         return RagAnswer(
-            hits=tuple(hits),
+            hits=hits,
             rewritten_query=str(data.get("rewritten_query") or ""),
             user_profile=str(data.get("user_profile") or ""),
             history_summary=str(data.get("history_summary") or ""),
-            reranker=str(data.get("reranker") or ""),
+            reranker=reranker,
+            origin=origin_of(hits, reranker) or "",
         )
+
+    def _scaled(self, hit: Hit, row: int) -> Hit:
+        """Return the hit with its `reranker_score` in [0, 1].
+
+        Raises:
+            ValueError: the score lies outside the scale of `score_scale`.
+        """
+        if hit.reranker_score is None:
+            return hit
+        scale = self._settings.score_scale
+        try:
+            share = to_unit(hit.reranker_score, scale)
+        except ValueError as error:
+            raise ValueError(f"hit {row}: reranker_{error} (rewriter.tenant.rag.score_scale is {scale})") from None
+        return hit if share == hit.reranker_score else hit.model_copy(update={"reranker_score": share})
 
     async def aclose(self) -> None:
         await self._service.aclose()
 
 
-def _is_finite(score: float | None) -> bool:
-    return score is None or math.isfinite(score)
+def _hits(recall: list[Any]) -> tuple[Hit, ...] | ServiceFailure:
+    try:
+        hits = _HITS.validate_python(recall, strict=True, extra="ignore")
+    except ValidationError as error:
+        return ServiceFailure(f"data.recall: {first_problem(error)}", FailureKind.MALFORMED)
+    scores = [score for hit in hits for score in (hit.score, hit.reranker_score) if score is not None]
+    if not all(map(isfinite, scores)):  # 1e999 reads as infinity
+        return ServiceFailure("data.recall: a score is not finite", FailureKind.MALFORMED)
+    return tuple(hits)
+
+
+def _unequal_scores(answer: dict[str, Any]) -> ServiceFailure | None:
+    """Say what makes the scores of one answer unequal to those of others: a reranker that failed, for all hits or for
+    some. Another attempt may find it well again."""
+    data = answer.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("recall"), list):
+        return None
+    if failure := reranker_failure(data):
+        return ServiceFailure(f"the service answered without its models: {failure}", FailureKind.MALFORMED)
+    # Looked at as they came: whether they are hits at all is read later, once.
+    hits = [hit for hit in data["recall"] if isinstance(hit, dict)]
+    ranked = sum(hit.get("reranker_score") is not None for hit in hits)
+    fused = sum(hit.get("reranker_score") is None and hit.get("score") is not None for hit in hits)
+    if len(hits) in (ranked, fused) or ranked == fused == 0:
+        return None
+    bare = len(hits) - ranked - fused
+    reason = f"data.recall: {ranked} hits with a reranker_score, {fused} with a score alone, {bare} with none"
+    return ServiceFailure(reason, FailureKind.MALFORMED)

@@ -11,7 +11,7 @@ from typing import Any
 
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
-from reward.records.outcome import Evidence, relevant_rank
+from reward.records.outcome import Evidence, passage_key, relevant_rank
 from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
@@ -42,7 +42,7 @@ class TenantServices:
         """The deployed rewriter's `{"rewritten_query": …}`, for a sample that has none recorded."""
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            rewrite, trace = await self._baseline.rewrite_traced(sample, priority=priority)
+            rewrite, trace = await self._baseline.rewrite(sample, priority=priority)
             return rewrite if isinstance(rewrite, ServiceFailure) else {"rewritten_query": rewrite}, trace
 
         tenant, url = self._tenant.tenant_id, self._tenant.baseline.url or ""
@@ -54,7 +54,7 @@ class TenantServices:
         rag, tenant = self._tenant.rag, self._tenant.tenant_id
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
-            found, trace = await self._rag.retrieve_traced(
+            found, trace = await self._rag.retrieve(
                 sample.original_query,
                 sample.context,
                 rewritten_query=rewrite,
@@ -64,12 +64,14 @@ class TenantServices:
             )
             if isinstance(found, ServiceFailure):
                 return found, trace
+            # The contents go to the ledger once each, the evidence holds their keys.
+            self._calls.keep_passages({passage_key(hit.content): hit.content for hit in found.hits[:KEPT_HITS]})
             known = f"{sample.original_query}\n{sample.context.text}"
-            evidence = evidence_of(found.hits, sample.relevant_doc_ids, rewrite, known, found.reranker)
-            return evidence.model_dump(exclude_none=True), trace
+            evidence = evidence_of(found.hits, sample.relevant_doc_ids, rewrite, known, found.origin)
+            return evidence.model_dump(exclude_defaults=True), trace
 
         # Not the sample's id: exports number their rows from 1 each.
-        service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k)
+        service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k, rag.score_scale)
         asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
         return await self._calls.once(
             Call(CallKind.RAG, content_key("rag", _EVIDENCE, service, asked), rag.url, tenant), ask
@@ -80,19 +82,22 @@ class TenantServices:
         await self._baseline.aclose()
 
 
-def evidence_of(hits: Sequence[Hit], relevant: Sequence[str], rewrite: str, known: str, reranker: str) -> Evidence:
+def evidence_of(hits: Sequence[Hit], relevant: Sequence[str], rewrite: str, known: str, origin: str) -> Evidence:
     """Return what is kept of a retrieval's hits, in the service's order.
 
     Args:
         relevant: ids of the relevant passages, where they are known.
         rewrite: what was retrieved with.
         known: query and context, which the rewrite may repeat.
-        reranker: what the service says gave the scores.
+        origin: what gave the hits their scores (`Evidence.origin`).
     """
-    top = tuple(hit.model_copy(update={"content": ""}) for hit in hits[:KEPT_HITS])
+    top = hits[:KEPT_HITS]
     return Evidence(
-        top_hits=top,
+        top_hits=tuple(hit.model_copy(update={"content": ""}) for hit in top),
         rank=relevant_rank(hits, relevant),
+        passages=tuple(passage_key(hit.content) for hit in top),
+        origin=origin,
         copied_run=copied_run(rewrite, [hit.content for hit in hits[:READ_HITS]], known),
-        origin=reranker if all(hit.reranker_score is not None for hit in top) else "fused",
+        lacks_ids=any(hit.doc_id is None for hit in hits),
+        lacks_scores=bool(hits) and all(hit.score is None and hit.reranker_score is None for hit in hits),
     )

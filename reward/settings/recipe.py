@@ -7,7 +7,7 @@ trainer prints its whole configuration and sends it to experiment trackers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -33,31 +33,38 @@ TaskName = Literal["rewrite"]
 class ServiceSettings(StrictSettings):
     """How patiently and how hard one service is called. Times in seconds.
 
-    `timeout` is for a whole attempt, from the first byte sent to the last one read. `hedge_after`: an attempt that has
-    not answered by then gets a second one beside it, and the first answer counts (off by default: it costs calls).
-    `api_key_env` names an environment variable.
+    `timeout` is for a whole attempt, from the first byte sent to the last one read. `backoff` are the shortest and the
+    longest wait between attempts. `api_key_env` names an environment variable.
     """
 
     timeout: float = Field(30.0, gt=0)
     attempts: int = Field(3, ge=1)
     backoff: tuple[float, float] = (0.5, 5.0)
-    hedge_after: float | None = Field(None, gt=0)
     max_concurrency: int = Field(10, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
     tokens_per_minute: int | None = Field(None, ge=1)
     max_answer_bytes: int = Field(4_000_000, ge=1)
     api_key_env: str | None = None
 
+    @model_validator(mode="after")
+    def _backoff_in_order(self) -> Self:
+        if not 0 <= self.backoff[0] <= self.backoff[1]:
+            raise ValueError(f"backoff {list(self.backoff)}: expected two seconds, the shorter first")
+        return self
+
 
 class RagSettings(ServiceSettings):
     """The retrieval service: `POST {url}/api/chat/general_rag` (docs/contracts.md).
 
-    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes.
+    Retrievals are kept in the ledger under `kb_version`: change it when the knowledge base changes. `score_scale` is
+    that of the service's `reranker_score`: `unit` from 0 to 1, `percent` from 0 to 100, `logit` any number, of which
+    the sigmoid is taken. A score outside the scale is refused, never scored.
     """
 
     url: str = "http://127.0.0.1:8000"
     kb_name: str = "default"
     kb_version: str = ""
+    score_scale: Literal["unit", "percent", "logit"] = "unit"
 
 
 class BaselineSettings(ServiceSettings):
@@ -147,7 +154,7 @@ class PriceSettings(StrictSettings):
     output: float = Field(ge=0)
 
 
-class ListwiseSettings(StrictSettings):
+class BatchingSettings(StrictSettings):
     """Candidates of one prompt that arrive within `window` seconds of the first share one call, at most `candidates`
     of them."""
 
@@ -165,7 +172,7 @@ class JudgeSettings(ServiceSettings):
         temperature: `None` where the model refuses one (GPT-5).
         response_format: JSON mode, or a JSON schema the server decodes under.
         proxy_from_env: whether HTTPS_PROXY and its like apply: on the way to a provider on the internet.
-        mode: `pointwise` grades each rewrite alone, `listwise` several rewrites of a prompt in one call, `pairwise`
+        mode: `pointwise` grades each rewrite alone, `batched` several rewrites of a prompt in one call, `pairwise`
             compares with the baseline's in both orders.
         prompt: version of the prompt files, `judge/prompts/<mode>-<prompt>.txt`.
         baseline_votes: the baseline's rewrite is graded that many times, once per prompt ever; the median counts.
@@ -183,10 +190,10 @@ class JudgeSettings(ServiceSettings):
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
     response_format: Literal["json_object", "json_schema"] = "json_object"
     proxy_from_env: bool = False
-    mode: Literal["pointwise", "listwise", "pairwise"] = "pointwise"
+    mode: Literal["pointwise", "batched", "pairwise"] = "pointwise"
     prompt: str = "v1"
     baseline_votes: int = Field(3, ge=1)
-    listwise: ListwiseSettings = ListwiseSettings()
+    batching: BatchingSettings = BatchingSettings()
     price: PriceSettings
 
 
@@ -261,7 +268,7 @@ class RewriterSettings(StrictSettings):
     @model_validator(mode="after")
     def _terms_fit(self) -> RewriterSettings:
         if self.judge is not None and self.reward.formula == "v1" and self.judge.mode == "pairwise":
-            raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or listwise)")
+            raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or batched)")
         if self.reward.weight_retrieval + (self.reward.weight_judge if self.judge else 0) == 0:
             raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
         if self.canary is not None and self.judge is None:

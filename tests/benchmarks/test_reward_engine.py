@@ -111,7 +111,7 @@ def test_latencies_have_the_means_they_should():
     assert fmean(rag_seconds(0, code) for code in codes) == pytest.approx(RAG_SECONDS, rel=0.05)
 
 
-@pytest.mark.parametrize(("mode", "least", "most"), [("pointwise", 28, 28), ("listwise", 4, 27)])
+@pytest.mark.parametrize(("mode", "least", "most"), [("pointwise", 28, 28), ("batched", 4, 27)])
 def test_every_unique_text_is_paid_for_once(tmp_path, mode, least, most):
     scale = 0.02
     traffic = make_traffic(seed=0, scale=scale, prompts=4)

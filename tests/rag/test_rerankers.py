@@ -147,17 +147,39 @@ def test_a_rerank_endpoints_scores_come_back_in_the_passages_order(path, monkeyp
     assert scores == pytest.approx([overlap("孕妇\n鱼油怎么吃", text) for text in TEXTS[:3]])
 
 
-def test_logits_become_shares_and_stay_so_when_a_list_of_them_lies_in_the_unit_range():
+def results(scores):
+    return {"results": [{"index": index, "relevance_score": score} for index, score in enumerate(scores)]}
+
+
+def test_logits_that_are_declared_become_shares_wherever_they_lie():
     answers = [[2.0, -3.0], [0.2, 0.9]]
-    results = lambda scores: {"results": [{"index": i, "relevance_score": s} for i, s in enumerate(scores)]}  # noqa: E731
 
     async def twice(url):
-        reranker = open_reranker(f"{url}#m")
+        reranker = open_reranker(f"logits:{url}#m")
         return [await reranker.score("q", "", TEXTS[:2]) for _ in answers]
 
     with loopback_llm(rerank=lambda body: results(answers[len(url.requests) - 1])) as url:
         scores = asyncio.run(twice(url))
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.array(answers))), atol=1e-6)
+
+
+def test_scores_around_one_stay_shares_and_one_beyond_is_refused_without_changing_the_scale():
+    answers = [[1.0000001, 0.5], [6.2, 0.5], [-0.5, 0.5], [0.9, -1e-7]]
+
+    async def ask(url):
+        reranker = open_reranker(f"{url}#m")
+        told = []
+        for _ in answers:
+            try:
+                told.append([round(float(score), 6) for score in await reranker.score("q", "", TEXTS[:2])])
+            except ModelFailure as failure:
+                told.append(str(failure))
+        return told
+
+    with loopback_llm(rerank=lambda body: results(answers[len(url.requests) - 1])) as url:
+        first, logit, negative, last = asyncio.run(ask(url))
+    assert (first, last) == ([1.0, 0.5], [0.9, 0.0])
+    assert "6.2 outside [0, 1]" in logit and "logits:URL#m" in logit and "-0.5 outside" in negative
 
 
 @pytest.mark.parametrize(

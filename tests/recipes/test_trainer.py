@@ -267,7 +267,9 @@ def test_an_abstained_validation_sample_is_no_zero_in_the_mean(setting):
     rollouts = [rollout for rollout in read_rollouts(output) if rollout.sample.metadata.split == "val"]
     rewards = [r.outcome.reward for r in rollouts if not isinstance(r.outcome, Abstained)]
     assert 0 < len(rewards) < len(rollouts)
-    logged = {name: float(value) for name, value in re.findall(r"(val\S+?):(?:np\.float64\()?(-?[\d.e-]+)", result.stdout)}
+    logged = {
+        name: float(value) for name, value in re.findall(r"(val\S+?):(?:np\.float64\()?(-?[\d.e-]+)", result.stdout)
+    }
     (mean,) = (value for name, value in logged.items() if name.startswith("val-core") and "/reward/mean@" in name)
     assert mean == pytest.approx(sum(rewards) / len(rewards), abs=2e-3)
     assert logged["validation/abstained"] == pytest.approx(1 - len(rewards) / len(rollouts), abs=1e-3)

@@ -14,7 +14,7 @@ from reward.records.call import Answer, Call, CallKind, CallTrace, FailureKind, 
 from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 FAILURE = ServiceFailure("503", FailureKind.SERVER_ERROR)
-TRACE = CallTrace(seconds=0.5, tries=1, input_tokens=100, output_tokens=10)
+TRACE = CallTrace(seconds=0.5, attempts=1, input_tokens=100, output_tokens=10)
 
 
 class Service:

@@ -65,16 +65,16 @@ def check(server, pairs_file, tmp_path, *steps, **values) -> list[dict]:
     return [line for _, line in read_jsonl(out)]
 
 
-@pytest.mark.parametrize("mode", ["pointwise", "listwise", "pairwise"])
+@pytest.mark.parametrize("mode", ["pointwise", "batched", "pairwise"])
 def test_a_judge_that_agrees_with_people(server, pairs_file, tmp_path, mode):
-    first, second = check(server, pairs_file, tmp_path, 1, 50, mode=mode, listwise={"window": 0.05})
+    first, second = check(server, pairs_file, tmp_path, 1, 50, mode=mode, batching={"window": 0.05})
     assert first["agreement"] == first["kappa"] == first["kappa_low"] == first["kappa_high"] == 1
     assert (first["judged"], first["failed"], first["drift"], first["alarm"]) == (5, 0, None, False)
     assert (second["drift"], second["relabelled"], second["alarm"]) == (0, 0, False)
     assert second["overall_change"] == (None if mode == "pairwise" else 0)
     assert first["flipped"] == first["first_preference"] == (0 if mode == "pairwise" else None)
     # Every check is asked anew, at its price.
-    assert len(server.requests) == {"pointwise": 20, "listwise": 10, "pairwise": 20}[mode]
+    assert len(server.requests) == {"pointwise": 20, "batched": 10, "pairwise": 20}[mode]
     assert second["cost"] == pytest.approx(first["cost"]) and first["cost"] > 0
 
 

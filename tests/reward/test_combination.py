@@ -1,15 +1,14 @@
-"""Evidence and judgement into an outcome, and a rollout as the canonical record."""
+"""Evidence and judgement into an outcome."""
 
 import math
 
 import pytest
 
-from reward.records.outcome import AbstainReason, Evidence, Findings, Gated, GateReason, Judgement, Scored
-from reward.records.sample import Hit, Sample
+from reward.records.outcome import Evidence, Findings, Gated, GateReason, Judgement, Scored
 from reward.rewrite import formulas
-from reward.rewrite.combination import canonical_sample, check_text, combine, judge_term
+from reward.rewrite.combination import check_text, combine, judge_term
 from reward.settings.recipe import LengthSettings, RewardSettings
-from tests.support.logged_rollouts import TERMS, evidence, make_rollout, make_sample, pointwise
+from tests.support.logged_rollouts import TERMS, evidence, make_sample, pointwise
 
 V1, V2, V3 = (RewardSettings(formula=formula) for formula in ("v1", "v2", "v3"))
 BY_RANK = make_sample(11)
@@ -115,41 +114,3 @@ def test_text_gates_belong_to_v2():
 def test_judge_terms():
     assert judge_term(pointwise(5, 3)) == pytest.approx(math.tanh(0.8))
     assert judge_term(pairwise(-1.0)) == -1.0
-
-
-def test_a_rollout_as_the_canonical_record():
-    hits = tuple(Hit(content="", reranker_score=s, doc_id=d) for s, d in ((0.9, "p11"), (0.6, "x"), (0.3, "y")))
-    rollout = make_rollout(11, judgement=pointwise(5, 4), rewrite=f"{REWRITE}\n".strip())
-    rollout = rollout.model_copy(update={"policy": Evidence(top_hits=hits, rank=1)})
-    sample = Sample.model_validate_json(canonical_sample(rollout).to_json())
-    assert (sample.candidates.policy, sample.candidates.baseline) == (REWRITE, rollout.baseline_rewrite)
-    assert [hit.doc_id for hit in sample.retrieval_results.policy] == ["p11", "x", "y"]
-    assert sample.evaluation == {
-        "gpt5_scores": {"qwen_8b": 5.0, "qwen_32b": 4.0},
-        "retrieval_metrics": {
-            "qwen_8b": {"top1_score": 0.9, "avg_top3_score": pytest.approx(0.6), "recall_at_3": 1.0},
-            "qwen_32b": {"top1_score": 0.7, "avg_top3_score": pytest.approx(0.6), "recall_at_3": 0.0},
-        },
-        "winner": "qwen_8b",
-        "margin": 1.0,
-    }
-    assert sample.reward == rollout.outcome.reward
-
-
-@pytest.mark.parametrize(
-    ("judgement", "winner", "margin"),
-    [(pointwise(3, 4), "qwen_32b", 1.0), (pointwise(4, 4), "tie", 0.0), (pairwise(1.0), "qwen_8b", None),
-     (pairwise(0.0), "tie", None), (None, None, None)],
-)  # fmt: skip
-def test_winner_and_margin(judgement, winner, margin):
-    evaluation = canonical_sample(make_rollout(11, judgement=judgement)).evaluation
-    assert (evaluation["winner"], evaluation["margin"]) == (winner, margin)
-
-
-def test_what_is_not_known_is_none():
-    sample = canonical_sample(make_rollout(11, failed=AbstainReason.RAG))
-    unknown = {"top1_score": None, "avg_top3_score": None, "recall_at_3": None}
-    assert sample.reward is None and sample.evaluation["retrieval_metrics"]["qwen_8b"] == unknown
-    found_nothing = make_rollout(11, sample=BY_QUALITY).model_copy(update={"policy": Evidence()})
-    metrics = canonical_sample(found_nothing).evaluation["retrieval_metrics"]["qwen_8b"]
-    assert metrics == {"top1_score": 0.0, "avg_top3_score": 0.0, "recall_at_3": None}

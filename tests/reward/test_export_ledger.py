@@ -14,7 +14,7 @@ from tests.support.commands import run_python
 
 
 def record(path: Path, run: str, tenant: str = "fivedoctors") -> Ledger:
-    """Per run: 4 judge calls answered, of which one by a listwise call of two, a judge time-out, a retrieval."""
+    """Per run: 4 judge calls answered, of which one by a batched call of two, a judge time-out, a retrieval."""
     ledger = Ledger(LedgerSettings(path=path, run_id=run, cny_per_usd=7.0))
     for number, (seconds, shared_by) in enumerate([(1.0, 1), (2.0, 1), (3.0, 2), (3.0, 2)]):
         call = Call(CallKind.JUDGE, f"{run}-{number}", "deepseek@v3.1", tenant)
@@ -52,12 +52,12 @@ def test_judgements_and_usage(tmp_path, capsys):
 
     usage = pd.read_csv(tmp_path / "out" / "usage.csv")
     assert list(usage.columns) == [
-        *("day", "run", "tenant", "kind", "service", "status", "answers", "calls", "tries", "input_tokens"),
-        *("cached_tokens", "output_tokens", "cny", "usd", "latency_p50", "latency_p95"),
+        *("day", "run", "tenant", "kind", "service", "status", "answers", "calls", "attempts", "estimated"),
+        *("input_tokens", "cached_tokens", "output_tokens", "cny", "usd", "latency_p50", "latency_p95"),
     ]
     assert len(usage) == 6
     judged = usage[(usage.run == "rl-1") & (usage.kind == "judge") & (usage.status == "ok")].iloc[0]
-    assert (judged.answers, judged.calls, judged.tries) == (4, 3, 6)
+    assert (judged.answers, judged.calls, judged.attempts) == (4, 3, 6)
     assert (judged.input_tokens, judged.cached_tokens, judged.output_tokens) == (400, 200, 40)
     assert (judged.cny, judged.usd, judged.latency_p50, judged.latency_p95) == (2.8, 0.4, 2.5, 3.0)
     assert set(usage.status) == {"ok", "timeout"}

@@ -56,7 +56,7 @@ def test_a_fault_has_one_outcome_and_is_never_a_score(case: Case) -> None:
         assert value.kind == case.expected and value.reason
     else:
         assert value == case.expected
-    assert trace.tries == case.requests
+    assert trace.attempts == case.requests
     assert arrived == (case.requests if case.url is None else 0)
 
 
@@ -202,7 +202,7 @@ def table() -> str:
         "",
         "## One call to a service",
         "",
-        "Played over real sockets with two tries a call. *Outcome* is the failure's kind",
+        "Played over real sockets with two attempts a call. *Outcome* is the failure's kind",
         "(`reward.records.call.FailureKind`) and the reason with which the rollout abstains, or `answer` where nothing",
         "is wrong. *Requests* is how many were sent before it was final.",
         "",

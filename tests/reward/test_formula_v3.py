@@ -70,8 +70,8 @@ def test_a_recital_earns_nothing_and_costs():
         (found(judged_by("bge", 0.9), judged_by("fused", 0.5), judged_by("bge", 0.5)), BY_QUALITY, "different origin"),
         (found(*[judged_by("lexical-coverage-v1", 0.9)] * 3), BY_QUALITY, "accept_lexical"),
         (found(*[judged_by("fused", 0.9)] * 3), BY_QUALITY, "accept_lexical"),
-        (found(*[Evidence(top_hits=(Hit(content="", doc_id="d"),))] * 3), BY_QUALITY, "no score"),
-        (found(*[Evidence(top_hits=(Hit(content="", score=0.4),))] * 3), BY_RANK, "no doc_id"),
+        (found(*[Evidence(top_hits=(Hit(content="", doc_id="d"),), lacks_scores=True)] * 3), BY_QUALITY, "no score"),
+        (found(*[Evidence(top_hits=(Hit(content="", score=0.4),), lacks_ids=True)] * 3), BY_RANK, "no doc_id"),
     ],
 )
 def test_what_cannot_be_compared_abstains(findings, sample, why):
@@ -115,4 +115,3 @@ def test_evidence_keeps_how_much_of_a_passage_is_recited():
     assert (recital.copied_run, recital.rank, recital.origin) == (8, 1, "bge")  # 片 is known
     assert recital.top_hits[0].content == ""
     assert evidence_of([hit], (), HONEST, known, "bge").copied_run == 0
-    assert evidence_of([hit.model_copy(update={"reranker_score": None})], (), HONEST, known, "bge").origin == "fused"

@@ -1,4 +1,4 @@
-"""JsonService over real sockets: retries, Retry-After, hedging, limits, keys. Faults: test_reward_fault_matrix.py."""
+"""JsonService over real sockets: retries, Retry-After, limits, keys. Faults: test_reward_fault_matrix.py."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
-from reward.services.attempts import LONGEST_RETRY_AFTER, retry_after
 from reward.services.http_calls import JsonService, parse_object
+from reward.services.refusals import LONGEST_RETRY_AFTER, retry_after
 from reward.settings.recipe import ServiceSettings
-from tests.support.scripted_service import ScriptedService, Step, answer, status, trickle
+from tests.support.scripted_service import ScriptedService, Step, answer, status
 
 Posted = tuple[dict[str, Any] | ServiceFailure, CallTrace]
 
@@ -76,7 +76,7 @@ def test_a_retry_after_holds_back_the_whole_service() -> None:
         return [trace for _, trace in posted]
 
     retried, _ = play([status("429 No", retry_after="0.4"), answer({})], ask)
-    assert retried.tries == 2 and retried.queued > 0.2  # the back-off alone is 0.02 s at most
+    assert retried.attempts == 2 and retried.queued > 0.2  # the back-off alone is 0.02 s at most
 
 
 def test_no_slot_is_held_during_the_back_off() -> None:
@@ -115,58 +115,12 @@ def test_a_cancelled_post_leaves_its_slot_and_its_connection_to_others() -> None
     assert value_of(posted) == {"ok": 1}
 
 
-@pytest.mark.parametrize("first", [answer({"n": 1}, after=30), trickle(b"HTTP/1.1 200 OK\r\n" * 99, every=0.05)])
-def test_a_hedge_overtakes_a_slow_try(first: Step) -> None:
-    async def ask(service: JsonService, server: ScriptedService) -> tuple[Posted, int, Posted]:
-        return await service.post("/", {}), service.calls, await service.post("/", {})
-
-    script = [first, answer({"n": 2}), answer({"n": 3})]
-    hedged, calls, after = play(script, ask, hedge_after=0.05, max_concurrency=2)
-    assert value_of(hedged) == {"n": 2} and hedged[1].tries == calls == 2
-    assert value_of(after) == {"n": 3}  # the loser's slot is free again
-
-
-def test_a_quick_answer_is_not_hedged() -> None:
-    async def ask(service: JsonService, server: ScriptedService) -> tuple[Posted, int]:
-        return await service.post("/", {}), service.calls
-
-    posted, calls = play([answer({"n": 1})], ask, hedge_after=1.0)
-    assert value_of(posted) == {"n": 1} and posted[1].tries == calls == 1
-
-
-def test_a_hedge_that_fails_leaves_the_first_try_its_chance() -> None:
-    async def ask(service: JsonService, server: ScriptedService) -> Posted:
-        return await service.post("/", {})
-
-    posted = play([answer({"n": 1}, after=0.3), status("400 No")], ask, hedge_after=0.05)
-    assert value_of(posted) == {"n": 1} and posted[1].tries == 2
-
-
-def test_a_hedge_without_a_slot_is_not_waited_for() -> None:
-    async def ask(service: JsonService, server: ScriptedService) -> Posted:
-        return await service.post("/", {})
-
-    posted = play([answer({"n": 1}, after=0.2)], ask, hedge_after=0.05, max_concurrency=1)
-    assert value_of(posted) == {"n": 1} and posted[1].tries == 1
-    failed = play([status("400 No")], ask, hedge_after=0.05, max_concurrency=1)
-    assert failed[0].kind == FailureKind.REJECTED
-
-
-def test_hedged_tries_are_retried_when_both_fail() -> None:
-    async def ask(service: JsonService, server: ScriptedService) -> Posted:
-        return await service.post("/", {})
-
-    slow_failure = trickle(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", every=0.005)
-    posted = play([slow_failure, slow_failure, answer({"n": 3})], ask, hedge_after=0.05)
-    assert value_of(posted) == {"n": 3} and posted[1].tries == 3
-
-
-def test_a_failure_says_after_how_many_tries() -> None:
+def test_a_failure_says_after_how_many_attempts() -> None:
     async def ask(service: JsonService, server: ScriptedService) -> Posted:
         return await service.post("/", {})
 
     failure, trace = play([status("503 No")], ask, attempts=3)
-    assert failure == ServiceFailure("HTTP 503 after 3 tries", FailureKind.SERVER_ERROR) and trace.tries == 3
+    assert failure == ServiceFailure("HTTP 503: no (3 attempts)", FailureKind.SERVER_ERROR) and trace.attempts == 3
 
 
 def test_a_base_url_may_have_a_path_and_the_key_travels_in_the_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def sample(query: str = "鱼油咋吃") -> Sample:
 
 def settings(url: str, **values) -> JudgeSettings:
     price = {"currency": "USD", "input": 1.25, "cached_input": 0.125, "output": 10}
-    fast = {"backoff": (0.01, 0.02), "timeout": 2.0, "max_concurrency": 8, "listwise": {"window": 0.05}}
+    fast = {"backoff": (0.01, 0.02), "timeout": 2.0, "max_concurrency": 8, "batching": {"window": 0.05}}
     return JudgeSettings.model_validate({"model": "m", "base_url": url, "price": price, **fast, **values})
 
 
@@ -132,13 +132,13 @@ def test_pairwise_copies_tie_for_one_call_a_prompt(judging, server):
     assert len(server.requests) == 1
 
 
-def test_listwise_grades_what_arrives_together_in_one_call(judging, server):
+def test_batched_grades_what_arrives_together_in_one_call(judging, server):
     texts = [GOOD, FAIR, BAD, GOOD, BAD, "鱼油 保质期"]
 
     async def together(judge):
         return await asyncio.gather(*(judge.judge(sample(), text, FAIR) for text in texts))
 
-    judged = judging(together, mode="listwise")
+    judged = judging(together, mode="batched")
     assert [j.judgement.policy_score for j in judged] == [5, 3, 1, 5, 1, 1]
     assert all(j.judgement.baseline_score == 3 for j in judged)
     # One call for the four different texts, and the baseline alone twice more.
@@ -149,7 +149,7 @@ def test_listwise_grades_what_arrives_together_in_one_call(judging, server):
     costs = sum(a.cost for j in judged for a in j.answers)
     assert costs == pytest.approx(3 * (600 * 1.25 + 400 * 0.125 + 100 * 10) / 1e6 * 7.1)
     # Each verdict is stored under its own key: none is asked for again, whatever company it comes in.
-    judging(lambda judge: judge.judge(sample(), BAD, FAIR), mode="listwise")
+    judging(lambda judge: judge.judge(sample(), BAD, FAIR), mode="batched")
     assert len(server.requests) == 3
 
 
@@ -165,8 +165,8 @@ def test_a_full_batch_leaves_at_once_and_prompts_do_not_mix(judging, server):
         return await asyncio.gather(*asks)
 
     # A window that no test would outlast: only a full batch can have left.
-    listwise = {"window": 1000.0, "candidates": 4}
-    answers = judging(two_prompts, mode="listwise", listwise=listwise)
+    batching = {"window": 1000.0, "candidates": 4}
+    answers = judging(two_prompts, mode="batched", batching=batching)
     assert len(server.requests) == 2 and all(a.trace.shared_by == 4 for a in answers)
     assert {server.data(n)["原始查询"] for n in range(2)} == {"鱼油咋吃", "鱼油坏没坏"}
     assert server.requests[0]["max_tokens"] == 4 * 500
@@ -181,9 +181,9 @@ def test_a_malformed_list_fails_all_who_shared_it_and_is_asked_again(judging, se
 
         return await all_four(), await all_four()
 
-    failed, passed = judging(twice, mode="listwise")
+    failed, passed = judging(twice, mode="batched")
     assert {answer.value.kind for answer in failed} == {FailureKind.MALFORMED}
-    assert sum(answer.trace.input_tokens for answer in failed) == 3000  # three tries, all paid for
+    assert sum(answer.trace.input_tokens for answer in failed) == 3000  # three attempts, all paid for
     assert all(isinstance(answer.value, dict) for answer in passed) and len(server.requests) == 4
 
 
@@ -195,7 +195,7 @@ PASSING = ["429", "500", "502", "503", "slow", "html", "empty body", "broken jso
 def test_passing_trouble_is_tried_again(judging, server, fault):
     server.faults = [fault]
     answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), timeout=0.3)
-    assert answer.value["改写质量"] == 5 and answer.trace.tries == len(server.requests) == 2
+    assert answer.value["改写质量"] == 5 and answer.trace.attempts == len(server.requests) == 2
 
 
 LASTING = {
@@ -221,7 +221,7 @@ def test_lasting_trouble_is_a_failure_and_never_stored(judging, server, fault, k
     failed = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), timeout=0.3, attempts=2)
     at_once = kind in (FailureKind.REJECTED, FailureKind.NOT_AUTHORISED, FailureKind.REFUSED)
     assert isinstance(failed.value, ServiceFailure) and failed.value.kind is kind
-    assert failed.trace.tries == len(server.requests) == (1 if at_once else 2)
+    assert failed.trace.attempts == len(server.requests) == (1 if at_once else 2)
     server.faults = []
     assert judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0))).value["改写质量"] == 5
 
@@ -229,7 +229,7 @@ def test_lasting_trouble_is_a_failure_and_never_stored(judging, server, fault, k
 def test_a_malformed_verdict_was_paid_for(judging, server):
     server.faults = ["empty verdict", "cut off"]
     answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)))
-    assert answer.trace.tries == 3 and answer.trace.input_tokens == 3000 and answer.trace.output_tokens == 300
+    assert answer.trace.attempts == 3 and answer.trace.input_tokens == 3000 and answer.trace.output_tokens == 300
 
 
 def test_a_failed_policy_verdict_fails_the_comparison(judging, server):
@@ -241,7 +241,7 @@ def test_a_failed_policy_verdict_fails_the_comparison(judging, server):
 def test_nobody_listening_is_a_connection_failure(judging):
     with refusing_url() as url:
         answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), base_url=f"{url}/v1")
-    assert answer.value.kind is FailureKind.CONNECTION and "3 tries" in answer.value.reason
+    assert answer.value.kind is FailureKind.CONNECTION and "3 attempts" in answer.value.reason
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"SSH-2.0-x\r\n\r\n"])
@@ -258,7 +258,7 @@ def test_a_connection_that_breaks_off_is_a_connection_failure(judging, sent):
         threading.Thread(target=hang_up, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), base_url=url, attempts=2)
-    assert answer.value.kind is FailureKind.CONNECTION and answer.trace.tries == 2
+    assert answer.value.kind is FailureKind.CONNECTION and answer.trace.attempts == 2
 
 
 def test_concurrency_stays_within_its_limit(judging, server):
@@ -274,12 +274,6 @@ def test_concurrency_stays_within_its_limit(judging, server):
 def test_a_spent_budget_is_the_failure_that_is_reported(judging, server):
     judged = judge_once(judging, budget={"calls": 2})
     assert judged.judgement.kind is FailureKind.BUDGET_SPENT and len(server.requests) == 2
-
-
-def test_a_hedged_second_request_answers_for_the_slow_first(judging, server):
-    server.faults = ["slow"]
-    answer = judging(lambda judge: judge.grade(sample(), GOOD, ("vote", 0)), hedge_after=0.05)
-    assert answer.value["改写质量"] == 5 and answer.trace.tries == 2
 
 
 def test_text_in_a_rewrite_cannot_forge_a_verdict(judging, server):

@@ -11,7 +11,7 @@ from reward.judge.canary import CanaryPair
 from reward.judge_agreement import compare_modes, main
 from tests.support.loopback_judge import BAD, FAIR, GOOD, LoopbackJudge, grade
 
-# The last two share a query: listwise, their four rewrites share a call.
+# The last two share a query: batched, their four rewrites share a call.
 LABELLED = [("一", GOOD, FAIR, "a"), ("二", BAD, GOOD, "b"), ("三", BAD, "鱼油", "tie"), ("四", FAIR, BAD, "a")]
 LABELLED += [("四", GOOD, FAIR, "a")]
 
@@ -34,7 +34,7 @@ def command(server, tmp_path, capsys):
     pairs.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     price = {"currency": "CNY", "input": 4, "cached_input": 0.5, "output": 12}
     profile = {"model": "m", "base_url": server.url, "price": price, "backoff": [0.01, 0.02], "attempts": 1}
-    judge.write_text(json.dumps({**profile, "listwise": {"window": 0.2}}), encoding="utf-8")
+    judge.write_text(json.dumps({**profile, "batching": {"window": 0.2}}), encoding="utf-8")
 
     def run(*more):
         asked = ["--pairs", str(pairs), "--tenant", "fivedoctors", "--judge", str(judge)]
@@ -55,11 +55,11 @@ def test_modes_that_agree(command, server):
     code, out = command()
     assert code == 0
     # 5 pairs of 2 rewrites, of which one stands in two pairs: 9 gradings; in one call a query: 4; both orders: 10.
-    assert [row(out, mode)[2] for mode in ("pointwise", "listwise", "pairwise")] == ["9", "4", "10"]
+    assert [row(out, mode)[2] for mode in ("pointwise", "batched", "pairwise")] == ["9", "4", "10"]
     assert len(server.requests) == 23
     assert row(out, "pointwise")[:7] == ["5", "0", "9", "9,000", "900", f"{9 * 0.0038:.4f}", "100.0%"]
-    assert row(out, "listwise")[3:6] == ["4,000", "400", f"{4 * 0.0038:.4f}"]
-    assert row(out, "pointwise – listwise")[:6] == ["5", "100.0%", "1.000", "9", "1.000", "0.000"]
+    assert row(out, "batched")[3:6] == ["4,000", "400", f"{4 * 0.0038:.4f}"]
+    assert row(out, "pointwise – batched")[:6] == ["5", "100.0%", "1.000", "9", "1.000", "0.000"]
     assert row(out, "pointwise – pairwise")[:6] == ["5", "100.0%", "1.000", "–", "–", "–"]
 
 
@@ -68,16 +68,16 @@ def test_nothing_is_paid_for_twice_and_its_price_is_still_shown(command, server)
     assert command() == first and len(server.requests) == 23
 
 
-def test_a_judge_that_listwise_sees_no_difference(command, server):
+def test_a_judge_that_batched_sees_no_difference(command, server):
     together = server.verdicts
     server.verdicts = lambda data: (
         {"评分": {entry["编号"]: together({"改写": FAIR}) for entry in data["候选"]}}
         if "候选" in data
         else together(data)
     )
-    code, out = command("--modes", "pointwise", "listwise")
+    code, out = command("--modes", "pointwise", "batched")
     assert code == 0 and "pairwise" not in out
-    pairs, same, kappa, rewrites, spearman, difference = row(out, "pointwise – listwise")[:6]
+    pairs, same, kappa, rewrites, spearman, difference = row(out, "pointwise – batched")[:6]
     assert (pairs, same, kappa, rewrites, spearman) == ("5", "20.0%", "0.000", "9", "–")  # the one tie
     texts = {(query, text) for query, a, b, _ in LABELLED for text in (a, b)}
     assert difference == f"{sum(abs(grade(text) - 3) for _, text in texts) / len(texts):.3f}"
@@ -93,7 +93,7 @@ def test_a_mode_that_fails_is_told_and_asked_again_the_next_time(command, server
 
 
 def test_every_call_is_in_the_ledger(command, tmp_path):
-    command("--modes", "listwise", "pairwise")
+    command("--modes", "batched", "pairwise")
     with sqlite3.connect(tmp_path / "runs" / "ledger.sqlite") as db:
         assert db.execute("SELECT DISTINCT run_id, kind, tenant FROM calls").fetchall() == [
             ("judge_agreement", "judge", "fivedoctors")
@@ -101,7 +101,7 @@ def test_every_call_is_in_the_ledger(command, tmp_path):
 
 
 def test_one_mode_alone_and_bad_files_are_told_in_one_line(command, tmp_path, capsys):
-    assert command("--modes", "listwise", "listwise")[0] == 2
+    assert command("--modes", "batched", "batched")[0] == 2
     (tmp_path / "pairs.jsonl").write_text("{", encoding="utf-8")
     command()
     assert main(["--pairs", str(tmp_path / "none"), "--tenant", "fivedoctors", "--judge", "nobody"]) == 2

@@ -116,7 +116,7 @@ def judge_all(url: str, tmp_path: Path, **profile):
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("mode", ["pointwise", "listwise", "pairwise"])
+@pytest.mark.parametrize("mode", ["pointwise", "batched", "pairwise"])
 def test_guided_decoding_gives_whole_verdicts(server, tmp_path, mode):
     judged = judge_all(server, tmp_path, mode=mode, temperature=1.0)
     for one in judged:
@@ -125,7 +125,7 @@ def test_guided_decoding_gives_whole_verdicts(server, tmp_path, mode):
     made = [answer for one in judged for answer in one.answers if answer.source == "made"]
     assert all(answer.trace.input_tokens > 0 and answer.trace.output_tokens > 0 for answer in made)
     requests = sum(1 / answer.trace.shared_by for answer in made)
-    assert requests == pytest.approx({"pointwise": 6, "listwise": 3, "pairwise": 7}[mode])
+    assert requests == pytest.approx({"pointwise": 6, "batched": 3, "pairwise": 7}[mode])
     again = judge_all(server, tmp_path, mode=mode, temperature=1.0)
     assert [one.judgement for one in again] == [one.judgement for one in judged]
     assert {answer.source for one in again for answer in one.answers} <= {"stored", "joined"}

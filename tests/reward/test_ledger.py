@@ -25,6 +25,7 @@ from tests.support.commands import run_python
 
 FORK = multiprocessing.get_context("fork")
 VERDICT = {"评分理由": "表达更清晰", "改写质量": 4}
+FILE = "ledger.sqlite"
 TIMED_OUT = ServiceFailure("no answer\nwithin 60 s", FailureKind.TIMEOUT)
 
 
@@ -44,14 +45,14 @@ def test_an_answer_is_found_again_and_a_failure_is_not(tmp_path):
     ledger = Ledger(settings(tmp_path))
     asked = call("鱼油")
     assert ledger.find(asked.key) is None
-    ledger.record(asked, TIMED_OUT, CallTrace(tries=3), 0.0)
+    ledger.record(asked, TIMED_OUT, CallTrace(attempts=3), 0.0)
     assert ledger.find(asked.key) is None
     ledger.record(asked, VERDICT, CallTrace(1.5, 0.25, 2, 800, 300, 90), 0.07)
     ledger.close()
     reopened = Ledger(settings(tmp_path))
     assert reopened.find(asked.key) == VERDICT
 
-    failed, answered = rows(tmp_path, "kind, status, detail, value, tries")
+    failed, answered = rows(tmp_path, "kind, status, detail, value, attempts")
     assert failed == ("judge", "timeout", "no answer within 60 s", None, 3)
     assert answered == ("judge", "ok", "", '{"评分理由":"表达更清晰","改写质量":4}', 2)
     figures = rows(tmp_path, "input_tokens, cached_tokens, output_tokens, cny, round(usd, 9), latency, queued")[1]
@@ -222,12 +223,45 @@ def test_other_files_are_no_ledgers(tmp_path):
 def test_a_newer_version_is_left_alone(tmp_path):
     file = full_ledger(tmp_path)
     with sqlite3.connect(file) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
     before = file.read_bytes()
-    with pytest.raises(BadInput, match="has ledger version 2, this program reads and writes version 1"):
+    with pytest.raises(BadInput, match="has ledger version 3, this program reads and writes version 2"):
         Ledger(settings(tmp_path))
     assert file.read_bytes() == before
+
+
+def as_version_1(file: Path) -> None:
+    """Turn a ledger into what version 1 wrote."""
+    with sqlite3.connect(file) as db:
+        db.execute("DROP TABLE passages")
+        db.execute("ALTER TABLE calls DROP COLUMN estimated")
+        db.execute("ALTER TABLE calls RENAME COLUMN attempts TO tries")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
+@pytest.mark.parametrize("opened_by", [lambda path: Ledger(settings(path)), lambda path: open_to_read(path / FILE)])
+def test_version_1_is_brought_up_to_date_and_loses_nothing(tmp_path, opened_by):
+    file = full_ledger(tmp_path)
+    before = rows(tmp_path)
+    as_version_1(file)
+    opened_by(tmp_path).close()
+    assert rows(tmp_path) == [(*row[:16], *row[17:], row[16]) for row in before]  # the new column comes last
+    ledger = Ledger(settings(tmp_path))
+    assert ledger.find(call("7").key) == {**VERDICT, "评分理由": "好" * 100}
+    ledger.record(call("new"), VERDICT, CallTrace(attempts=2, estimated=True), 0.5)
+    assert rows(tmp_path, "attempts, estimated, status")[-1] == (2, 1, "ok")
+
+
+def test_passages_are_kept_once_each(tmp_path):
+    ledger, other = Ledger(settings(tmp_path)), Ledger(settings(tmp_path))
+    ledger.keep_passages({"a": "鱼油", "b": "钙片 \ud83d"})
+    ledger.keep_passages({"a": "鱼油"})
+    other.keep_passages({"a": "鱼油", "c": ""})
+    with sqlite3.connect(tmp_path / FILE) as db:
+        kept = db.execute("SELECT key, content FROM passages ORDER BY key").fetchall()
+    assert kept == [("a", "鱼油"), ("b", "钙片 \\ud83d"), ("c", "")]
 
 
 def test_places_where_no_file_can_be(tmp_path):
@@ -299,7 +333,7 @@ from reward.settings.recipe import LedgerSettings
 
 async def perform():
     print("made", flush=True)
-    return {"评分理由": "好" * 200}, CallTrace(tries=1)
+    return {"评分理由": "好" * 200}, CallTrace(attempts=1)
 
 async def main():
     calls = Calls(Ledger(LedgerSettings(path=Path(sys.argv[1]), run_id="rl")))
@@ -359,7 +393,7 @@ def test_calls_and_tokens_are_not_exceeded(tmp_path):
     assert ledger.reserve(call("a", tokens=600)) is None
     refused = ledger.reserve(call("b", tokens=600))
     assert refused.reason == "day budget of 1,000 tokens would be exceeded: 600 tokens spent or reserved"
-    ledger.record(call("a", tokens=600), TIMED_OUT, CallTrace(tries=2, input_tokens=80, output_tokens=20), 0.0)
+    ledger.record(call("a", tokens=600), TIMED_OUT, CallTrace(attempts=2, input_tokens=80, output_tokens=20), 0.0)
     assert ledger.reserve(call("b", tokens=600)) is None
     assert ledger.reserve(call("c")) is None
     refused = ledger.reserve(call("d"))
@@ -390,7 +424,7 @@ def test_own_services_are_free(tmp_path):
     assert ledger.reserve(call("a")) is not None
 
 
-def test_a_listwise_call_counts_once(tmp_path):
+def test_a_batched_call_counts_once(tmp_path):
     ledger = Ledger(settings(tmp_path, run=BudgetLimits(calls=2)))
     for number in range(3):
         ledger.record(call(str(number)), VERDICT, CallTrace(shared_by=3), 0.0)

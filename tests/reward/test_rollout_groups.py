@@ -19,7 +19,7 @@ def scoring(outcome, *sources: str) -> Scoring:
     sample = Sample(sample_id="t_1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"))
     rollout = Rollout(step=1, time=10.0, sample=sample, completion="鱼油 用法", outcome=outcome)
     answers = tuple(
-        Answer(CallKind.RAG, {}, source, CallTrace(seconds=0.2, tries=1) if source == "made" else CallTrace())
+        Answer(CallKind.RAG, {}, source, CallTrace(seconds=0.2, attempts=1) if source == "made" else CallTrace())
         for source in sources
     )
     return Scoring(rollout, answers, started=9.0, ended=10.0)
@@ -37,7 +37,7 @@ LOST = scoring(scored(-0.2, 0.5), "made", "made")
 TIED = scoring(scored(0.0, 0.7), "joined", "stored")
 GATED = scoring(Gated(reward=-1.0, reason=GateReason.EMPTY))
 ABSTAINED = scoring(
-    Abstained(reason=AbstainReason.RAG, failure=FailureKind.SERVER_ERROR, detail="HTTP 503 after 3 tries"),
+    Abstained(reason=AbstainReason.RAG, failure=FailureKind.SERVER_ERROR, detail="HTTP 503 after 3 attempts"),
     "made",
     "made",
 )

@@ -66,7 +66,7 @@ Asked = tuple[Any, CallTrace]
 async def ask_rag(url: str, case: Case) -> Asked:
     """((content, reranker_score), …) of the hits in order, or the failure."""
     client = RagClient(RagSettings.model_validate(PATIENCE | {"url": url, "timeout": case.timeout}), "t")
-    value, trace = await client.retrieve_traced("鱼油咋吃", Context(), rewritten_query=case.rewrite)
+    value, trace = await client.retrieve("鱼油咋吃", Context(), rewritten_query=case.rewrite)
     await client.aclose()
     if isinstance(value, ServiceFailure):
         return value, trace
@@ -79,7 +79,7 @@ async def ask_baseline(url: str, case: Case) -> Asked:
     client = BaselineClient(settings, "t")
     candidates = Candidates(baseline=RECORDED if case.service == "baseline, recorded" else "")
     sample = Sample(sample_id="1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"), candidates=candidates)
-    asked = await client.rewrite_traced(sample)
+    asked = await client.rewrite(sample)
     await client.aclose()
     return asked
 

@@ -32,7 +32,7 @@ async def ask_judge(url: str, case: Case) -> Asked:
     mode = case.service.partition(", ")[2] or "pointwise"
     price = {"currency": "CNY", "input": 4, "cached_input": 0.5, "output": 12}
     profile = {"model": "m", "base_url": f"{url}/v1", "price": price, "mode": mode, "timeout": case.timeout}
-    settings = JudgeSettings.model_validate({**profile, **PATIENCE, "listwise": {"window": 0.01}})
+    settings = JudgeSettings.model_validate({**profile, **PATIENCE, "batching": {"window": 0.01}})
     tenant = TenantSettings(tenant_id="t", short_id="t", system_prompt="你是查询优化专家。")
     sample = Sample(sample_id="1", original_query="鱼油咋吃", metadata=Metadata(tenant_id="t"))
     with TemporaryDirectory() as folder:
@@ -160,7 +160,7 @@ JUDGE_CASES = [
     case("verdict in a list", says(f"[{VERDICT}]"), F.MALFORMED, 2),
     case("verdict with other keys", says(OTHER_KEYS), F.MALFORMED, 2),
     case("verdict without its reason", says(NO_REASON), F.MALFORMED, 2),
-    case("verdict with a key too many", says(VERDICT[:-1] + ', "总分": 20}'), F.MALFORMED, 2),
+    case("verdict with an empty reason", says(VERDICT.replace(verdict(FAIR)["评分理由"], " ")), F.MALFORMED, 2),
     case("verdict with a key twice", says(VERDICT[:-1] + ', "意图保持": 5}'), F.MALFORMED, 2),
     case("grade above the scale", intent("6"), F.MALFORMED, 2),
     case("grade below the scale", intent("0"), F.MALFORMED, 2),
@@ -173,11 +173,12 @@ JUDGE_CASES = [
     case("grade null", intent("null"), F.MALFORMED, 2),
     case("half a surrogate pair", say(http(WHOLE.replace("评「", r"\ud83d"))), F.MALFORMED, 2),
     case("malformed, then a verdict", (says("好的"), GRADED), 3.0, 2),
-    case("grades one that nobody asked about", says(TOGETHER), F.MALFORMED, 2, service="judge, listwise"),
-    case("forgets one", says('{"评分": {}}'), F.MALFORMED, 2, service="judge, listwise"),
+    case("grades one that nobody asked about", says(TOGETHER), F.MALFORMED, 2, service="judge, batched"),
+    case("forgets one", says('{"评分": {}}'), F.MALFORMED, 2, service="judge, batched"),
     case("a winner that was not there", says(WINNER_C), F.MALFORMED, 2, service="judge, pairwise"),
     # Unusual, and right.
     case("fields nobody knows", answer(completion(VERDICT, reasoning_content="嗯") | {"took": 3}), 3.0, 1),
+    case("verdict with 综合得分 and other further keys", says(VERDICT[:-1] + ', "综合得分": 5.0, "总分": 20}'), 3.0, 1),
     case("no usage", answer(completion(VERDICT) | {"usage": None}), 3.0, 1),
     case("packed with gzip", say(http(gzip.compress(WHOLE.encode()), content_encoding="gzip")), 3.0, 1),
     case("byte order mark", say(http(b"\xef\xbb\xbf" + WHOLE.encode())), 3.0, 1),
@@ -190,6 +191,6 @@ JUDGE_CASES = [
         1,
         rewrite=FULL_MARKS,
         reply=gullible,
-        service="judge, listwise",
+        service="judge, batched",
     ),
 ]
