@@ -147,6 +147,7 @@ class GateReason(StrEnum):
     TERM_INVENTED = "protected_term_invented"
     JUDGE_ADDRESSED = "judge_addressed"
     INTENT_LOST = "intent_lost"
+    FACTS_LOST = "facts_lost"
 
 
 class Parts(Record):

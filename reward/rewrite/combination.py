@@ -66,9 +66,8 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
         return _with_evidence(scored, findings, versus_baseline=_weighed(scored.parts, scored.parts.retrieval))
     if judgement is None and settings.weight_retrieval == 0:
         raise ValueError("only the judge has a weight, and there is no judgement")
-    if judgement is not None and judgement.intent <= INTENT_FLOOR and GateReason.INTENT_LOST in settings.gates:
-        detail = f"意图保持 {judgement.intent:g}"
-        return Gated(reward=settings.gate_floor, reason=GateReason.INTENT_LOST, detail=detail)
+    if judgement is not None and (gated := _gated_by(judgement, settings)) is not None:
+        return gated
 
     # Retrieval against the baseline alone: formula v2's term, and who won under v3.
     judge = None if judgement is None else judge_term(judgement)
@@ -124,6 +123,16 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
         copied_run=policy.copied_run,
         lexical=float(lexical),
     )
+
+
+def _gated_by(judgement: Judgement, settings: RewardSettings) -> Gated | None:
+    """The judge's gates: what no rule can see, a good style must not buy."""
+    if judgement.intent <= INTENT_FLOOR and GateReason.INTENT_LOST in settings.gates:
+        detail = f"意图保持 {judgement.intent:g}"
+        return Gated(reward=settings.gate_floor, reason=GateReason.INTENT_LOST, detail=detail)
+    if judgement.facts_kept is False and GateReason.FACTS_LOST in settings.gates:
+        return Gated(reward=settings.gate_floor, reason=GateReason.FACTS_LOST, detail="事实一致 否")
+    return None
 
 
 def unusable(settings: RewardSettings, sample: Sample, retrievals: Sequence[Evidence]) -> str | None:

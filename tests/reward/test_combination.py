@@ -77,6 +77,14 @@ def test_lost_intent_closes_the_gate_of_v2(judgement):
     assert (outcome.reward, outcome.reason) == (-1.0, GateReason.INTENT_LOST)
 
 
+@pytest.mark.parametrize(("kept", "gated"), [(False, True), (True, False), (None, False)])
+def test_facts_that_the_judge_misses_close_the_gate(kept, gated):
+    judgement = pointwise(5, 3).model_copy(update={"facts_kept": kept})
+    outcome = combined(V2, BY_RANK, REWRITE, evidence(1), evidence(2), judgement)
+    assert isinstance(outcome, Gated) == gated
+    assert not gated or outcome.reason == GateReason.FACTS_LOST
+
+
 def test_lost_intent_is_scored_when_kept_by_a_hair_or_not_gated():
     assert reward(V2, judgement=pointwise(4, 4, intent=3)).reward > 0
     gates = tuple(gate for gate in GateReason if gate is not GateReason.INTENT_LOST)
