@@ -180,9 +180,13 @@ def test_training_finds_in_the_ledger_all_that_it_asks_about_the_baseline(
     before, graded = services.asked, len(judge.requests)
     fields = asyncio.run(score(folder, samples, "鱼油 钙片 叶酸 益生菌 维生素 吃法"))
     assert all(field["abstained"] == field["gated"] == 0 for field in fields)
-    # The policy's rewrite is asked about, the baseline's is not.
+    # The policy's rewrite and the plain query are asked about, the baseline's rewrite is not.
     asked = services.asked - before
-    assert len(asked) == len(samples) and all("retrieve" in request and "吃法" in request for request in asked)
+    plain = [request for request in asked if "吃法" not in request]
+    assert len(asked) == 2 * len(samples) and len(plain) == len(samples)
+    assert all(request.startswith("retrieve") for request in asked)
+    queries = {sample.original_query for sample in samples}
+    assert {json.loads(request.partition(" ")[2])["rewritten_query"] for request in plain} == queries
     assert len(judge.requests) - graded == len(samples)
     assert all("吃法" in judge.data(number)["改写"] for number in range(graded, len(judge.requests)))
 

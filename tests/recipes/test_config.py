@@ -126,7 +126,7 @@ def test_a_key_that_verl_ignores_is_an_error(key):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["rewriter.reward.formula=v3"], ["rewriter", "reward.formula"]),
+        (["rewriter.reward.formula=v9"], ["rewriter", "reward.formula"]),
         (["rewriter.reward.wieght_judge=0.4"], ["rewriter.reward.wieght_judge: no such setting"]),
         (["+rewriter.reward.wieght_judge=0.4"], ["rewriter", "wieght_judge"]),
         (["rewriter.judge.mode=pairwise"], ["rewriter.judge.mode", "judge=NAME"]),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -20,6 +21,14 @@ def grade(rewrite: str) -> int:
 def verdict(rewrite: str, grade: Callable[[str], int] = grade) -> dict:
     grades = dict.fromkeys(("改写质量", "领域适配", "意图保持", "可检索性"), grade(rewrite))
     return {"评分理由": f"评「{rewrite[:20]}」", **grades}
+
+
+def keeping_facts(value: Any) -> Any:
+    """The same verdicts, each with the yes that prompt v2 asks for."""
+    if not isinstance(value, dict):
+        return value
+    inner = {key: keeping_facts(one) for key, one in value.items()}
+    return {**inner, "事实一致": "是"} if "意图保持" in inner else inner
 
 
 class LoopbackJudge:
@@ -74,7 +83,10 @@ class LoopbackJudge:
         }
         if fault in raw:
             return raw[fault]
-        message = {"role": "assistant", "content": json.dumps(self.verdicts(data), ensure_ascii=False)}
+        verdicts = self.verdicts(data)
+        if "事实一致" in body["messages"][0]["content"]:
+            verdicts = keeping_facts(verdicts)
+        message = {"role": "assistant", "content": json.dumps(verdicts, ensure_ascii=False)}
         finish = "stop"
         if fault == "empty verdict":
             message["content"], finish = "", "length"
