@@ -51,6 +51,8 @@ _HALF_MORE = re.compile("半(?![价夜天身路导月永成])")
 _TIME_AFTER_GE = re.compile("小时|星期|礼拜|周|季度|钟头|学期")
 _HALF_PERIOD = re.compile("个半(?P<unit>小时|月|学期|钟头)")
 _TAIL = re.compile(r"\d(?!\d)")
+_SCHOOLS = frozenset("初高大")
+_GRADE = re.compile("[一二三四](?![点些倍号个截头十百千万次])")
 # Units whose "one" tells as much as any other number.
 _TELLING = frozenset({"age", "级", "percent", "zhe", "degree", "gram", "litre", "iu", "pill", "money", "倍"})
 
@@ -125,8 +127,10 @@ def _chinese(text: str, match: re.Match[str], before: str) -> Mention | None:
     idiom = IDIOMS.match(text, start)
     if not is_hour and ((idiom and idiom.end() >= end) or (numeral == "一" and before[-1:] in INSIDE_WORD)):
         return None
-    if before[-1:] == "双":
-        return Mention(f"双{numeral}", start, end, (named(numeral_value(numeral), "双"),))
+    # 双十一; 初三, 高一, 大四
+    if before[-1:] == "双" or (before[-1:] in _SCHOOLS and _GRADE.match(text, start)):
+        grade = named(numeral_value(numeral), before[-1:])
+        return Mention(before[-1:] + numeral, start, end, (grade,), may_drop=before[-1:] == "大")
     if _ROUGH.search(before) or text.startswith("几", end):
         return Mention(numeral, start, end, (quantity(numeral_value(numeral)),), is_loose=True, may_drop=True)
     return _counted(text, start, end, numeral_values(numeral), before, spelled=True)
