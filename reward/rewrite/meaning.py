@@ -14,7 +14,7 @@ from functools import lru_cache
 from reward.records.outcome import GateReason
 from reward.text.fold import fold
 from reward.text.mentions import mentions
-from reward.text.polarity import COMPLEMENT, Denial, denials, is_denied
+from reward.text.polarity import COMPLEMENT, Denial, denials, is_denied, is_name_denied
 from reward.text.quantities import Known, Mention
 from reward.text.terms import Lexicon, Term
 
@@ -22,7 +22,7 @@ Finding = tuple[GateReason, str]
 
 # Of a longer context the end: what was said last.
 READ = 20_000
-_CJK_WORD = re.compile(r"[\u4e00-\u9fff]{2}")
+_CJK_WORD = re.compile(r"[\u4e00-\u9fff][\u4e00-\u9fff0-9]")
 # Which one of several things that were named before: 第二个呢, 选2.
 _CHOICE = re.compile(
     r"(?:第|选|the )?\s*[\d一二三四五六七八九十]{1,2}\s*(?:个|款|种|条|项|家|号|样|者)?(?:呢|吧|的|那个)?[?？。]?"
@@ -35,21 +35,28 @@ _SAID_OTHERWISE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Polarity:
+    """How a text speaks of a group or product, all its places together.
+
+    Args:
+        all_denied: 没怀孕.
+        maybe_denied: one place may be denied, as in 无 高血压 糖尿病.
+    """
+
+    all_denied: bool
+    maybe_denied: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """What a folded text says: its numbers, its terms, its negations."""
+    """What a folded text says: its numbers, its terms, its negations, and whether it denies a group or product."""
 
     text: str
     numbers: tuple[Mention, ...]
     known: Known
     terms: tuple[Term, ...]
     denials: tuple[Denial, ...]
-
-    def groups(self) -> dict[str, list[bool]]:
-        """Of each group or product whether it is denied, place by place."""
-        found: dict[str, list[bool]] = {}
-        for term in self.terms:
-            found.setdefault(term.group, []).append(is_denied(self.text, term.start, term.end, self.denials))
-        return found
+    groups: dict[str, Polarity]
 
 
 @lru_cache(maxsize=2048)
@@ -61,7 +68,15 @@ def facts_of(text: str, lexicon: Lexicon) -> Facts:
     spans = [(term.start, term.end) for term in terms if term.is_product]
     numbers = tuple(n for n in mentions(folded) if not any(s < n.end and n.start < e for s, e in spans))
     denied = denials(folded, [(term.start, term.end) for term in terms])
-    return Facts(folded, numbers, Known.of(numbers), terms, denied)
+    places: dict[str, list[tuple[bool, bool]]] = {}
+    for term in terms:
+        surely, maybe = (is_name_denied(folded, term.start, term.end, denied, maybe=each) for each in (False, True))
+        places.setdefault(term.group, []).append((surely, maybe))
+    groups = {
+        group: Polarity(all(sure for sure, _ in some), any(maybe for _, maybe in some))
+        for group, some in places.items()
+    }
+    return Facts(folded, numbers, Known.of(numbers), terms, denied, groups)
 
 
 def number_findings(query: Facts, context: Facts, rewrite: Facts, room: int) -> Iterator[Finding]:
@@ -93,19 +108,18 @@ def _is_rate(number: Mention, query: Facts, context: Facts) -> bool:
 
 def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[Finding]:
     """What is denied on one side and said on the other."""
-    asked, known, said = query.groups(), context.groups(), rewrite.groups()
     # Groups: the query's word counts; the context's where the query has none.
-    for group, denied in said.items():
-        before = asked.get(group) or known.get(group)
-        if before and all(before) and not any(denied):
+    for group, now in rewrite.groups.items():
+        before = query.groups.get(group) or context.groups.get(group)
+        if before and before.all_denied and not now.maybe_denied:
             yield GateReason.NEGATION_DROPPED, group
-        if before and not any(before) and all(denied):
+        if before and not before.maybe_denied and now.all_denied:
             yield GateReason.NEGATION_ADDED, group
     for denial in query.denials:
         key = _key(denial)
         if denial.asks or not key or _names_group(query, denial):
             continue
-        if _SAID_OTHERWISE.search(rewrite.text) or _is_said_too(query, key):
+        if _is_said_otherwise(query, rewrite) or _is_said_too(query, key):
             continue
         places = _places(rewrite.text, key) or _scattered(rewrite.text, denial)
         if places and not any(is_denied(rewrite.text, start, end, rewrite.denials) for start, end in places):
@@ -121,12 +135,12 @@ def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[
 
 def term_findings(query: Facts, context: Facts, rewrite: Facts, lexicon: Lexicon, room: int) -> Iterator[Finding]:
     """Groups and products that the rewrite lost, and those that nobody named."""
-    asked, known, said = query.groups(), context.groups(), rewrite.groups()
+    asked, known, said = query.groups, context.groups, rewrite.groups
     products = {term.group for facts in (query, rewrite) for term in facts.terms if term.is_product}
     used = 0
-    for group, denied in asked.items():
+    for group, polarity in asked.items():
         used += lexicon.shortest.get(group, 1)
-        if used <= room and group not in said and not all(denied):
+        if used <= room and group not in said and not polarity.all_denied:
             yield GateReason.PRODUCT_DROPPED if group in products else GateReason.TERM_DROPPED, group
     for group in said:
         if group not in asked and group not in known:
@@ -153,8 +167,12 @@ def _scattered(text: str, denial: Denial) -> list[tuple[int, int]]:
     return [(text.index(character), text.index(character) + 1) for character in scope]
 
 
+def _is_said_otherwise(query: Facts, rewrite: Facts) -> bool:
+    return any(word not in query.text for word in _SAID_OTHERWISE.findall(rewrite.text))
+
+
 def _names_group(facts: Facts, denial: Denial) -> bool:
-    return any(denial.covers(term.start, term.end) and term.start == denial.scope_start for term in facts.terms)
+    return any(term.start == denial.scope_start for term in facts.terms)
 
 
 def _is_said_too(query: Facts, key: str) -> bool:

@@ -131,7 +131,8 @@ class BreakerSettings(StrictSettings):
 
 
 class RewardSettings(StrictSettings):
-    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`."""
+    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`; `special_tokens` are those of the
+    policy's tokenizer that no rewrite may hold, beside the usual ones."""
 
     formula: Literal["v1", "v2"] = "v2"
     adaptive_shaping: bool = False
@@ -139,6 +140,7 @@ class RewardSettings(StrictSettings):
     weight_judge: float = Field(0.4, ge=0)
     gate_floor: float = Field(-1.0, ge=-1, le=0)
     gates: tuple[GateReason, ...] = tuple(GateReason)
+    special_tokens: tuple[str, ...] = ()
     length: LengthSettings = LengthSettings()
     top_k: int = Field(100, ge=1)
     breaker: BreakerSettings = BreakerSettings()

@@ -57,7 +57,7 @@ def is_invisible(character: str) -> bool:
 
 def invisible_characters(text: str) -> set[str]:
     """The invisible characters and the line breaks of a text; what joins or styles emoji is left out."""
-    if text.isascii() and text.isprintable():
+    if _PLAIN.fullmatch(text) and "\n" not in text:
         return set()
     hidden = {c for c in set(text) if c in _LINE_BREAKS or (c != "\t" and is_invisible(c))}
     if any(unicodedata.category(c) == "So" for c in set(text)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from reward.text.measures import HALF_OF, MONEY_SIGN, MULTIPLIER, MULTIPLIERS, UNITS, Unit, unit_at
 from reward.text.numbers import (
     ENGLISH_NUMERAL,
     IDIOMS,
@@ -22,7 +23,6 @@ from reward.text.numbers import (
     times,
 )
 from reward.text.quantities import Mention, Quantity, clock, in_unit_of, named, quantity, summed
-from reward.text.measures import HALF_OF, MONEY_SIGN, MULTIPLIER, MULTIPLIERS, UNITS, Unit, unit_at
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMERAL = rf"[{NUMERALS}]+(?:点[零〇一二三四五六七八九]+(?![十百半刻]))?"
@@ -34,7 +34,8 @@ _ATOM = re.compile(
     rf"|(?P<digits>{_DIGITS})|(?P<numeral>{_NUMERAL})|(?P<half>一?半)|(?P<english>{ENGLISH_NUMERAL})"
 )
 _ANY = re.compile(rf"[\d{NUMERALS}半]|{ENGLISH_NUMERAL}")
-_NAME_BEFORE = re.compile(r"(?:[a-z][a-z.+]{0,14}-?|(?<![a-z])[b-hj-z] )$")
+_NAME_BEFORE = re.compile(r"[a-z][a-z.+]{0,14}-?$")
+_VITAMIN = re.compile("^v(?=[abcdek]$)")
 _NAME_AFTER = re.compile(r"[a-z]{1,6}(?![a-z])")
 _ORDINAL_AFTER = re.compile(r"(?:st|nd|rd|th|s)(?![a-z])")
 _MINUTE = r"\d{1,2}(?!\d)|[零一二三四五六七八九十]{1,3}"
@@ -45,7 +46,7 @@ _RANGE = re.compile(r" ?(?:[-~–—到至]|to) ?")
 _WEEKDAY = re.compile(r"(?<![一二两三四五六七八九十几每\d])(?:周|星期|礼拜)$")
 _COUNTED_AFTER_WEEK = re.compile("[次天回节顿粒片晚遍]")
 _POINTED_AT = re.compile(r"[这那哪前后头另其每各同过]$")
-_ROUGH = re.compile(r"(?:几|数|好几|上|成|近)$")
+_ROUGH = re.compile(r"(?:几|数|(?<![晚早])上|成|近)$")
 _MORE = re.compile(" ?[多余来]?")
 _HALF_MORE = re.compile("半(?![价夜天身路导月永成])")
 _TIME_AFTER_GE = re.compile("小时|星期|礼拜|周|季度|钟头|学期")
@@ -110,7 +111,7 @@ def _digits(text: str, start: int, end: int, value: Value, before: str) -> Menti
         return Mention(text[start:end], start, end, (quantity(value, UNITS[unit]),))
     # B12, iphone14; 3D, 5G where it is no unit
     if (name := _NAME_BEFORE.search(before)) and not before.endswith(("no.", "no")):
-        label = name.group().strip(" -.+")
+        label = _VITAMIN.sub("", name.group().strip(" -.+"))
         return Mention(label + text[start:end], start, end, (named(value, label),))
     if (suffix := _NAME_AFTER.match(text, end)) and not unit_at(text, end):
         if not _ORDINAL_AFTER.match(text, end):
@@ -158,8 +159,12 @@ def _counted(text: str, start: int, end: int, values: tuple[Value, ...], before:
         unit, end = UNITS[period.group()], period.end()
     elif spelling == "年" and isinstance(hour, int) and 1900 <= hour < 2200:
         unit = Unit("calendar")
+    elif spelling == "点" and isinstance(hour, int) and hour <= 24:
+        return Mention(text[start:end], start, end, (clock(hour, 0, None),))
     if half := _HALF_MORE.match(text, end):
         values, end = tuple(plus(value, 0.5) for value in values), half.end()
+    elif unit.dimension == "money" and spelling != "元" and (tail := _TAIL.match(text, end)):
+        values, end = tuple(plus(value, int(tail.group()) / 10) for value in values), tail.end()
     return _mention(text, start, end, values, unit, before, spelled)
 
 
@@ -177,6 +182,8 @@ def _mention(
         or (is_one and dimension not in _TELLING)
         or (spelled and bool(_POINTED_AT.search(before)))
         or (is_ordinal and values == (1,))
+        # What is compared is named instead: 这两种, AB两个方案.
+        or (spelled and text[end - 1] in "个种款样" and values in ((2,), (3,)))
         or text[start:end] == "十一"
     )
     ends = tuple(quantity(value, unit) for value in values)

@@ -28,9 +28,9 @@ _WORDS = (
     "|不干胶|不可思议|不亦乐乎|不粘锅|不对付|不定期|不定时|不定项|不定式|不等式|一不小心|不小心|用不用|不妨|不愧|不见得|不外乎|动不动"
     "|毫不|不惜|不忘|不日|不便|不满意|不好(?=[，。 吗]|$)"
     # 没
-    "|没事|没关系|没错|没准|没劲|没精神|没胃口|没食欲|没力气|没药(?![了吃品店])|没收|淹没|出没|沉没|没落|没完没了|没什么|没啥|没谱|没辙|没问题"
+    "|没事|没关系|没错|没准|没劲|没精神|没胃口|没食欲|没力气|没药(?![了吃品店])|没收(?![到货件拾费钱入据])|淹没|出没|沉没|没落|没完没了|没(?:什么|啥)(?=[的吗。]|$)|没谱|没辙|没问题"
     # 无
-    "|无论|无糖|无聊|无意|无线|无花果|无氧|无忧|无锡|无数|无比|无所谓|无人机|无缝|无敌|无穷|无限|无极|无水|无菌|无添加|无公害|无力|无痛"
+    "|无论|无糖(?!尿)|无聊|无意|无线|无花果|无氧|无忧|无锡|无数|无比|无所谓|无人机|无缝|无敌|无穷|无限|无极|无水|无菌|无添加|无公害|无力|无痛"
     "|无理由|无障碍|无纸化|无非|无关紧要|无名|无机|无心|无奈|无常|无偿|无故|无中生有|无烟"
     # 未
     "|未来|未必|未免|未知|未央|未名|未婚|未成年人?"
@@ -47,14 +47,14 @@ _WORDS = (
     r"|(?<![a-z])(?:not only|no longer|no one|whether or not|or not|why not|not just|no matter)(?![a-z])"
 )
 _CUES = (
-    r"(?P<state>并没有|还没有|从没有|没有|从没|还没|没|并未|从未|尚未|未曾|未|无|并非|非|不是|不属于|不在|不含有?|不带|不具备|排除|否认)"
+    r"(?P<state>并没有|还没有|从没有|没有|从没|还没|没|并未|从未|尚未|未曾|未|无|并非|非|不是|不属于|不在|不具备|排除|否认)"
     r"|(?P<act>不|别|勿|莫)"
     r"|(?P<english>(?<![a-z])(?:not|never|without|cannot|no|non)(?![a-z])|(?<=[a-z])n['’]t(?![a-z]))"
 )
 _SCAN = re.compile(rf"(?P<word>{_WORDS})|(?P<whether>([一-鿿])[不没]\3)|{_CUES}")
 # Words between a negation and what it denies.
 _LIGHT = re.compile(
-    r"(?:曾经?|一直|再|有过?|得过?|患过?有?|犯过|查出来?|检查出|确诊|出现过?|发生过?|存在|处于|在|是|属于|正在|做过|任何|对(?=.{1,6}过敏))"
+    r"(?:曾经?|一直|再|有过?|得过?|患过?有?|犯过|查出来?|检查出|确诊|出现过?|发生过?|存在|处于|在|是|属于|正在|做过|任何|对[^，。,]{1,6}?(?=过敏))"
 )
 _LIGHT_ENGLISH = re.compile(
     r"(?:a|an|the|any|been|be|being|have|has|had|is|are|was|were|to|do|does|did|yet|ever|really|also|so|very|that|it|he|she"
@@ -67,13 +67,15 @@ _REACH = 8  # characters at most that a Chinese negation denies
 _ENGLISH_WORD = re.compile(r"[a-z][a-z-]+")
 # 不能吃吗 asks what 能吃吗 asks.
 _ASKS = re.compile(r"[^，。？！,.?!\n]*?(?:吗|(?<!什)么|嘛)(?:[，。？！,.?! ]|$)")
-_ABLE = re.compile("能|可以|可|会|是|用|要|该|行|需")
+# A second verb that the question may be about: 不含糖的有吗.
+_ABLE = re.compile("能|可以|可|会|是|用|要|该|行|需|有|买|退|换|算")
 _AUXILIARY_FIRST = re.compile(
     r"(?:^|[.?!,] ?|(?:who|what|when|where|why|how|which) )"
     r"(?:is|are|was|were|do|does|did|has|have|had|ca|could|should|would|wo)$"
 )
+_JOINT = re.compile("[、,，/和或及与跟 ]")
 # 孕妇除外, 糖尿病 阴性
-_EXCEPT = re.compile(r" ?(?:除外|以外|之外|阴性|不算)")
+_EXCEPT = re.compile(r" ?(?:除外|以外|之外|阴性|不算|free(?![a-z]))")
 # 打不开, 睡不着: a negation, of the first verb or of the result.
 COMPLEMENT = re.compile(r"([\u4e00-\u9fff])不([了开上下着到出起来去动清懂会完成见住掉])")
 
@@ -85,6 +87,8 @@ class Denial:
     Args:
         scope_start: where the words that it denies begin, light verbs left out.
         scope: those words; never empty.
+        heads: where the names begin that it denies: both of 没有高血压和糖尿病.
+        maybe: where names begin that it may deny as well, after a blank: 无 高血压 糖尿病.
         is_state: 没, 未, 非 …: being or having is denied; otherwise doing, wanting, being able.
         asks: a question that means the same without the negation (不能吃吗).
     """
@@ -95,6 +99,8 @@ class Denial:
     scope: str
     is_state: bool
     asks: bool
+    heads: frozenset[int] = frozenset()
+    maybe: frozenset[int] = frozenset()
 
     def covers(self, start: int, end: int) -> bool:
         return self.start <= start and end <= self.end
@@ -135,11 +141,21 @@ def _chinese(text: str, match: re.Match[str], names: Sequence[tuple[int, int]]) 
         return None
     stop = _STOP.search(text, max(end, begin + 1), limit)
     end = max(end, stop.start() if stop else limit)
-    asks = bool(match["act"]) and bool(_ABLE.match(text, match.end()))
-    if asks:
-        question = _ASKS.match(text, match.end())
-        asks = bool(question) and not _ABLE.search(question.group(), 2)  # type: ignore[union-attr]
-    return Denial(match.start(), begin, end, text[begin:end], bool(match["state"]), asks)
+    question = _ASKS.match(text, match.end()) if match["act"] else None
+    asks = question is not None and not _ABLE.search(question.group(), 2)
+    heads, maybe = (frozenset[int](), frozenset[int]()) if asks else _heads(text, begin, names)
+    return Denial(match.start(), begin, end, text[begin:end], bool(match["state"]), asks, heads, maybe)
+
+
+def _heads(text: str, begin: int, names: Sequence[tuple[int, int]]) -> tuple[frozenset[int], frozenset[int]]:
+    ends = dict(names)
+    heads, maybe = {begin}, set[int]()
+    place, sure = ends.get(begin), True
+    while place is not None and (joint := _JOINT.match(text, place)):
+        sure = sure and joint.group() != " "
+        (heads if sure else maybe).add(joint.end())
+        place = ends.get(joint.end())
+    return frozenset(heads), frozenset(maybe)
 
 
 def _english(text: str, match: re.Match[str]) -> Denial | None:
@@ -151,7 +167,18 @@ def _english(text: str, match: re.Match[str]) -> Denial | None:
         return None
     asks = "'" in match.group() or "’" in match.group()
     asks = asks and bool(_AUXILIARY_FIRST.search(text[max(0, match.start() - 24) : match.start()]))
-    return Denial(match.start(), begin, word.end(), word.group(), not asks, asks)
+    return Denial(match.start(), begin, word.end(), word.group(), not asks, asks, frozenset({begin}))
+
+
+def is_name_denied(text: str, start: int, end: int, by: Sequence[Denial], *, maybe: bool = False) -> bool:
+    """Whether the name at `text[start:end]` is denied itself: that of 没怀孕, not that of 不能给孕妇吃.
+
+    Args:
+        maybe: whether to count what may be denied as well, and what is denied together with its verb (不开发票).
+    """
+    denied = any(start in denial.heads for denial in by)
+    denied = denied or (maybe and any(start in denial.maybe or denial.covers(start, end) for denial in by))
+    return denied or bool(_EXCEPT.match(text, end))
 
 
 def is_denied(text: str, start: int, end: int, by: Sequence[Denial]) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reward.text.numbers import Value, plus, times
 from reward.text.measures import LABELS, Unit
+from reward.text.numbers import Value, plus, times
 
 Key = tuple[str, Value]
 _DAY = 1440  # minutes
@@ -133,8 +133,11 @@ def _add_equals(keys: set[Key], near: set[Key], value: float, amount: float, uni
         near.add(("", times(value, 0.01)))
 
 
-def clock(hour: int, minute: int, half: str) -> Quantity:
-    """A time of day; `half` is "am", "pm" or "" where the text does not say."""
+def clock(hour: int, minute: int, half: str | None) -> Quantity:
+    """A time of day, or after all a count of 点; `half` is "am", "pm", or "" where the text does not say.
+
+    Without (None) it is not even sure that 两点 is an hour.
+    """
     at = hour % 24 * 60 + minute
     if half == "pm" and hour < 12:
         times_of_day: set[Key] = {("clock", at + 720)}
@@ -143,6 +146,8 @@ def clock(hour: int, minute: int, half: str) -> Quantity:
     else:
         times_of_day = {("clock", at % 720), ("clock", at % 720 + 720)}
     near: set[Key] = set() if minute else {("点", hour)}
+    if half is None:
+        times_of_day |= near
     return Quantity(f"{hour}:{minute:02}" if minute else hour, "clock", frozenset(times_of_day), frozenset(near))
 
 

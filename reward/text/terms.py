@@ -11,7 +11,6 @@ from reward.text.fold import fold_without_spaces
 from reward.text.mentions import mentions
 
 _AGES = re.compile(r"(\d+)-(\d+)岁")
-_LATIN = re.compile(r"[a-z0-9]")
 # Between the letters of a word that is spread out to be overlooked; list separators and blanks may end a word as well.
 _SEPARATORS = " \n、,;|/"
 
@@ -111,10 +110,15 @@ def _literal(lexicon: Lexicon, text: str) -> Iterable[Term]:
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:
-    """Whether a Latin term ends where its word does."""
-    before, after = text[start - 1 : start], text[end : end + 1]
-    begins = not (_LATIN.match(text[start]) and _LATIN.match(before))
-    return begins and not (_LATIN.match(text[end - 1]) and _LATIN.match(after))
+    """Whether a Latin term begins and ends where its word does."""
+    return not (_continues(text[start - 1 : start], text[start]) or _continues(text[end - 1], text[end : end + 1]))
+
+
+def _continues(one: str, other: str) -> bool:
+    """Whether two characters belong to one word: two Latin letters, or two digits."""
+    if not (one.isascii() and other.isascii()):
+        return False
+    return (one.isalpha() and other.isalpha()) or (one.isdigit() and other.isdigit())
 
 
 def _is_spread(text: str, start: int, end: int) -> bool:
