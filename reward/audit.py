@@ -22,7 +22,8 @@ from rich.table import Table
 
 from reward.records.files import BadInput, first_problem, read_last_line
 from reward.records.outcome import Rollout
-from reward.rollouts.alarms import Alarm, AlarmLimits, check_run, judge_drift
+from reward.rollouts.alarm import Alarm, AlarmLimits
+from reward.rollouts.alarms import check_run, judge_drift
 from reward.rollouts.rollout_log import FOLDER, read_rollouts, rollout_files
 from reward.rollouts.windows import Window
 from reward.settings.recorded_run import load_run_settings

@@ -9,58 +9,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, pvariance
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import spearmanr
 
-from reward.records.outcome import Abstained, Gated, GateReason, Rollout
-from reward.rollouts.text_measures import LOST_FACTS, character_entropy, fails_gates, is_stuffed
-from reward.rollouts.windows import EQUAL, Example, Window, contributions, disputed, examples, mean, variance_shares
-from reward.text.fold import fold_without_spaces, is_same_text
-
-
-class AlarmLimits(BaseModel):
-    """Where each alarm goes off: shares in [0, 1], ratios to the first window, or differences of terms.
-
-    `window` is in steps, at either end of the run; with fewer than `min_rollouts` in one nothing is said. A share must
-    also have gained `rise` since the first window.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    window: int = Field(20, ge=1)
-    min_rollouts: int = Field(200, ge=1)
-    rise: float = Field(0.1, ge=0)
-    copy_rate: float = Field(0.5, ge=0)
-    length_growth: float = Field(1.5, gt=1)
-    length_shrink: float = Field(0.5, ge=0, lt=1)
-    entropy_drop: float = Field(0.75, ge=0)
-    entity_drop: float = Field(0.1, ge=0)
-    language_switch: float = Field(0.05, ge=0)
-    keyword_stuffing: float = Field(0.3, ge=0)
-    component_dominance: float = Field(0.95, ge=0)
-    variance_collapse: float = Field(0.95, ge=0)
-    judge_retrieval_divergence: float = Field(0.15, ge=0)
-    judge_retrieval_conflict: float = Field(-0.3, ge=-1, le=0)
-    gate_rate: float = Field(0.2, ge=0)
-    abstentions: float = Field(0.05, ge=0)
-    judge_drift: float = Field(0.2, ge=0)
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """One check: its metric in the last window against its limit, and what it was in the first one."""
-
-    name: str
-    value: float
-    limit: float
-    advice: str
-    examples: tuple[Example, ...] = ()
-    first: float | None = None
-    raised: bool = True
+from reward.records.outcome import Abstained, Gated, Parts, Rollout, Scored
+from reward.rewrite.formulas import rank_value
+from reward.rollouts.alarm import Alarm, AlarmLimits, share_alarm
+from reward.rollouts.text_alarms import (
+    baseline_copies,
+    copy_rate,
+    entity_drop,
+    entropy_drop,
+    free_riders,
+    invented_facts,
+    keyword_stuffing,
+    language_switch,
+    length_drift,
+    recitals,
+)
+from reward.rollouts.windows import EQUAL, Window, contributions, disputed, examples, mean, variance_shares
 
 
 def check_run(first: Window, last: Window, limits: AlarmLimits) -> list[Alarm]:
@@ -68,89 +37,6 @@ def check_run(first: Window, last: Window, limits: AlarmLimits) -> list[Alarm]:
     if min(len(first.rollouts), len(last.rollouts)) < limits.min_rollouts:
         return []
     return [alarm for check in CHECKS if (alarm := check(first, last, limits)) is not None]
-
-
-def copy_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Share of rewrites that are the query itself, but for those known to retrieve best: they earned it."""
-
-    def is_copy(rollout: Rollout) -> bool:
-        best = rollout.policy is not None and rollout.policy.rank == 1
-        return not best and is_same_text(rollout.completion, rollout.sample.original_query)
-
-    advice = "queries come back unchanged: train on queries that need a rewrite, check that a copy earns nothing"
-    return _share_alarm("copy_rate", is_copy, first, last, limits.copy_rate, limits.rise, advice)
-
-
-def length_drift(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Mean length of a rewrite over that in the first window."""
-    before, now = (mean(len(r.completion.strip()) for r in window.answered) for window in (first, last))
-    if not before or now is None:
-        return None
-    ratio = now / before
-    ranked = sorted(last.answered, key=lambda r: len(r.completion), reverse=ratio > 1)
-    return Alarm(
-        "length_drift",
-        ratio,
-        limits.length_growth if ratio > 1 else limits.length_shrink,
-        f"from {before:.0f} to {now:.0f} characters: check length.target and length.penalty",
-        examples(ranked, lambda r: f"{len(r.completion.strip())} characters"),
-        first=1.0,
-        raised=not limits.length_shrink <= ratio <= limits.length_growth,
-    )
-
-
-def entropy_drop(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Entropy of the rewrites' characters over that of the queries', relative to the first window: low when different
-    queries get much the same rewrite. (That siblings grow alike is what training does, and no alarm.)"""
-
-    def relative_entropy(window: Window) -> float:
-        queries = character_entropy(fold_without_spaces(r.sample.original_query) for r in window.answered)
-        rewrites = character_entropy(fold_without_spaces(r.completion) for r in window.answered)
-        return rewrites / queries if queries else 0.0
-
-    before, now = relative_entropy(first), relative_entropy(last)
-    if before == 0:
-        return None
-    given = Counter(fold_without_spaces(r.completion) for r in last.answered)
-    ranked = sorted(last.answered, key=lambda r: -given[fold_without_spaces(r.completion)])
-    return Alarm(
-        "entropy_drop",
-        now / before,
-        limits.entropy_drop,
-        "different queries get the same words: raise the entropy or KL coefficient, or stop earlier",
-        examples(ranked, lambda r: f"given {given[fold_without_spaces(r.completion)]} times"),
-        first=1.0,
-        raised=now / before < limits.entropy_drop,
-    )
-
-
-def entity_drop(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Share of rewrites that lose a number, a negation or a protected term of the query, gated for it or not."""
-
-    def loses(rollout: Rollout) -> bool:
-        return fails_gates(rollout.sample, rollout.completion, LOST_FACTS, last.lexicon)
-
-    advice = "facts of the query get lost: enable the *_dropped gates, extend tenant.protected_groups"
-    return _share_alarm("entity_drop", loses, first, last, limits.entity_drop, limits.rise, advice)
-
-
-def language_switch(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Share of rewrites in another language than the query, gated for it or not."""
-
-    def switches(rollout: Rollout) -> bool:
-        return fails_gates(rollout.sample, rollout.completion, (GateReason.LANGUAGE_SWITCH,))
-
-    advice = "rewrites leave the query's language: enable the gate language_switch, raise the KL coefficient"
-    rise = min(limits.rise, limits.language_switch)
-    return _share_alarm("language_switch", switches, first, last, limits.language_switch, rise, advice)
-
-
-def keyword_stuffing(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Share of stuffed rewrites (`is_stuffed`); the limit lies above the baseline's own share."""
-    baseline = mean(is_stuffed(r.baseline_rewrite) for r in last.answered if r.baseline_rewrite) or 0.0
-    limit = min(1.0, limits.keyword_stuffing + baseline)
-    advice = "words are repeated or piled up: raise length.penalty, read what retrieves so well"
-    return _share_alarm("keyword_stuffing", lambda r: is_stuffed(r.completion), first, last, limit, limits.rise, advice)
 
 
 def component_dominance(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
@@ -235,11 +121,52 @@ def judge_retrieval_conflict(first: Window, last: Window, limits: AlarmLimits) -
     )
 
 
+def reward_without_retrieval(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
+    """How far the reward rose, penalties aside, while what is retrieved did not get better; else 0.
+
+    Retrieval is phi of the relevant passage's rank, or the first hit's score where none is known. It has to rise by a
+    fifth of what the reward gained, or by two standard errors.
+    """
+    moves = []
+    for read in (_earned, _retrieved):
+        early, late = ([value for row in window.scored if (value := read(row)) is not None] for window in (first, last))
+        if len(early) < 2 or len(late) < 2:
+            return None
+        noise = 2 * math.sqrt(pvariance(late) / len(late) + pvariance(early) / len(early))
+        moves.append((fmean(late) - fmean(early), noise))
+    (reward, reward_noise), (retrieval, retrieval_noise) = moves
+    is_flat = retrieval < reward / 5 and retrieval < retrieval_noise
+    value = reward if reward > reward_noise and is_flat else 0.0
+    ranked = sorted(last.scored, key=lambda row: -row[1].weight_judge * (row[1].judge or 0.0))
+    return Alarm(
+        "reward_without_retrieval",
+        value,
+        limits.reward_without_retrieval,
+        f"reward {reward:+.2f}, retrieval {retrieval:+.2f}: something else is being paid; read the examples",
+        examples([r for r, _ in ranked], lambda r: ""),
+        first=0.0,
+        raised=value > limits.reward_without_retrieval,
+    )
+
+
+def _earned(row: tuple[Rollout, Parts]) -> float | None:
+    rollout, parts = row
+    reward = rollout.outcome.reward if isinstance(rollout.outcome, Scored) else None
+    return (
+        None if reward is None or not parts.weight_retrieval else reward + parts.length_penalty + parts.recital_penalty
+    )
+
+
+def _retrieved(row: tuple[Rollout, Parts]) -> float | None:
+    rollout, parts = row
+    return rank_value(parts.policy_rank) if rollout.sample.relevant_doc_ids else parts.policy_top1
+
+
 def gate_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
     """Share of gated rewrites."""
     reasons = Counter(r.outcome.reason.value for r in last.answered if isinstance(r.outcome, Gated))
     advice = f"more rewrites are unusable: {', '.join(reason for reason, _ in reasons.most_common(2)) or 'none'}"
-    return _share_alarm(
+    return share_alarm(
         "gate_rate", lambda r: isinstance(r.outcome, Gated), first, last, limits.gate_rate, limits.rise, advice
     )
 
@@ -276,6 +203,10 @@ def judge_drift(check: Mapping[str, Any], limits: AlarmLimits) -> Alarm | None:
 
 CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
     copy_rate,
+    baseline_copies,
+    recitals,
+    invented_facts,
+    free_riders,
     length_drift,
     entropy_drop,
     entity_drop,
@@ -285,25 +216,7 @@ CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
     variance_collapse,
     judge_retrieval_divergence,
     judge_retrieval_conflict,
+    reward_without_retrieval,
     gate_rate,
     abstentions,
 )
-
-
-def _share_alarm(
-    name: str,
-    holds: Callable[[Rollout], bool],
-    first: Window,
-    last: Window,
-    limit: float,
-    rise: float,
-    advice: str,
-) -> Alarm | None:
-    """Raised when the share of the answered rollouts that `holds` is true of lies above `limit` and rose by `rise`."""
-    before = mean(holds(rollout) for rollout in first.answered)
-    found = [rollout for rollout in last.answered if holds(rollout)]
-    if before is None or not last.answered:
-        return None
-    value = len(found) / len(last.answered)
-    raised = value > limit and value - before >= rise
-    return Alarm(name, value, limit, advice, examples(found, lambda r: ""), before, raised)

@@ -19,6 +19,13 @@ LOST_FACTS = (
     GateReason.TERM_DROPPED,
     GateReason.PRODUCT_DROPPED,
 )
+INVENTED_FACTS = (
+    GateReason.NUMBER_INVENTED,
+    GateReason.NEGATION_ADDED,
+    GateReason.TERM_INVENTED,
+    GateReason.PRODUCT_INVENTED,
+)
+NO_QUERY = (GateReason.TEMPLATE_LEAK, GateReason.UNPARSEABLE, GateReason.JUDGE_ADDRESSED)
 _SEPARATORS = str.maketrans(dict.fromkeys(",，;；|/", "、"))
 
 

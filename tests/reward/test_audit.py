@@ -11,7 +11,8 @@ import pytest
 from reward.audit import audit_run, has_ended, main
 from reward.records.outcome import AbstainReason, Gated, GateReason, Judgement
 from reward.records.sample import Metadata
-from reward.rollouts.alarms import AlarmLimits, check_run, judge_drift
+from reward.rollouts.alarm import AlarmLimits
+from reward.rollouts.alarms import check_run, judge_drift
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.rollouts.text_measures import is_stuffed
 from reward.rollouts.windows import Window
