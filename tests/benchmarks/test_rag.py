@@ -102,6 +102,7 @@ def test_a_set_without_answers_is_one_line(beir, capsys):
     assert "no query has a relevant passage" in error and error.count("\n") == 1
 
 
+@pytest.mark.full
 def test_synthetic_texts_are_seeded_and_differ_between_tenants():
     one, same, other = SyntheticText(0), SyntheticText(0), SyntheticText(1)
     assert one.passage("a", 3) == same.passage("a", 3) != other.passage("a", 3)

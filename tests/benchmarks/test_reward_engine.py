@@ -125,7 +125,7 @@ def test_every_unique_text_is_paid_for_once(tmp_path, mode, least, most):
     assert run.rag.offered <= RAG_LIMIT and run.seconds >= computed_floor(traffic, 0, scale)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_command_prints_its_metrics(capsys):
     assert reward_engine.main(["--scale", "0.02", "--prompts", "4", "--soak", "6000"]) == 0
     out = capsys.readouterr().out

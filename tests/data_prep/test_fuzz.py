@@ -56,6 +56,7 @@ def test_mutants_of_every_kind(tmp_path: Path, full: bool) -> None:
     assert survivors >= {"xlsx", "csv", "jsonl", "log.gz"}, survivors
 
 
+@pytest.mark.full
 def test_files_that_unpack_to_far_more_than_they_are(tmp_path: Path) -> None:
     files = write_bombs(tmp_path / "in")
     found = {built.file: built for built in build_all(files, tmp_path / "out")}

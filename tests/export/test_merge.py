@@ -130,7 +130,7 @@ def test_diverged_model_is_refused(tmp_path: Path) -> None:
         check_model(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_merges_skips_and_replaces(run_folder: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "final"
     assert main(["--checkpoint", str(run_folder), "--out", str(out)]) == 0
@@ -149,7 +149,7 @@ def test_merges_skips_and_replaces(run_folder: Path, tmp_path: Path, capsys) -> 
     assert check_model(out) == provenance["parameters"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_lora_adapter_is_folded_in(tmp_path: Path) -> None:
     adapted = get_peft_model(tiny_model(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     for name, weight in adapted.named_parameters():

@@ -224,6 +224,7 @@ def bombs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (spaces, glyphs, folder / "a.xlsx")}
 
 
+@pytest.mark.full
 def test_bombs_are_refused_while_searches_are_answered(url: str, tmp_path: Path) -> None:
     def put(bomb: tuple[str, bytes]) -> httpx.Response:
         return httpx.put(url + DOCUMENTS + bomb[0], content=bomb[1], timeout=120, trust_env=False)

@@ -85,6 +85,7 @@ def test_running_requests_are_finished_and_new_ones_refused_before_it_stops(fold
             assert (process.stdout.read(), process.stderr.read()) == ("", "")
 
 
+@pytest.mark.full
 def test_an_idle_service_stops_at_once_and_starts_again(folder: Path) -> None:
     for _ in range(2):
         with serve_process(folder, "--log", "off") as (process, lines):
@@ -93,6 +94,7 @@ def test_an_idle_service_stops_at_once_and_starts_again(folder: Path) -> None:
             process.wait(30)
 
 
+@pytest.mark.full
 def test_a_service_with_keys_asks_for_them_unless_told_otherwise(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     add_knowledge_base(folder, "chengla", REFUNDS, "faq")
@@ -130,6 +132,7 @@ def test_a_service_open_to_everybody_must_be_asked_for(folder: Path, capsys: pyt
     )
 
 
+@pytest.mark.full
 def test_several_workers_serve_one_qdrant_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with qdrant_server() as qdrant:
         monkeypatch.setenv("QDRANT_URL", qdrant)
