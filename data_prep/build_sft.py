@@ -103,7 +103,7 @@ def augmented(dataset: Dataset, seed: int) -> list[str]:
     if not first or not tenant.synonyms:
         return []
     sources = islice(samples(dataset, "train"), first)
-    made = augment(sources, tenant.synonyms, tenant.protected_terms, tenant.augment.swap_probability, seed)
+    made = augment(sources, tenant.synonyms, tenant.lexicon.words(), tenant.augment.swap_probability, seed)
     queries, lines = [], []
     for copy in made:
         queries.append(copy.original_query)

@@ -83,8 +83,8 @@ def audit_run(run: Path, limits: AlarmLimits, settings: Path | None = None) -> A
     if size == 0:
         return Audit(alarms)
     first, last = order[:size], order[-size:]
-    terms = load_run_settings(run, settings).protected_terms(steps[first[0]][0].sample)
-    before, now = (Window([r for step in part for r in steps[step]], terms) for part in (first, last))
+    lexicon = load_run_settings(run, settings).lexicon_of(steps[first[0]][0].sample)
+    before, now = (Window([r for step in part for r in steps[step]], lexicon) for part in (first, last))
     checked = check_run(before, now, limits)
     return Audit(
         [*checked, *alarms], (first[0], first[-1]), (last[0], last[-1]), len(before.rollouts) + len(now.rollouts)

@@ -15,6 +15,7 @@ from reward.records.request import Request
 from reward.records.sample import Sample
 from reward.rewrite.task import RewriteTask
 from reward.settings.recipe import RewardSettings, RewriterSettings, TaskName
+from reward.text.terms import Lexicon
 
 
 class Task(Protocol):
@@ -57,19 +58,19 @@ class Task(Protocol):
 
 def open_task(settings: RewriterSettings) -> Task:
     """Return the task of a recipe's `rewriter` node."""
-    terms = settings.tenant.protected_terms
-    return make_task(settings.task, settings.reward, lambda sample: terms, has_judge=settings.judge is not None)
+    lexicon = settings.tenant.lexicon
+    return make_task(settings.task, settings.reward, lambda sample: lexicon, has_judge=settings.judge is not None)
 
 
 def make_task(
-    name: TaskName, reward: RewardSettings, protected_terms: Callable[[Sample], Sequence[str]], *, has_judge: bool
+    name: TaskName, reward: RewardSettings, lexicon_of: Callable[[Sample], Lexicon], *, has_judge: bool
 ) -> Task:
     """Return a task by name.
 
     Args:
-        protected_terms: the lexicon of a sample's tenant.
+        lexicon_of: the lexicon of a sample's tenant.
         has_judge: whether a judge is asked about every rollout.
     """
     match name:
         case "rewrite":
-            return RewriteTask(reward, protected_terms, has_judge=has_judge)
+            return RewriteTask(reward, lexicon_of, has_judge=has_judge)

@@ -87,8 +87,11 @@ class GateReason(StrEnum):
     NUMBER_INVENTED = "number_invented"
     NUMBER_DROPPED = "number_dropped"
     NEGATION_DROPPED = "negation_dropped"
+    NEGATION_ADDED = "negation_added"
     TERM_DROPPED = "protected_term_dropped"
     TERM_INVENTED = "protected_term_invented"
+    PRODUCT_DROPPED = "product_dropped"
+    PRODUCT_INVENTED = "product_invented"
     JUDGE_ADDRESSED = "judge_addressed"
     INTENT_LOST = "intent_lost"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from reward.records.outcome import Abstained, Evidence, Gated, GateReason, Judgement, Rollout, Scored
@@ -11,11 +10,12 @@ from reward.rewrite import formulas
 from reward.rewrite.gates import check_gates
 from reward.settings.recipe import RewardSettings
 from reward.text.fold import is_same_text
+from reward.text.terms import Lexicon
 
 INTENT_FLOOR = 2  # a grade of 意图保持 at or below it: the rewrite asks for something else
 
 
-def check_text(settings: RewardSettings, protected_terms: Sequence[str], sample: Sample, rewrite: str) -> Gated | None:
+def check_text(settings: RewardSettings, lexicon: Lexicon, sample: Sample, rewrite: str) -> Gated | None:
     """The text gates as `settings` have them; formula `v1` has none: an empty rewrite simply finds nothing."""
     if settings.formula == "v1" or not settings.gates:
         return None
@@ -24,8 +24,9 @@ def check_text(settings: RewardSettings, protected_terms: Sequence[str], sample:
         rewrite,
         gates={*settings.gates, GateReason.EMPTY},
         cap=settings.length.cap,
-        protected_terms=protected_terms,
+        lexicon=lexicon,
         floor=settings.gate_floor,
+        special_tokens=settings.special_tokens,
     )
 
 

@@ -12,20 +12,19 @@ from reward.rewrite.combination import check_text, combine
 from reward.rewrite.metrics import rollout_fields, step_metrics
 from reward.rewrite.shaping import AdaptiveShaping
 from reward.settings.recipe import RewardSettings
+from reward.text.terms import Lexicon
 
 
 class RewriteTask:
     """Scores one line of text by what it retrieves, and by a judge where there is one.
 
     Args:
-        protected_terms: the lexicon of a sample's tenant.
+        lexicon_of: the lexicon of a sample's tenant.
         has_judge: whether a judge is asked about every rewrite that passes the gates.
     """
 
-    def __init__(
-        self, settings: RewardSettings, protected_terms: Callable[[Sample], Sequence[str]], *, has_judge: bool
-    ):
-        self._settings, self._protected_terms, self._has_judge = settings, protected_terms, has_judge
+    def __init__(self, settings: RewardSettings, lexicon_of: Callable[[Sample], Lexicon], *, has_judge: bool):
+        self._settings, self._lexicon_of, self._has_judge = settings, lexicon_of, has_judge
         self._shaping = AdaptiveShaping() if settings.formula == "v1" and settings.adaptive_shaping else None
 
     def parse(self, completion: str) -> str:
@@ -35,7 +34,7 @@ class RewriteTask:
         # Formula v1 has no gates: the lexicon is not asked for.
         if self._settings.formula == "v1":
             return None
-        return check_text(self._settings, self._protected_terms(sample), sample, text)
+        return check_text(self._settings, self._lexicon_of(sample), sample, text)
 
     def requests(self, sample: Sample, text: str, findings: Findings) -> dict[str, Request]:
         # Everything else is compared with the baseline's rewrite.

@@ -128,9 +128,9 @@ def entity_drop(first: Window, last: Window, limits: AlarmLimits) -> Alarm | Non
     """Share of rewrites that lose a number, a negation or a protected term of the query, gated for it or not."""
 
     def loses(rollout: Rollout) -> bool:
-        return fails_gates(rollout.sample, rollout.completion, LOST_FACTS, last.protected_terms)
+        return fails_gates(rollout.sample, rollout.completion, LOST_FACTS, last.lexicon)
 
-    advice = "facts of the query get lost: enable the *_dropped gates, extend tenant.protected_terms"
+    advice = "facts of the query get lost: enable the *_dropped gates, extend tenant.protected_groups"
     return _share_alarm("entity_drop", loses, first, last, limits.entity_drop, limits.rise, advice)
 
 

@@ -11,8 +11,14 @@ from statistics import fmean
 from reward.records.outcome import GateReason
 from reward.records.sample import Sample
 from reward.rewrite.gates import check_gates
+from reward.text.terms import NO_TERMS, Lexicon
 
-LOST_FACTS = (GateReason.NUMBER_DROPPED, GateReason.NEGATION_DROPPED, GateReason.TERM_DROPPED)
+LOST_FACTS = (
+    GateReason.NUMBER_DROPPED,
+    GateReason.NEGATION_DROPPED,
+    GateReason.TERM_DROPPED,
+    GateReason.PRODUCT_DROPPED,
+)
 _SEPARATORS = str.maketrans(dict.fromkeys(",，;；|/", "、"))
 
 
@@ -37,8 +43,8 @@ def is_stuffed(text: str) -> bool:
     return len(terms) > 8 and fmean(map(len, terms)) <= (15 if is_latin else 5)
 
 
-def fails_gates(sample: Sample, rewrite: str, gates: Iterable[GateReason], protected_terms: Sequence[str] = ()) -> bool:
+def fails_gates(sample: Sample, rewrite: str, gates: Iterable[GateReason], lexicon: Lexicon = NO_TERMS) -> bool:
     """Whether a rewrite fails one of these gates, whichever ones the run itself had."""
     cap = max(len(rewrite), 500)
-    found = check_gates(sample, rewrite, gates=gates, cap=cap, protected_terms=protected_terms, floor=-1.0)
+    found = check_gates(sample, rewrite, gates=gates, cap=cap, lexicon=lexicon, floor=-1.0)
     return found is not None

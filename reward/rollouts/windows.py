@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from reward.records.outcome import Abstained, Gated, Parts, Rollout, Scored
+from reward.text.terms import NO_TERMS, Lexicon
 
 SHOWN = 3
 EQUAL = 1e-6  # rewards, and variances, that differ by less are equal
@@ -17,10 +18,10 @@ EQUAL = 1e-6  # rewards, and variances, that differ by less are equal
 
 @dataclass(frozen=True)
 class Window:
-    """Training rollouts of some steps; `protected_terms` is the tenant's lexicon."""
+    """Training rollouts of some steps; `lexicon` holds the tenant's groups and products."""
 
     rollouts: Sequence[Rollout]
-    protected_terms: Sequence[str] = ()
+    lexicon: Lexicon = NO_TERMS
 
     @cached_property
     def answered(self) -> list[Rollout]:

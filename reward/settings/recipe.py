@@ -6,6 +6,7 @@ trainer prints its whole configuration and sends it to experiment trackers.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.text.terms import Lexicon
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
 TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
@@ -69,19 +71,42 @@ class BaselineSettings(ServiceSettings):
 
 
 class TenantSettings(StrictSettings):
-    """All that distinguishes one tenant from another: configuration, never code."""
+    """All that distinguishes one tenant from another: configuration, never code.
+
+    Args:
+        protected_groups: name -> synonyms (孕妇: [怀孕, 孕期]): what no rewrite may add or lose, however spelled.
+        products: name -> other names, held to the same.
+    """
 
     tenant_id: str
     short_id: str
     system_prompt: str
     synonyms: dict[str, list[str]] = Field(default_factory=dict)
-    protected_terms: list[str] = Field(default_factory=list)
+    protected_groups: dict[str, list[str]] = Field(default_factory=dict)
+    products: dict[str, list[str]] = Field(default_factory=dict)
     sources: SourceSettings = SourceSettings()
     filters: FilterSettings = FilterSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     augment: AugmentSettings = AugmentSettings()
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_groups(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "protected_terms" in values:
+            raise ValueError("protected_terms is no setting: write protected_groups, a name and its synonyms each")
+        return values
+
+    @model_validator(mode="after")
+    def _groups_agree(self) -> TenantSettings:
+        _ = self.lexicon  # raises where two groups claim one term
+        return self
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The tenant's groups and products, made once."""
+        return Lexicon.of(self.protected_groups, self.products)
 
 
 class LengthSettings(StrictSettings):
@@ -106,7 +131,8 @@ class BreakerSettings(StrictSettings):
 
 
 class RewardSettings(StrictSettings):
-    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`."""
+    """How a rewrite is scored. `formula` names a preset of `reward.rewrite.formulas`; `special_tokens` are those of the
+    policy's tokenizer that no rewrite may hold, beside the usual ones."""
 
     formula: Literal["v1", "v2"] = "v2"
     adaptive_shaping: bool = False
@@ -114,6 +140,7 @@ class RewardSettings(StrictSettings):
     weight_judge: float = Field(0.4, ge=0)
     gate_floor: float = Field(-1.0, ge=-1, le=0)
     gates: tuple[GateReason, ...] = tuple(GateReason)
+    special_tokens: tuple[str, ...] = ()
     length: LengthSettings = LengthSettings()
     top_k: int = Field(100, ge=1)
     breaker: BreakerSettings = BreakerSettings()

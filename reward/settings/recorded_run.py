@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
+from reward.text.terms import Lexicon
 
 COMPOSED = Path("recipe.yaml")  # written by recipes.launch, read by the trainer
 
@@ -30,13 +31,13 @@ class RunSettings:
     tenant: TenantSettings | None
     has_judge: bool
 
-    def protected_terms(self, sample: Sample) -> Sequence[str]:
+    def lexicon_of(self, sample: Sample) -> Lexicon:
         """The lexicon of the sample's tenant.
 
         Raises:
             BadInput: the run's tenant is not recorded and the sample's is unknown here.
         """
-        return (self.tenant or _known_tenant(sample.metadata.tenant_id)).protected_terms
+        return (self.tenant or _known_tenant(sample.metadata.tenant_id)).lexicon
 
 
 @lru_cache
