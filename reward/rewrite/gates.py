@@ -85,6 +85,6 @@ def _switches_language(rewrite: str, said: str, asked: str, known: str) -> bool:
     chinese = len(_CJK.findall(said))
     if _CJK.search(asked):
         names = {name.lower() for name in _ACRONYM.findall(rewrite)}
-        words = [word for word in _LATIN_WORD.findall(said) if word not in known and word not in names]
+        words = {word for word in _LATIN_WORD.findall(said) if word not in known and word not in names}
         return chinese == 0 or (len(words) > 1 and sum(map(len, words)) > 2 * chinese)
     return chinese > 0 and bool(_SENTENCE.search(asked)) and not _CJK.search(known)

@@ -24,7 +24,7 @@ _ROLES = "system|user|assistant|human|chatbot|gpt|用户|助手|助理|客服|�
 _ROLE = re.compile(
     rf"(?:^|[\s,;。，；|])(?:{_ROLES})\s*:"
     r"|assistant$|(?:^|[\s。，])(?:assistant|助手|assistant\s*:?)\s*$|^(?:assistant|system|user)\s"
-    r"|(?<=[\u4e00-\u9fff\s])(?:assistant|user|system)\s*$"
+    r"|(?<=[\u4e00-\u9fff])\s?(?:assistant|user|system)\s*$"
 )
 _LABEL = re.compile(
     r"^[\s*#>\"'“\[(【-]*"
@@ -32,9 +32,10 @@ _LABEL = re.compile(
     r"|搜索(?:词)?|关键词|关键字|输出|结果|答案|回答|回复|答|问题|问|最终(?:答案|结果|查询)|新查询|标准问题"
     r"|re-?writ(?:e|ten|ing)(?: (?:query|question))?|(?:search |final |new )?query|question|output|answer|result|response|keywords?)"
     r"[\s*\"'”\])】]*[:=]"
+    r"|^\s*(?:改写(?:后|结果|查询|如下)|重写(?:后|结果)|优化后(?:的?(?:查询|问题))?|rewritten(?: query)?)\s"
 )
 _CHAT = re.compile(
-    r"^(?:好的|当然|没问题|以下是|这是改写|改写如下|根据(?:您|你|用户|上下文|对话)|作为(?:一个|一名)?(?:ai|助手)|您好[,!，]|sure[,!. ]"
+    r"^(?:(?:好的|当然|没问题|您好|你好)[,!。:~\s]|以下是|这是改写|改写如下|根据(?:您|你|用户|上下文|对话)|作为(?:一个|一名)?(?:ai|助手)|sure[,!. ]"
     r"|certainly|of course|here(?:'s| is| are)|as an ai|i (?:have )?rewr|based on (?:the|your))"
 )
 _MARKUP = re.compile(r"\*\*|```|`[^`\n]+`|__[^_\n]+__|^\s*#{1,6}\s|^\s*[-*•·>]\s|\]\(|https?://|~~")
@@ -48,7 +49,7 @@ _CANDIDATE = r"(?:候选\s*[a-d一二三四12]?|改写\s*[a-d一二三四12]?|(?
 _ADDRESS = re.compile(
     rf"(?:给|打|判|评|得|应|请|授予|值)(?:我|它|本条|这条|出|为|个|予|了)?\s*{_MARK}(?!钟)"
     rf"|{_CANDIDATE}\s*(?:更|最|较|明显)?(?:好|优|佳|胜出|获胜|胜|赢|强|优于|值得|应(?:得|打|判|当))"
-    r"|(?:其余|其他|别的|另一个?|另外)(?:的)?(?:候选|改写|答案|回答|选项|条)"
+    r"|[本该此这](?:条|个)?(?:改写|候选)|(?:其余|其他|别的|另一个?|另外)(?:的)?(?:候选|改写|答案|回答|选项|条)"
     r"|评委|裁判员?(?=[,:，：请您你老大]|$)|评审(?:员|老师|专家|模型|请|您)|(?:评分|打分|评判|评估)(?:员|者|模型|系统|助手)|(?:请|务必)(?:评|打分|判|选择?[ab本此这])"
     r"|(?:忽略|无视|忘记|忘掉|不要理会|跳过)(?:以上|之前|前面|上述|上面|先前|所有|一切|全部|原有|系统)"
     r"|系统(?:提示|指令|消息)|(?:你|您)(?:现在)?是(?:一个|一名|评)|开发者模式|最(?:佳|好|优)(?:的)?(?:改写|候选|答案)"
@@ -60,7 +61,7 @@ _ADDRESS = re.compile(
     r"|(?:score|rating|grade)\s*[:=]\s*\d|\b[15]/5\b|10/10|five stars?|5 stars?"
     r"|system\s*prompt|\bdear (?:judge|grader|evaluator)|\b(?:judge|grader|evaluator)s?\s*[:,]|as a (?:judge|grader)|you are (?:a|an|the|now)\b"
     r"|(?:this|it|mine|candidate \w|answer \w|rewrite \w) (?:is|should be) (?:the )?(?:best|better|preferred|winner|correct)"
-    r"|(?:prefer|choose|pick|select) (?:this|me|a\b|candidate|the first)|(?:best|perfect|winning) (?:rewrite|answer|candidate)"
+    r"|(?:prefer|choose|pick|select) (?:this|me|candidate|the first)|(?:best|perfect|winning) (?:rewrite|answer|candidate)"
     r"|verdict|\"?(?:preferred|winner|preference)\"?\s*[:=]"
 )
 _BARE_MARK = re.compile(r"(?:^|[\s,，。;；!])(?:满分|[五5]分)(?:$|[\s,，。;；!])")

@@ -22,15 +22,19 @@ Finding = tuple[GateReason, str]
 
 # Of a longer context the end: what was said last.
 READ = 20_000
+# A longer query tells a story, and no rewrite keeps all its numbers.
+STORY = 60
 _CJK_WORD = re.compile(r"[\u4e00-\u9fff][\u4e00-\u9fff0-9]")
 # Which one of several things that were named before: 第二个呢, 选2.
 _CHOICE = re.compile(
     r"(?:第|选|the )?\s*[\d一二三四五六七八九十]{1,2}\s*(?:个|款|种|条|项|家|号|样|者)?(?:呢|吧|的|那个)?[?？。]?"
 )
+# Units of which even a "one" tells something new.
+_DOSES = frozenset({"pill", "gram", "litre", "iu", "money", "age", "级", "percent", "zhe"})
 # Other words for what a negation of doing, wanting or being able says.
 _SAID_OTHERWISE = re.compile(
     "[前忘漏缺慎忌禁避拒退停删跨]|首次|初次|第一次|零基础|小白|新手|在读|应届|失败|异常|超时|延迟|推迟|逾期|取消|免|关闭|解除|注销"
-    "|限制|故障|困难|除外|以外|之外|断货|在途|滞留|催|丢失|补办|失眠|不足|过量|空腹|未|无|reject|fail|avoid|refus|lack|stop|quit|miss"
+    "|限制|故障|困难|除外|以外|之外|断货|在途|滞留|催|丢失|补[开办发交]|重开|失眠|不足|过量|空腹|未|无|reject|fail|avoid|refus|lack|stop|quit|miss"
 )
 
 
@@ -49,7 +53,11 @@ class Polarity:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a folded text says: its numbers, its terms, its negations, and whether it denies a group or product."""
+    """What a folded text says: its numbers, its terms, its negations, and whether it denies a group or product.
+
+    Args:
+        named: the groups and products it has a word for, more than a hint.
+    """
 
     text: str
     numbers: tuple[Mention, ...]
@@ -57,6 +65,7 @@ class Facts:
     terms: tuple[Term, ...]
     denials: tuple[Denial, ...]
     groups: dict[str, Polarity]
+    named: frozenset[str]
 
 
 @lru_cache(maxsize=2048)
@@ -76,13 +85,15 @@ def facts_of(text: str, lexicon: Lexicon) -> Facts:
         group: Polarity(all(sure for sure, _ in some), any(maybe for _, maybe in some))
         for group, some in places.items()
     }
-    return Facts(folded, numbers, Known.of(numbers), terms, denied, groups)
+    named = frozenset(term.group for term in terms if not term.is_hint)
+    return Facts(folded, numbers, Known.of(numbers), terms, denied, groups, named)
 
 
 def number_findings(query: Facts, context: Facts, rewrite: Facts, room: int) -> Iterator[Finding]:
     """Numbers of the query that the rewrite lost, and numbers of the rewrite that nobody named."""
     chooses = bool(context.text) and bool(_CHOICE.fullmatch(query.text.strip()))
     wanted = [n for n in query.numbers if not (n.may_drop or n.is_article or chooses)]
+    wanted = wanted if len(query.text) <= STORY else []
     for number in _fitting(wanted, room):
         points_back = bool(context.text) and number.is_ordinal
         if not points_back and not number.is_kept_in(rewrite.known):
@@ -102,6 +113,8 @@ def _is_known_of_both(number: Mention, query: Facts, context: Facts) -> bool:
 
 def _is_rate(number: Mention, query: Facts, context: Facts) -> bool:
     """Whether a "one" only repeats an each, a unit that was asked about, or how something is sold or taught."""
+    if number.ends[0].unit in _DOSES:
+        return False
     unit = number.text[-1]
     return number.ends[0].unit not in ("time", "minute") or unit in query.text or unit in context.text
 
@@ -129,7 +142,8 @@ def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[
         key = _key(denial)
         if denial.asks or not key or _names_group(rewrite, denial) or negative & set(key):
             continue
-        if _places(query.text, key):
+        places = _places(query.text, key)
+        if places and not any(is_denied(query.text, start, end, query.denials) for start, end in places):
             yield GateReason.NEGATION_ADDED, denial.scope
 
 
@@ -140,9 +154,9 @@ def term_findings(query: Facts, context: Facts, rewrite: Facts, lexicon: Lexicon
     used = 0
     for group, polarity in asked.items():
         used += lexicon.shortest.get(group, 1)
-        if used <= room and group not in said and not polarity.all_denied:
+        if used <= room and group in query.named and group not in said and not polarity.all_denied:
             yield GateReason.PRODUCT_DROPPED if group in products else GateReason.TERM_DROPPED, group
-    for group in said:
+    for group in rewrite.named:
         if group not in asked and group not in known:
             yield GateReason.PRODUCT_INVENTED if group in products else GateReason.TERM_INVENTED, group
 

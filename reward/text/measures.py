@@ -82,11 +82,17 @@ UNITS: dict[str, Unit] = {
     for spelling, factor in spellings.items()
 }
 # Each a dimension of its own: what is counted by one of them is counted by no other.
+_COUNTERS = "分点时滴勺杯碗口倍章页题届班步层楼本轮代期级线模封把张根对双场关排组档"
+UNITS |= {character: Unit(character) for character in _COUNTERS}
+UNITS |= {"道": Unit("题"), "道题": Unit("题")}
 UNITS |= {
-    character: Unit(character)
-    for character in "分点时滴勺杯碗口倍章页题道届班步层楼本轮代期级年线模封把张根对双场关排组代档"
+    "年级": Unit("级"),
+    "单元": Unit("章"),
+    "学期": Unit("学期"),
+    "道": Unit("题"),
+    "道题": Unit("题"),
+    "年": UNITS["周年"],
 }
-UNITS |= {"年级": Unit("级"), "单元": Unit("章"), "学期": Unit("学期"), "年": UNITS["周年"]}
 # Levels, models, editions: a bare number says the same (CET-4, 四级).
 LABELS = frozenset("级期代线模届轮") | {"dayname", "monthname"}
 _BY_FIRST: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ from functools import lru_cache
 from reward.text.measures import HALF_OF, MONEY_SIGN, MULTIPLIER, MULTIPLIERS, UNITS, Unit, unit_at
 from reward.text.numbers import (
     ENGLISH_NUMERAL,
+    ENGLISH_ONE,
     IDIOMS,
     INSIDE_WORD,
     NUMERALS,
@@ -31,11 +32,10 @@ _ATOM = re.compile(
     rf"|(?P<bottom>{_DIGITS}|[{NUMERALS}]+)分之(?P<top>{_DIGITS}|[{NUMERALS}]+)"
     rf"|(?:(?P<whole>\d+) )?(?P<over>\d+)(?P<slash>[⁄/])(?P<under>\d+)(?![\d/⁄])"
     rf"|(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?!\d)"
-    rf"|(?P<digits>{_DIGITS})|(?P<numeral>{_NUMERAL})|(?P<half>一?半)|(?P<english>{ENGLISH_NUMERAL})"
+    rf"|(?P<digits>{_DIGITS})|(?P<numeral>{_NUMERAL})|(?P<half>一?半)|(?P<english>{ENGLISH_NUMERAL})|(?P<one>{ENGLISH_ONE})"
 )
-_ANY = re.compile(rf"[\d{NUMERALS}半]|{ENGLISH_NUMERAL}")
+_ANY = re.compile(rf"[\d{NUMERALS}半]|{ENGLISH_NUMERAL}|{ENGLISH_ONE}")
 _NAME_BEFORE = re.compile(r"[a-z][a-z.+]{0,14}-?$")
-_VITAMIN = re.compile("^v(?=[abcdek]$)")
 _NAME_AFTER = re.compile(r"[a-z]{1,6}(?![a-z])")
 _ORDINAL_AFTER = re.compile(r"(?:st|nd|rd|th|s)(?![a-z])")
 _MINUTE = r"\d{1,2}(?!\d)|[零一二三四五六七八九十]{1,3}"
@@ -43,19 +43,22 @@ _CLOCK = re.compile(rf"[点时](?:[钟整]|(?P<half>半)|(?P<quarter>[一三])�
 _SURE_CLOCK = re.compile(r"点(?:半|钟|整|[一三]刻)|[点时]\d{1,2}(?!\d)")
 _DAY_HALF = re.compile(r"(?P<am>上午|早上|早晨|凌晨|清晨|早)|(?:下午|晚上|傍晚|中午|夜里|晚|午后|夜间)")
 _RANGE = re.compile(r" ?(?:[-~–—到至]|to) ?")
-_WEEKDAY = re.compile(r"(?<![一二两三四五六七八九十几每\d])(?:周|星期|礼拜)$")
+_WEEKDAY = re.compile(r"(?<![一二两三四五六七八九十几\d])(?:周|星期|礼拜)$")
 _COUNTED_AFTER_WEEK = re.compile("[次天回节顿粒片晚遍]")
-_POINTED_AT = re.compile(r"[这那哪前后头另其每各同过]$")
+_POINTED_AT = re.compile(r"(?:[这那哪前后头另其每各同过]|(?:the|other|these|those|both|last|next|first) )$")
 _ROUGH = re.compile(r"(?:几|数|(?<![晚早])上|成|近)$")
 _MORE = re.compile(" ?[多余来]?")
 _HALF_MORE = re.compile("半(?![价夜天身路导月永成])")
-_TIME_AFTER_GE = re.compile("小时|星期|礼拜|周|季度|钟头|学期")
+_TIME_AFTER_GE = re.compile("[多几来]?(?P<unit>小时|星期|礼拜|周|季度|钟头|学期|月(?!饼|经))")
 _HALF_PERIOD = re.compile("个半(?P<unit>小时|月|学期|钟头)")
-_TAIL = re.compile(r"\d(?!\d)")
+_TAIL = re.compile(r"[\d一二三四五六七八九](?![\d一二三四五六七八九十百千万])")
 _SCHOOLS = frozenset("初高大")
 _GRADE = re.compile("[一二三四](?![点些倍号个截头十百千万次])")
 # Units whose "one" tells as much as any other number.
-_TELLING = frozenset({"age", "级", "percent", "zhe", "degree", "gram", "litre", "iu", "pill", "money", "倍"})
+_TELLING = frozenset({"age", "级", "percent", "zhe", "degree", "倍"})
+# 1天1片 says 每日一片.
+_EACH = re.compile("1[天日周次顿回餐]")
+_DATE = re.compile(r"(1[0-2]|0?[1-9])\.([0-2]\d|3[01])")
 
 
 @lru_cache(maxsize=2048)
@@ -92,6 +95,8 @@ def _read(text: str, match: re.Match[str]) -> Mention | None:
         )
     if match["half"]:
         return _half(text, match)
+    if match["one"]:
+        return Mention(match.group(), start, end, (quantity(1),), is_loose=True, may_drop=True)
     if match["english"]:
         return _counted(text, start, end, (english_value(match["english"]),), before, spelled=True)
     if match["digits"]:
@@ -105,13 +110,13 @@ def _digits(text: str, start: int, end: int, value: Value, before: str) -> Menti
         factor, end = MULTIPLIERS[multiplier.group()], multiplier.end()
         value = times(value, factor)
         if factor >= 1000 and (tail := _TAIL.match(text, end)) and multiplier.group() in "千万":
-            value, end = plus(value, int(tail.group()) * factor / 10), tail.end()
+            value, end = plus(value, times(_plain(tail.group()), factor / 10)), tail.end()  # type: ignore[arg-type]
     if money := MONEY_SIGN.search(before):
         unit = "$" if money.group().strip() in ("$", "usd") else "元"
         return Mention(text[start:end], start, end, (quantity(value, UNITS[unit]),))
     # B12, iphone14; 3D, 5G where it is no unit
     if (name := _NAME_BEFORE.search(before)) and not before.endswith(("no.", "no")):
-        label = _VITAMIN.sub("", name.group().strip(" -.+"))
+        label = name.group().strip("-.+")
         return Mention(label + text[start:end], start, end, (named(value, label),))
     if (suffix := _NAME_AFTER.match(text, end)) and not unit_at(text, end):
         if not _ORDINAL_AFTER.match(text, end):
@@ -156,15 +161,18 @@ def _counted(text: str, start: int, end: int, values: tuple[Value, ...], before:
         return _mention(text, start, end, values, None, before, spelled)
     unit, end = UNITS[spelling], unit_start + len(spelling)
     if spelling == "个" and (period := _TIME_AFTER_GE.match(text, end)):
-        unit, end = UNITS[period.group()], period.end()
+        unit, end = UNITS["个月" if period["unit"] == "月" else period["unit"]], period.end()
     elif spelling == "年" and isinstance(hour, int) and 1900 <= hour < 2200:
         unit = Unit("calendar")
     elif spelling == "点" and isinstance(hour, int) and hour <= 24:
-        return Mention(text[start:end], start, end, (clock(hour, 0, None),))
+        # 一点 is a little as well.
+        is_little = spelled and hour == 1
+        return Mention(text[start:end], start, end, (clock(hour, 0, None),), may_drop=is_little, is_article=is_little)
     if half := _HALF_MORE.match(text, end):
         values, end = tuple(plus(value, 0.5) for value in values), half.end()
-    elif unit.dimension == "money" and spelling != "元" and (tail := _TAIL.match(text, end)):
-        values, end = tuple(plus(value, int(tail.group()) / 10) for value in values), tail.end()
+    elif spelling in ("块", "米") and (tail := _TAIL.match(text, end)) and not unit_at(text, tail.end()):
+        # 三块五, 一米八
+        values, end = tuple(plus(value, times(_plain(tail.group()), 0.1)) for value in values), tail.end()  # type: ignore[arg-type]
     return _mention(text, start, end, values, unit, before, spelled)
 
 
@@ -177,16 +185,25 @@ def _mention(
     # A lone numeral belongs to a word; 十六 and 二十五 are numbers without any unit.
     is_lone = len(values) > 1 or values[0] in range(11) or text[start] in "百千万亿"
     is_loose = spelled and unit is None and not is_ordinal and is_lone and text[start].isascii() is False
-    may_drop = (
+    may_drop = bool(
         is_loose
         or (is_one and dimension not in _TELLING)
         or (spelled and bool(_POINTED_AT.search(before)))
         or (is_ordinal and values == (1,))
+        or _EACH.fullmatch(text[start:end])
         # What is compared is named instead: 这两种, AB两个方案.
         or (spelled and text[end - 1] in "个种款样" and values in ((2,), (3,)))
         or text[start:end] == "十一"
     )
-    ends = tuple(quantity(value, unit) for value in values)
+    if dimension == "zhe":
+        # 九五折 and 95折 are 9.5折.
+        tenths = values[0] * 10 + values[1] if len(values) == 2 else values[0]  # type: ignore[operator]
+        values = (times(tenths, 0.1) if isinstance(tenths, int) and 10 < tenths < 100 else values[0],)
+    # 第二瓶 is 第2件.
+    ends = tuple(quantity(value, None if is_ordinal else unit) for value in values)
+    if not spelled and unit is None and (date := _DATE.fullmatch(text, start, end)):
+        day = tuple(quantity(int(number)) for number in date.groups())
+        return Mention(text[start:end], start, end, day, ends[0])
     # 四六 is four and six, or as it is read out.
     read_out = quantity(numeral_value(text[start:end])) if len(values) == 2 and unit is None else None
     is_article = is_one and dimension == "count" and not is_ordinal

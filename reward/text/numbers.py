@@ -31,6 +31,7 @@ _ENGLISH = {word: value for value, word in enumerate(_SMALL.split(" "))} | {
 }
 _ENGLISH_PLACES = {"hundred": 100, "thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
 # "one" is an article or a pronoun, "second" a unit.
+ENGLISH_ONE = r"(?<![a-z])(?:one|first)(?![a-z])"
 ENGLISH_NUMERAL = (
     rf"(?:(?<![a-z])(?:{'|'.join(sorted(_ENGLISH.keys() - {'one', 'zero'}, key=len, reverse=True))})"
     rf"(?:[ -](?:one|two|three|four|five|six|seven|eight|nine))?(?: (?:{'|'.join(_ENGLISH_PLACES)}))?(?![a-z]))"
@@ -40,7 +41,7 @@ IDIOMS = re.compile(
     "一(?:[般直起些样定旦共切边面律致生番会阵方向同概贯味再经线流体身站键样下块儿道]|日三餐|次性|对一"
     "|天到晚|个劲|系列|部分|辈子|把手|条龙|卡通|次函|元[一二]次|手)"
     "|二(?:维码|手|次元|甲双胍|胎|孩|尖瓣|氧化|酰|元函|次函|胺|硝|陈|丁|郎|哥|叔|舅|房东|战|维|黄|轮车)"
-    "|两(?:性|侧|者|旁|口子|全|用|面|难|栖|极|可|广|会|岸|弊|腿|眼|手|耳|边|肋|胁|癌)"
+    "|两(?:对半|性|侧|者|旁|口子|全|用|面|难|栖|极|可|广|会|岸|弊|腿|眼|手|耳|边|肋|胁|癌)"
     "|三(?:高|七|九|餐|明治|文鱼|伏|八|叉|角|围|甲|亚|国|思|无|农|好|包|观|聚氰|氯|酰|甘|黄|金|轮|阳|阴|维|方|心)"
     "|四(?:季|川|肢|逆|物|君|处|周围|大|面|海|轮|妙)"
     "|五(?:一|官|谷|花|脏|福|味子|险一金|笔|金|香|行|粮|四|指|羊|常|线谱|更)"

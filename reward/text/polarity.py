@@ -28,7 +28,7 @@ _WORDS = (
     "|不干胶|不可思议|不亦乐乎|不粘锅|不对付|不定期|不定时|不定项|不定式|不等式|一不小心|不小心|用不用|不妨|不愧|不见得|不外乎|动不动"
     "|毫不|不惜|不忘|不日|不便|不满意|不好(?=[，。 吗]|$)"
     # 没
-    "|没事|没关系|没错|没准|没劲|没精神|没胃口|没食欲|没力气|没药(?![了吃品店])|没收(?![到货件拾费钱入据])|淹没|出没|沉没|没落|没完没了|没(?:什么|啥)(?=[的吗。]|$)|没谱|没辙|没问题"
+    "|没事|没关系|没错|没准|没有?(?:精神|胃口|食欲|力气|劲|睡意|食欲)|没药(?![了吃品店])|没收(?![到货件拾费钱入据])|淹没|出没|沉没|没落|没完没了|没(?:什么|啥)(?=[的吗。]|$)|没谱|没辙|没问题"
     # 无
     "|无论|无糖(?!尿)|无聊|无意|无线|无花果|无氧|无忧|无锡|无数|无比|无所谓|无人机|无缝|无敌|无穷|无限|无极|无水|无菌|无添加|无公害|无力|无痛"
     "|无理由|无障碍|无纸化|无非|无关紧要|无名|无机|无心|无奈|无常|无偿|无故|无中生有|无烟"
@@ -54,7 +54,7 @@ _CUES = (
 _SCAN = re.compile(rf"(?P<word>{_WORDS})|(?P<whether>([一-鿿])[不没]\3)|{_CUES}")
 # Words between a negation and what it denies.
 _LIGHT = re.compile(
-    r"(?:曾经?|一直|再|有过?|得过?|患过?有?|犯过|查出来?|检查出|确诊|出现过?|发生过?|存在|处于|在|是|属于|正在|做过|任何|对[^，。,]{1,6}?(?=过敏))"
+    r"(?:曾经?|一直|再|有过?|得过?|患过?有?|犯过|查出来?|检查出|确诊|出现过?|发生过?|存在|处于|在|是|属于|正在|[做动开]过?(?=手术|刀)|做过|任何|对[^，。,]{1,6}?(?=过敏))"
 )
 _LIGHT_ENGLISH = re.compile(
     r"(?:a|an|the|any|been|be|being|have|has|had|is|are|was|were|to|do|does|did|yet|ever|really|also|so|very|that|it|he|she"
@@ -74,6 +74,10 @@ _AUXILIARY_FIRST = re.compile(
     r"(?:is|are|was|were|do|does|did|has|have|had|ca|could|should|would|wo)$"
 )
 _JOINT = re.compile("[、,，/和或及与跟 ]")
+# 效果不佳 says what 没效果 says.
+_POOR = re.compile(
+    " ?(?:[都也]?(?:不|没|无)|很?差|欠佳|较?低|减退|异常|失败|消失|缺失|下降|丧失|障碍|推迟|延迟|欠|缺|有限|困难)"
+)
 # 孕妇除外, 糖尿病 阴性
 _EXCEPT = re.compile(r" ?(?:除外|以外|之外|阴性|不算|free(?![a-z]))")
 # 打不开, 睡不着: a negation, of the first verb or of the result.
@@ -141,8 +145,10 @@ def _chinese(text: str, match: re.Match[str], names: Sequence[tuple[int, int]]) 
         return None
     stop = _STOP.search(text, max(end, begin + 1), limit)
     end = max(end, stop.start() if stop else limit)
-    question = _ASKS.match(text, match.end()) if match["act"] else None
+    question = _ASKS.match(text, match.end())
     asks = question is not None and not _ABLE.search(question.group(), 2)
+    # 没有检测报告吗 asks as well; of a name it is a state.
+    asks = asks and (bool(match["act"]) or (end - begin < _REACH and not any(start == begin for start, _ in names)))
     heads, maybe = (frozenset[int](), frozenset[int]()) if asks else _heads(text, begin, names)
     return Denial(match.start(), begin, end, text[begin:end], bool(match["state"]), asks, heads, maybe)
 
@@ -182,5 +188,6 @@ def is_name_denied(text: str, start: int, end: int, by: Sequence[Denial], *, may
 
 
 def is_denied(text: str, start: int, end: int, by: Sequence[Denial]) -> bool:
-    """Whether `text[start:end]` is denied by one of these negations or excepted by what follows it."""
-    return any(denial.covers(start, end) for denial in by) or bool(_EXCEPT.match(text, end))
+    """Whether `text[start:end]` is denied by one of these negations or by what follows it."""
+    followed = _EXCEPT.match(text, end) or _POOR.match(text, end)
+    return bool(followed) or any(denial.covers(start, end) for denial in by)

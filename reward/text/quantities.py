@@ -153,7 +153,12 @@ def clock(hour: int, minute: int, half: str | None) -> Quantity:
 
 def named(value: Value, name: str) -> Quantity:
     """A number that belongs to a name: the 12 of B12, the 11 of 双11."""
-    return Quantity(value, "name", frozenset({(name, value)}))
+    # CoQ10 is Q10, VD3 is D3.
+    is_word = name.isascii() and name.isalpha()
+    short: set[Key] = {(name[-1], value)} if is_word and len(name) <= 3 else set()
+    # win10 is windows10.
+    short |= {(name[:3], value)} if is_word else set()
+    return Quantity(value, "name", frozenset({(name, value)} | short))
 
 
 def summed(one: Quantity, other: Quantity) -> Quantity | None:

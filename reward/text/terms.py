@@ -10,7 +10,7 @@ from functools import lru_cache
 from reward.text.fold import fold_without_spaces
 from reward.text.mentions import mentions
 
-_AGES = re.compile(r"(\d+)-(\d+)岁")
+_AGES = re.compile(r"(\d+)-(\d+)(岁|个月)")
 # Between the letters of a word that is spread out to be overlooked; list separators and blanks may end a word as well.
 _SEPARATORS = " \n、,;|/"
 
@@ -21,20 +21,29 @@ class Contradiction(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term found in a text: `text[start:end]`, and the group that it belongs to."""
+    """A term found in a text: `text[start:end]`, and the group that it belongs to.
+
+    Args:
+        is_hint: it may mean the group and need not: an age, or a word written with a tilde (公司~). What it hints
+            at is known; it is never asked for.
+    """
 
     group: str
     start: int
     end: int
     is_product: bool
+    is_hint: bool = False
+
+
+Entry = tuple[str, str, bool, bool]  # term, group, is_product, is_hint
 
 
 @dataclass(frozen=True, eq=False)
 class Lexicon:
     """Terms by their first character, longest first, and the age ranges that name a group (3-17岁 names 儿童)."""
 
-    terms: Mapping[str, Sequence[tuple[str, str, bool]]] = field(default_factory=dict)
-    ages: Sequence[tuple[int, int, str]] = ()
+    terms: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    ages: Sequence[tuple[int, int, str, str]] = ()
     shortest: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -44,32 +53,32 @@ class Lexicon:
         """The lexicon of a tenant's groups and products; the name of a group is one of its terms.
 
         Args:
-            protected_groups: name -> synonyms; a synonym such as 3-17岁 stands for every age from 3 to 17.
+            protected_groups: name -> synonyms; a synonym such as 3-17岁 or 1-36个月 stands for every age between.
             products: name -> other names.
 
         Raises:
             Contradiction: one term is in two groups (names both).
         """
-        owner: dict[str, tuple[str, bool]] = {}
-        ages: list[tuple[int, int, str]] = []
+        owner: dict[str, tuple[str, bool, bool]] = {}
+        ages: list[tuple[int, int, str, str]] = []
         for is_product, groups in ((False, protected_groups), (True, products or {})):
             for group, synonyms in groups.items():
                 for term in (group, *synonyms):
-                    folded = fold_without_spaces(term)
+                    folded, is_hint = fold_without_spaces(term.rstrip("~")), term.endswith("~")
                     if span := _AGES.fullmatch(folded):
-                        ages.append((int(span[1]), int(span[2]), group))
-                    elif folded and owner.setdefault(folded, (group, is_product)) != (group, is_product):
+                        ages.append((int(span[1]), int(span[2]), span[3], group))
+                    elif folded and owner.setdefault(folded, (group, is_product, is_hint))[0] != group:
                         raise Contradiction(f"{term!r} is in two groups: {owner[folded][0]} and {group}")
-        terms: dict[str, list[tuple[str, str, bool]]] = {}
+        terms: dict[str, list[Entry]] = {}
         shortest: dict[str, int] = {}
-        for term, (group, is_product) in sorted(owner.items(), key=lambda item: -len(item[0])):
-            terms.setdefault(term[0], []).append((term, group, is_product))
+        for term, (group, is_product, is_hint) in sorted(owner.items(), key=lambda item: -len(item[0])):
+            terms.setdefault(term[0], []).append((term, group, is_product, is_hint))
             shortest[group] = len(term)
         return cls({first: tuple(some) for first, some in terms.items()}, tuple(ages), shortest)
 
     def words(self) -> list[str]:
         """All terms, folded."""
-        return [term for some in self.terms.values() for term, _, _ in some]
+        return [term for some in self.terms.values() for term, *_ in some]
 
     def find(self, text: str) -> tuple[Term, ...]:
         """The terms of a folded text, longest first at each place, those spread out (孕、妇) among them."""
@@ -90,20 +99,21 @@ def _found(lexicon: Lexicon, text: str) -> tuple[Term, ...]:
             start, end = places[term.start], places[term.end - 1] + 1
             is_spread = end - start > term.end - term.start and _is_spread(text, start, end)
             if is_spread and not any(start < stop and begin < end for begin, stop in taken):
-                terms.append(Term(term.group, start, end, term.is_product))
+                terms.append(Term(term.group, start, end, term.is_product, term.is_hint))
     for mention in mentions(text) if lexicon.ages else ():
-        for low, high, group in lexicon.ages:
-            if any(end.unit == "age" and _within(end.value, low, high) for end in mention.ends):
-                terms.append(Term(group, mention.start, mention.end, False))
+        for low, high, unit, group in lexicon.ages:
+            dimension = "age" if unit == "岁" else "month"
+            if any(end.unit == dimension and _within(dict(end.keys)[dimension], low, high) for end in mention.ends):
+                terms.append(Term(group, mention.start, mention.end, is_product=False, is_hint=True))
     return tuple(terms)
 
 
 def _literal(lexicon: Lexicon, text: str) -> Iterable[Term]:
     position, by_first = 0, lexicon.terms
     while position < len(text):
-        for term, group, is_product in by_first.get(text[position], ()):
+        for term, group, is_product, is_hint in by_first.get(text[position], ()):
             if text.startswith(term, position) and _is_whole(text, position, position + len(term)):
-                yield Term(group, position, position + len(term), is_product)
+                yield Term(group, position, position + len(term), is_product, is_hint)
                 position += len(term) - 1
                 break
         position += 1
