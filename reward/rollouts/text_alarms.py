@@ -1,4 +1,4 @@
-"""Alarms on what the policy writes: copies, recitals, lost and invented facts, riders, drift of length and words. Pure."""
+"""Alarms on what the policy writes: copies, recitals, lost and invented facts, riders, drift. Pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from reward.text.units import new_content
 
 
 def copy_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """Share of rewrites that add nothing to the query, but for those where the plain query is known to retrieve best."""
+    """Share of rewrites that add nothing to the query, but for those that are known to retrieve best."""
 
     def is_copy(rollout: Rollout) -> bool:
         best = rollout.policy is not None and rollout.policy.rank == 1
-        return not best and new_content(rollout.completion, rollout.sample.original_query) == 0
+        is_text = bool(rollout.completion.strip())
+        return is_text and not best and new_content(rollout.completion, rollout.sample.original_query) == 0
 
     advice = "queries come back unchanged: train on queries that need a rewrite, check that a copy earns nothing"
     return share_alarm("copy_rate", is_copy, first, last, limits.copy_rate, limits.rise, advice)

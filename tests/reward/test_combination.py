@@ -8,7 +8,7 @@ from reward.records.outcome import Evidence, Findings, Gated, GateReason, Judgem
 from reward.rewrite import formulas
 from reward.rewrite.combination import check_text, combine, judge_term
 from reward.settings.recipe import LengthSettings, RewardSettings
-from tests.support.logged_rollouts import TERMS, evidence, make_sample, pointwise
+from tests.support.logged_rollouts import LEXICON, evidence, make_sample, pointwise
 
 V1, V2, V3 = (RewardSettings(formula=formula) for formula in ("v1", "v2", "v3"))
 BY_RANK = make_sample(11)
@@ -109,13 +109,13 @@ def test_parts_tell_what_was_found():
 
 
 def test_text_gates_belong_to_v2():
-    assert check_text(V1, TERMS, BY_RANK, "") is None
-    assert check_text(RewardSettings(gates=()), TERMS, BY_RANK, "<think>") is None
+    assert check_text(V1, LEXICON, BY_RANK, "") is None
+    assert check_text(RewardSettings(gates=()), LEXICON, BY_RANK, "<think>") is None
     only_leaks = RewardSettings(gates=(GateReason.TEMPLATE_LEAK,), gate_floor=-0.5)
-    empty = check_text(only_leaks, TERMS, BY_RANK, "")
+    empty = check_text(only_leaks, LEXICON, BY_RANK, "")
     assert empty is not None and (empty.reason, empty.reward) == (GateReason.EMPTY, -0.5)
     asked = make_sample(0)
-    dropped = check_text(V2, TERMS, asked, "鱼油 用法")
+    dropped = check_text(V2, LEXICON, asked, "鱼油 用法")
     assert dropped is not None and dropped.reason is GateReason.TERM_DROPPED
 
 

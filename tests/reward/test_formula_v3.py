@@ -11,6 +11,7 @@ from reward.rewrite.combination import combine
 from reward.services.tenant_services import evidence_of
 from reward.settings.recipe import RewardSettings
 from reward.task import make_task
+from reward.text.terms import NO_TERMS
 from tests.support.logged_rollouts import evidence, make_sample, pointwise
 
 V3 = RewardSettings(formula="v3")
@@ -101,7 +102,7 @@ def test_who_won_is_told_by_the_baseline_alone():
 
 
 def test_the_plain_query_is_asked_for_once_everything_rests_on_the_baseline():
-    task = make_task("rewrite", V3, lambda sample: (), has_judge=False)
+    task = make_task("rewrite", V3, lambda sample: NO_TERMS, has_judge=False)
     assert list(task.requests(BY_RANK, HONEST, Findings())) == ["baseline_rewrite"]
     assert list(task.requests(BY_RANK, HONEST, Findings(baseline_rewrite="钙片"))) == ["policy", "baseline", "plain"]
     assert not task.requests(BY_RANK, HONEST, found(evidence(1), evidence(1), evidence(1)))

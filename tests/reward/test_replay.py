@@ -16,11 +16,11 @@ from reward.task import Task, make_task
 from tests.support.logged_rollouts import evidence, healthy_run, make_rollout, make_sample, pointwise, write_run
 
 V1, V2 = RewardSettings(formula="v1"), RewardSettings()
-TERMS = load_tenant("fivedoctors").protected_terms
+LEXICON = load_tenant("fivedoctors").lexicon
 
 
 def task_of(settings: RewardSettings) -> Task:
-    return make_task("rewrite", settings, lambda sample: TERMS, has_judge=False)
+    return make_task("rewrite", settings, lambda sample: LEXICON, has_judge=False)
 
 
 def record_settings(run: Path, reward: dict) -> None:

@@ -10,8 +10,9 @@ from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.scorer import Scoring
 from reward.settings.recipe import BreakerSettings, RewardSettings
 from reward.task import make_task
+from reward.text.terms import NO_TERMS
 
-TASK = make_task("rewrite", RewardSettings(), lambda sample: (), has_judge=False)
+TASK = make_task("rewrite", RewardSettings(), lambda sample: NO_TERMS, has_judge=False)
 
 
 def scoring(outcome, *sources: str) -> Scoring:

@@ -9,9 +9,10 @@ from reward.records.sample import Hit, Metadata, Sample
 from reward.rewrite.combination import check_text, combine
 from reward.rollouts.rollout_log import FOLDER, RolloutLog
 from reward.settings.recipe import RewardSettings
+from reward.text.terms import Lexicon
 
-TERMS = ("孕妇", "糖尿病")
 PRODUCTS = ("鱼油", "钙片", "益生菌", "葡萄籽", "蛋白粉", "辅酶", "叶黄素", "维生素", "褪黑素", "氨糖")
+LEXICON = Lexicon.of({"孕妇": ["怀孕"], "糖尿病": ["血糖高"]}, {product: [] for product in PRODUCTS})
 WORDINGS = {
     "孕妇能吃{}吗": "孕妇适用",
     "{}要怎么吃才对呢": "用法用量",
@@ -69,7 +70,7 @@ def make_rollout(
     settings, sample = settings or RewardSettings(), sample or make_sample(number)
     rewrite = good_rewrite(number) if rewrite is None else rewrite
     record = {"step": step, "time": 1e9 + step, "sample": sample, "completion": rewrite}
-    gated = check_text(settings, TERMS, sample, rewrite)
+    gated = check_text(settings, LEXICON, sample, rewrite)
     if gated is not None:
         return Rollout(**record, outcome=gated)
     policy = None if failed is AbstainReason.RAG else evidence(rank, top1)
