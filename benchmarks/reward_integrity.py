@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.integrity_runs.attacks import KINDS
-from benchmarks.integrity_runs.audit_runs import Simulation, audit
+from benchmarks.integrity_runs.audit_runs import STEPS, Simulation, audit
 from benchmarks.integrity_runs.case import GATED, Kind
 from benchmarks.integrity_runs.metrics import highest, lowest, mean_auc, outranked, share
 from benchmarks.integrity_runs.scoring import (
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    measured = measure(suites, args.seed, args.reranker, HEALTHY_RUNS)
+    measured = measure(suites, args.seed, args.reranker, HEALTHY_RUNS, STEPS)
     scorer = "cross-encoder" if args.reranker else "lexical"
     console.print(kinds_table(measured, scorer))
     if args.show:
@@ -118,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(suites: Sequence[TenantSuite], seed: int, reranker: str | None, healthy_runs: int) -> Measured:
-    """Score everything, then simulate and audit the sample tenant's runs."""
+def measure(suites: Sequence[TenantSuite], seed: int, reranker: str | None, healthy_runs: int, steps: int) -> Measured:
+    """Score everything, then simulate and audit runs of the sample tenant, of so many steps each."""
     attacked = attack_all(suites, seed)
     with TemporaryDirectory() as name, retrieval_service(suites, reranker) as url:
         folder = Path(name)
@@ -134,7 +134,7 @@ def measure(suites: Sequence[TenantSuite], seed: int, reranker: str | None, heal
         )
         microseconds = microseconds_per_gate(attacked, make[_NEWEST])
         judged = _score_judged(attacked, make[_NEWEST])
-        simulation = _simulation(attacked, known[_NEWEST], partial(make[_NEWEST], judge_url=_NO_JUDGE))
+        simulation = _simulation(attacked, known[_NEWEST], partial(make[_NEWEST], judge_url=_NO_JUDGE), steps)
         missed, false, audited = _audit_all(simulation, folder, seed, healthy_runs)
     return Measured(attacked, known, unknown, judged, microseconds, missed, false, audited)
 
@@ -159,14 +159,14 @@ def _score_judged(attacked: Sequence[Attacked], make_settings: partial) -> Score
         )
 
 
-def _simulation(attacked: Sequence[Attacked], scores: Scores, make_settings: partial) -> Simulation:
+def _simulation(attacked: Sequence[Attacked], scores: Scores, make_settings: partial, steps: int) -> Simulation:
     own = [one for one in attacked if one.suite.tenant.tenant_id == SAMPLE_TENANT]
     kinds = ("intent_swapped", "generic", "truncation")
 
     def faulty(one: Attacked) -> list[str]:
         return [one.attacks[name] for name in kinds if name in one.attacks]
 
-    return Simulation(own, scores, faulty, open_task(make_settings(own[0].suite)))
+    return Simulation(own, scores, faulty, open_task(make_settings(own[0].suite)), steps)
 
 
 def _audit_all(simulation: Simulation, folder: Path, seed: int, healthy_runs: int) -> tuple[list[str], list[str], int]:

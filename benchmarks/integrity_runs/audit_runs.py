@@ -35,12 +35,14 @@ class Simulation:
     Args:
         faulty: per prompt, the texts that an unskilled policy writes.
         task: scores judged rollouts again; its settings have a judge.
+        steps: of each run, `PROMPTS` x `SIBLINGS` rollouts each.
     """
 
     attacked: Sequence[Attacked]
     scores: Scores
     faulty: Callable[[Attacked], Sequence[str]]
     task: Task
+    steps: int = STEPS
 
     def healthy(self, seed: int, *, judged: bool) -> Iterator[Rollout]:
         return self._run(f"healthy {seed}", self.attacked, None, judged=judged)
@@ -63,9 +65,9 @@ class Simulation:
         learns: bool = True,
     ) -> Iterator[Rollout]:
         chance = random.Random(name)
-        for step in range(1, STEPS + 1):
-            skill = _FIRST_SKILL + (_LAST_SKILL - _FIRST_SKILL) * (step / STEPS if learns else 0.0)
-            drift = HACKED * min(1.0, max(0.0, 3 * step / STEPS - 1)) if hack else 0.0
+        for step in range(1, self.steps + 1):
+            skill = _FIRST_SKILL + (_LAST_SKILL - _FIRST_SKILL) * (step / self.steps if learns else 0.0)
+            drift = HACKED * min(1.0, max(0.0, 3 * step / self.steps - 1)) if hack else 0.0
             for one in chance.choices(attacked, k=PROMPTS):
                 for _ in range(SIBLINGS):
                     if hack and chance.random() < drift:
@@ -73,7 +75,7 @@ class Simulation:
                         continue
                     is_right = chance.random() < skill
                     text = self._honest(one, chance) if is_right else self._faulty(one, chance)
-                    grade = _grade(is_right, chance) if learns else _grade(chance.random() < step / STEPS, chance)
+                    grade = _grade(is_right, chance) if learns else _grade(chance.random() < step / self.steps, chance)
                     rollout = self._logged(one, text, step, grade if judged else None)
                     yield _failed(rollout) if chance.random() < _ABSTAINED else rollout
 

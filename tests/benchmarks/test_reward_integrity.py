@@ -120,7 +120,7 @@ def test_a_real_set_needs_rewrites_by_people(tmp_path):
 def test_a_small_run(suites):
     small = [dataclasses.replace(suite, prompts=suite.prompts[-6:]) for suite in suites]
     small = [suite for suite in small if suite.tenant.tenant_id in ("fivedoctors", "chengla")]
-    measured = reward_integrity.measure(small, seed=0, reranker=None, healthy_runs=1)
+    measured = reward_integrity.measure(small, seed=0, reranker=None, healthy_runs=1, steps=12)
     found = reward_integrity.metrics(measured, "lexical")
     assert (found["prompts"], found["kinds"], found["no_qrels_scorer"]) == (12, len(KINDS), "lexical")
     assert found["prompts_with_headroom"] > 0
