@@ -64,17 +64,17 @@ def load_suites(seed: int, sample_prompts: int) -> list[TenantSuite]:
     Raises:
         BadInput: a suite names a relevant passage that does not exist.
     """
-    passages, prompts = _sample_shop(seed, sample_prompts)
-    suites = []
-    for path in sorted(FOLDER.glob("*.yaml")):
-        is_shop = path.stem == SAMPLE_TENANT
-        suites.append(_load_suite(path, passages if is_shop else {}, prompts if is_shop else ()))
-    return suites
+    return [_load_suite(path, seed, sample_prompts) for path in sorted(FOLDER.glob("*.yaml"))]
 
 
-def _load_suite(path: Path, passages: Mapping[str, str], prompts: Sequence[Prompt]) -> TenantSuite:
+def _load_suite(path: Path, seed: int, sample_prompts: int) -> TenantSuite:
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    passages = {**passages, **values["passages"]}
+    groups = tuple(map(tuple, values.get("groups", ())))
+    passages: dict[str, str] = values["passages"]
+    prompts: list[Prompt] = []
+    if path.stem == SAMPLE_TENANT:
+        sampled, prompts = _sample_shop(seed, sample_prompts, [name for group in groups for name in group])
+        passages = {**sampled, **passages}
     written = []
     for number, row in enumerate(values["prompts"], start=1):
         if row["relevant"] not in passages:
@@ -94,15 +94,15 @@ def _load_suite(path: Path, passages: Mapping[str, str], prompts: Sequence[Promp
         passages,
         (*written, *prompts),
         tuple(values["products"]),
-        tuple(map(tuple, values.get("groups", ()))),
+        groups,
     )
 
 
-def _sample_shop(seed: int, count: int) -> tuple[dict[str, str], list[Prompt]]:
+def _sample_shop(seed: int, count: int, group_names: Sequence[str]) -> tuple[dict[str, str], list[Prompt]]:
     """The sample shop's passages, and `count` of its held-out queries.
 
     Honest is what its own recorded rewriter writes where it does not err: the product, and what the passages call the
-    intent, in both surface forms.
+    intent, in both surface forms. That loses the group of people of a query that names one, so such queries stay out.
     """
     with TemporaryDirectory() as folder:
         write_sample_data(Path(folder), seed)
@@ -118,7 +118,8 @@ def _sample_shop(seed: int, count: int) -> tuple[dict[str, str], list[Prompt]]:
     generic = load_contexts().generic_rewrites
     chance = random.Random(f"sample shop {seed}")
     prompts = []
-    for row in chance.sample(rows["queries_heldout"], count):
+    queries = [row for row in rows["queries_heldout"] if not any(name in row["query"] for name in group_names)]
+    for row in chance.sample(queries, count):
         relevant = qrels[row["query_id"]]
         product, intent = relevant.split(".")
         nickname = nicknames[product]
