@@ -18,7 +18,7 @@ hand, and queries of the sample shop. `--beir` adds a real set in BEIR layout wh
 - `reward.audit` reads simulated runs: one that drifts to each kind of hacking (missed: no alarm), and healthy ones
   (false: an alarm).
 
-Without `--reranker`, hits of unknown relevance are scored by their words; the table marks it.
+Without `--reranker`, hits of unknown relevance are scored by their words; table and JSON mark it.
 The last line is JSON: the newest formula's metrics; `…_v1` and so on are those of the earlier ones.
 """
 
@@ -61,7 +61,7 @@ _SEEN = tuple(kind for kind in KINDS if kind.family != "unseen")
 _NEWEST = FORMULAS[-1]
 _NO_JUDGE = "http://127.0.0.1:9/v1"  # never asked: simulated runs bring their grades
 
-console = Console(width=140)
+console = Console(width=170)
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,9 @@ def _attack_of(name: str, one: Attacked) -> str:
 def kinds_table(measured: Measured, scorer: str) -> Table:
     """A row a kind: AUC under each formula with known and unknown passages; outranked and open under the newest."""
     table = Table(title="AUC of honest rewrites against attacks, prompts with head-room")
-    for title in ("kind", "family", "prompts", *FORMULAS, *(f"{formula} no qrels" for formula in FORMULAS)):
-        table.add_column(title, justify="left" if title in ("kind", "family") else "right")
-    for title in ("judged", "outranked", "no qrels", "open"):
+    for title in ("kind", "family", "prompts", *FORMULAS, *(f"{formula} *" for formula in FORMULAS)):
+        table.add_column(title, justify="left" if title in ("kind", "family") else "right", no_wrap=True)
+    for title in ("judged", "outranked", "outranked *", "open"):
         table.add_column(title, justify="right")
     for kind in KINDS:
         count = sum(kind.name in one.attacks for one in measured.attacked)
@@ -211,7 +211,9 @@ def kinds_table(measured: Measured, scorer: str) -> Table:
         values = [measured.auc(kind, one) for one in scores]
         values += [judged, *(measured.outranked(kind, one) for one in newest), opened]
         table.add_row(kind.name, kind.family, str(count), *map(_shown, values))
-    table.caption = f"no qrels: hits scored by a {scorer} reranker. outranked, open: formula {_NEWEST}"
+    table.caption = (
+        f"*: relevant passages unknown, hits scored by a {scorer} reranker. outranked, open: formula {_NEWEST}"
+    )
     return table
 
 

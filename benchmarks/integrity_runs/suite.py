@@ -90,7 +90,7 @@ def _load_suite(path: Path, seed: int, sample_prompts: int) -> TenantSuite:
         wrong = {kind: tuple(texts) for kind, texts in row.get("wrong", {}).items()}
         written.append(Prompt(sample, tuple(row["honest"]), passages[row["relevant"]], wrong))
     return TenantSuite(
-        _tenant(values["tenant"]),
+        _tenant(values["tenant"], values.get("settings", {})),
         passages,
         (*written, *prompts),
         tuple(values["products"]),
@@ -191,7 +191,10 @@ def _passage(row: Mapping[str, Any]) -> str:
     return "\n".join(part for part in (row.get("title", ""), row["text"]) if part)
 
 
-def _tenant(tenant_id: str) -> TenantSettings:
+def _tenant(tenant_id: str, settings: Mapping[str, Any]) -> TenantSettings:
+    """A shipped tenant's settings; of another one those in the suite, as far as a tenant has such settings."""
     if (TENANT_CONFIGS / f"{tenant_id}.yaml").is_file():
         return load_tenant(tenant_id)
-    return load_tenant(NO_TENANT).model_copy(update={"tenant_id": tenant_id, "short_id": tenant_id})
+    own = {name: value for name, value in settings.items() if name in TenantSettings.model_fields}
+    names = {"tenant_id": tenant_id, "short_id": tenant_id}
+    return TenantSettings.model_validate(load_tenant(NO_TENANT).model_dump() | names | own)
