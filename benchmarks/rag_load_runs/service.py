@@ -48,13 +48,13 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
-    """Run `rag.serve` in a process of its own, on a free port.
+def serving(data: Path, *options: str) -> Iterator[Server]:
+    """Run `rag.serve` in a process of its own, on a free port, with further command-line `options`.
 
     Raises:
         RuntimeError: it did not start.
     """
-    command = [sys.executable, "-m", "rag.serve", "--index", str(data), "--port", "0"]
+    command = [sys.executable, "-m", "rag.serve", "--index", str(data), "--port", "0", *options]
     # Its log, a line a request, is not what is measured.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None

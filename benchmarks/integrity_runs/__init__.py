@@ -1,0 +1,1 @@
+"""Suite, attacks, services and runs of `benchmarks.reward_integrity`."""
