@@ -18,7 +18,7 @@ from reward.records.outcome import AbstainReason as A
 from reward.records.sample import Metadata, Sample
 from reward.rollouts.rollout_log import FOLDER
 from reward.settings.recipe import RewriterSettings
-from tests.support.fault_cases import WorkingService
+from tests.support.fault_cases import FUSED, HIT, QUOTA, WorkingService
 from tests.support.judge_fault_cases import completion
 from tests.support.loopback_judge import FAIR, GOOD, verdict
 from tests.support.scripted_service import Step, answer, reset, say, status
@@ -164,6 +164,7 @@ def of_baseline(body: dict[str, Any]) -> bool:
 
 BAD_HIT = answer({"data": {"recall": [{"content": "鱼油", "doc_id": "relevant", "reranker_score": "0.9"}]}})
 OUT_OF_RANGE = answer(completion(json.dumps(verdict(GOOD), ensure_ascii=False).replace(": 5", ": 50")))
+MIXED = answer({"data": {"recall": [HIT, FUSED]}})
 REFUSAL = answer(completion(None, refusal="I can't assist with that"))
 
 ENGINE_CASES = [
@@ -172,6 +173,7 @@ ENGINE_CASES = [
     EngineCase("rag", "503 for all but the rewrite", A.RAG, F.SERVER_ERROR, 2, answers_with("rag", BUSY, of_baseline)),
     EngineCase("rag", "connection reset", A.RAG, F.CONNECTION, 3, answers_with("rag", reset())),
     EngineCase("rag", "a score that is a string", A.RAG, F.MALFORMED, 3, answers_with("rag", BAD_HIT)),
+    EngineCase("rag", "one hit reranked, another not", A.RAG, F.MALFORMED, 3, answers_with("rag", MIXED)),
     EngineCase(
         "rag",
         "no answer in time",
@@ -208,6 +210,14 @@ ENGINE_CASES = [
     ),
     EngineCase(
         "judge", "expired key (401)", A.JUDGE, F.NOT_AUTHORISED, 2, answers_with("judge", status("401 Unauthorized"))
+    ),
+    EngineCase(
+        "judge",
+        "the provider's account is spent",
+        A.BUDGET,
+        F.QUOTA_EXHAUSTED,
+        2,
+        answers_with("judge", status("429 Too Many Requests", QUOTA)),
     ),
     EngineCase("judge", "refusal", A.JUDGE, F.REFUSED, 2, answers_with("judge", REFUSAL)),
     EngineCase("judge", "grades out of range", A.JUDGE, F.MALFORMED, 2, answers_with("judge", OUT_OF_RANGE)),

@@ -113,6 +113,10 @@ HIT = {"content": "鱼油", "score": 1.5, "reranker_score": 0.9}
 GOOD = json.dumps(recall(HIT), ensure_ascii=False)
 FOUND = (("鱼油", 0.9),)
 REWRITE = {"rewritten_query": "鱼油 用法"}
+FUSED = {"content": "钙片", "score": 0.5}
+FELL_BACK = {"rerank": "fell back: HTTP 503"}
+QUOTA = json.dumps({"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}})
+PASSING = ["408 Request Timeout", "409 Conflict", "425 Too Early", "499 Client Closed Request", "529 Overloaded"]
 CUT_SHORT = http(GOOD)[:-10]
 
 SERVICE_CASES = [
@@ -144,7 +148,11 @@ SERVICE_CASES = [
     Case("said to be gzip, is not", "rag", (say(http(GOOD, content_encoding="gzip")),), F.CONNECTION, 2),
     Case("nobody listens", "rag", (), F.CONNECTION, 2, url=NO_SERVER),
     Case("DNS failure", "rag", (), F.CONNECTION, 2, url=NO_NAME),
+    *(Case(line, "rag", (status(line),), F.SERVER_ERROR, 2) for line in PASSING),
+    Case("408, then an answer", "rag", (status("408 Request Timeout"), answer(recall(HIT))), FOUND, 2),
+    Case("429 with retry-after-ms", "rag", (status("429 No", retry_after_ms="50"), answer(recall(HIT))), FOUND, 2),
     # The request is refused: told at once.
+    Case("account spent (429 insufficient_quota)", "rag", (status("429 No", QUOTA),), F.QUOTA_EXHAUSTED, 1),
     Case("expired key (401)", "rag", (status("401 Unauthorized"),), F.NOT_AUTHORISED, 1),
     Case("forbidden (403)", "rag", (status("403 Forbidden"),), F.NOT_AUTHORISED, 1),
     Case("404", "rag", (status("404 Not Found"),), F.REJECTED, 1),
@@ -179,7 +187,15 @@ SERVICE_CASES = [
     Case("score a string", "rag", (hit_with('"0.9"'),), F.MALFORMED, 1),
     Case("score true", "rag", (hit_with("true"),), F.MALFORMED, 1),
     Case("wrong tenant", "rag", (answer(recall(HIT, tenant_id="other")),), F.MALFORMED, 1),
+    Case("reranker_score a logit where a share is declared", "rag", (hit_with("6.2"),), F.MALFORMED, 1),
+    Case("reranker_score in percent where a share is declared", "rag", (hit_with("99.5"),), F.MALFORMED, 1),
+    # Scores of two kinds: never compared, so asked again.
+    Case("one hit reranked, another not", "rag", (answer(recall(HIT, FUSED)),), F.MALFORMED, 2),
+    Case("one hit reranked, another not; then all", "rag", (answer(recall(HIT, FUSED)), answer(recall(HIT))), FOUND, 2),
+    Case("the reranker fell back", "rag", (answer(recall(HIT, channels=FELL_BACK)),), F.MALFORMED, 2),
     # Unusual, and right.
+    Case("reranker_score 1.0000001", "rag", (hit_with("1.0000001"),), (("鱼油", 1.0),), 1),
+    Case("a second answer behind the first", "rag", (say(http(GOOD) + http(GOOD)),), FOUND, 1),
     Case("hits without scores", "rag", (answer(recall({"content": "鱼油"})),), (("鱼油", None),), 1),
     Case(
         "hits unsorted: the service's order counts",

@@ -18,13 +18,14 @@ from reward.records.call import FailureKind as F
 from reward.records.outcome import Verdict
 from reward.records.sample import Metadata, Sample
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
-from tests.support.fault_cases import NO_NAME, NO_SERVER, PATIENCE, SLOW, Asked, Case
+from tests.support.fault_cases import NO_NAME, NO_SERVER, PASSING, PATIENCE, QUOTA, SLOW, Asked, Case
 from tests.support.loopback_judge import FAIR, GOOD, USAGE, verdict
 from tests.support.scripted_service import Step, answer, half_close, hang_up, http, reset, say, status, trickle
 
 TEN_MEGABYTES = 10_000_000
 VERDICT = json.dumps(verdict(FAIR), ensure_ascii=False)
 BUSY = "429 Too Many Requests"
+SPENT = json.dumps({"error": {"message": "Insufficient Balance"}})
 
 
 async def ask_judge(url: str, case: Case) -> Asked:
@@ -129,6 +130,12 @@ JUDGE_CASES = [
     case("forbidden (403)", status("403 Forbidden"), F.NOT_AUTHORISED, 1),
     case("unknown model (404)", status("404 Not Found"), F.REJECTED, 1),
     case("unknown parameter (400)", status("400 Bad Request"), F.REJECTED, 1),
+    *(case(line, status(line), F.SERVER_ERROR, 2) for line in PASSING),
+    case("429 with retry-after-ms, then a verdict", (status(BUSY, retry_after_ms="50"), GRADED), 3.0, 2),
+    # The provider's account is spent: told at once, and the run ends.
+    case("account spent (429 insufficient_quota)", status(BUSY, QUOTA), F.QUOTA_EXHAUSTED, 1),
+    case("account spent (402)", status("402 Payment Required", SPENT), F.QUOTA_EXHAUSTED, 1),
+    case("account spent (inside a 200)", answer(json.loads(SPENT)), F.QUOTA_EXHAUSTED, 1),
     # The answer is no completion: a model may do better when asked again.
     case("redirect (302)", status("302 Found", location="/login"), F.MALFORMED, 2),
     case("empty body", say(http("")), F.MALFORMED, 2),
@@ -179,6 +186,7 @@ JUDGE_CASES = [
     # Unusual, and right.
     case("fields nobody knows", answer(completion(VERDICT, reasoning_content="嗯") | {"took": 3}), 3.0, 1),
     case("verdict with 综合得分 and other further keys", says(VERDICT[:-1] + ', "综合得分": 5.0, "总分": 20}'), 3.0, 1),
+    case("a second answer behind the first", say(http(WHOLE) + http(WHOLE)), 3.0, 1),
     case("no usage", answer(completion(VERDICT) | {"usage": None}), 3.0, 1),
     case("packed with gzip", say(http(gzip.compress(WHOLE.encode()), content_encoding="gzip")), 3.0, 1),
     case("byte order mark", say(http(b"\xef\xbb\xbf" + WHOLE.encode())), 3.0, 1),
