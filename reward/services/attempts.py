@@ -32,6 +32,16 @@ class Attempt:
     estimated: bool = False
 
 
+def back_off(bounds: tuple[float, float]) -> wait_random_exponential:
+    """Return the wait before attempt n + 1, in seconds: drawn from [shortest, min(shortest · 2^n, longest)].
+
+    Full jitter above a floor (Brooker, Exponential Backoff And Jitter, 2015): calls that failed together must not come
+    back together.
+    """
+    shortest, longest = bounds
+    return wait_random_exponential(multiplier=2 * shortest, min=shortest, max=longest)
+
+
 async def call_service(
     settings: ServiceSettings,
     limiter: Limiter,
@@ -42,8 +52,7 @@ async def call_service(
 ) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
     """Return the answer of the first attempt that has one, or the failure of the last one; and how the call went.
 
-    Every attempt holds a slot of its own, and none during the back-off. The back-off before attempt n + 1 is drawn from
-    [backoff[0], min(backoff[0] · 2^n, backoff[1])].
+    Every attempt holds a slot of its own, and none during the back-off.
 
     Args:
         send: sends one request within the slot; raises nothing but what is to end the run.
@@ -63,10 +72,9 @@ async def call_service(
             return one
 
     # Send until an attempt is final or the last one is spent.
-    shortest, longest = settings.backoff
     retrying = AsyncRetrying(
         stop=stop_after_attempt(settings.attempts),
-        wait=wait_random_exponential(multiplier=2 * shortest, min=shortest, max=longest),
+        wait=back_off(settings.backoff),
         retry=retry_if_result(lambda last: last.again),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )

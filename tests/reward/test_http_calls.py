@@ -9,9 +9,11 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from tenacity import RetryCallState
 
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
+from reward.services.attempts import back_off
 from reward.services.http_calls import JsonService, parse_object
 from reward.services.refusals import LONGEST_RETRY_AFTER, retry_after
 from reward.settings.recipe import ServiceSettings
@@ -90,6 +92,18 @@ def test_no_slot_is_held_during_the_back_off() -> None:
 
     order = play([status("500 No"), answer({})], ask, max_concurrency=1, backoff=(1000.0, 1000.0))
     assert order == [1, 2]
+
+
+@pytest.mark.parametrize("bounds", [(2.0, 10.0), (0.5, 5.0), (3.0, 3.0), (0.0, 1.0)])
+def test_a_back_off_is_never_shorter_than_its_lower_bound(bounds: tuple[float, float]) -> None:
+    wait = back_off(bounds)
+    for attempt in range(1, 8):
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = attempt
+        drawn = [wait(state) for _ in range(200)]
+        most = min(bounds[0] * 2**attempt, bounds[1])
+        assert all(bounds[0] <= seconds <= max(most, bounds[0]) for seconds in drawn)
+        assert bounds[0] == most or max(drawn) - min(drawn) > (most - bounds[0]) / 2  # jitter on top
 
 
 def test_concurrency_is_bounded_over_all_paths_and_the_queue_goes_by_priority() -> None:
