@@ -20,7 +20,7 @@ _PASSAGES = """
 CREATE TABLE passages (
     key TEXT PRIMARY KEY,         -- reward.records.outcome.passage_key of the content
     content TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 """
 _SCHEMA = f"""
 PRAGMA page_size = {_PAGE_BYTES};
