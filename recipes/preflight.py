@@ -26,8 +26,10 @@ from recipes.compose import compose_recipe, plain, recipe_yaml
 from recipes.run_record import check_output, run_record
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput, first_problem
+from reward.records.outcome import why_unusable
 from reward.records.sample import Sample
-from reward.services.rag_client import RagClient
+from reward.services.rag_client import RagAnswer, RagClient
+from reward.services.tenant_services import evidence_of
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
 # Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
@@ -222,14 +224,15 @@ def check_disk(config: DictConfig) -> None:
 
 
 def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
-    """Hits that the retrieval service returns for the first training query.
+    """Count the hits that the retrieval service returns for the first training query.
 
     Raises:
-        BadInput: the service does not answer, does not know the tenant, or finds nothing at all.
+        BadInput: the service does not answer, does not know the tenant, finds nothing at all, or its hits cannot be
+            scored: without ids where the relevant passages are known by theirs, without scores where they are not.
     """
     sample = first_sample(Path(config.data.train_files))
 
-    async def ask() -> int | ServiceFailure:
+    async def ask() -> RagAnswer | ServiceFailure:
         client = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
         try:
             answer, _ = await client.retrieve(
@@ -241,15 +244,20 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
             )
         finally:
             await client.aclose()
-        return answer if isinstance(answer, ServiceFailure) else len(answer.hits)
+        return answer
 
-    hits = asyncio.run(ask())
+    answer = asyncio.run(ask())
     where = f"rewriter.tenant.rag: {settings.tenant.rag.url} (tenant {settings.tenant.tenant_id})"
-    if isinstance(hits, ServiceFailure):
-        raise BadInput(f"{where}: {hits.reason}")
-    if hits == 0:
+    if isinstance(answer, ServiceFailure):
+        raise BadInput(f"{where}: {answer.reason}")
+    if not answer.hits:
         raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
-    return hits
+    # A rollout over such hits would abstain, every one of them.
+    ranked = bool(sample.relevant_doc_ids)
+    evidence = evidence_of(answer.hits, sample.relevant_doc_ids, answer.origin)
+    if why := why_unusable(evidence, needs_ids=ranked, needs_scores=not ranked):
+        raise BadInput(f"{where}: {why}")
+    return len(answer.hits)
 
 
 def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:
