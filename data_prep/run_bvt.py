@@ -27,7 +27,8 @@ from reward.records.call import ServiceFailure
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256
 from reward.services.rag_client import RagClient
-from reward.settings.recipe import RagSettings, TenantSettings, load_tenant
+from reward.settings.recipe import TenantSettings, load_tenant
+from reward.settings.services import RagSettings
 
 TOP_K = 5
 SCORE_THRESHOLD = 0.0

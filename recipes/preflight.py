@@ -26,8 +26,8 @@ from recipes.compose import compose_recipe, plain, recipe_yaml
 from recipes.run_record import check_output, run_record
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput, first_problem
-from reward.records.outcome import why_unusable
 from reward.records.sample import Sample
+from reward.rewrite.combination import unusable
 from reward.services.rag_client import RagAnswer, RagClient
 from reward.services.tenant_services import evidence_of
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
@@ -167,6 +167,19 @@ def steps_per_epoch(config: DictConfig, rows: int) -> int:
     return (rows // devices) // (config.data.train_batch_size // devices)
 
 
+def samples_to_try(path: Path) -> list[Sample]:
+    """Read the first sample of an RL parquet, and the first without known passages: the two are scored differently."""
+    first = first_sample(path)
+    if not first.relevant_doc_ids:
+        return [first]
+    for batch in pq.ParquetFile(path).iter_batches(columns=["extra_info"]):
+        for row in batch["extra_info"].to_pylist():
+            sample = Sample.from_extra_info(row)
+            if not sample.relevant_doc_ids:
+                return [first, sample]
+    return [first]
+
+
 def check_loggers(config: DictConfig) -> None:
     """Raises BadInput when wandb is asked for and nothing says how to log in: it would fail after the long start-up."""
     known = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_MODE")) or (Path.home() / ".netrc").is_file()
@@ -228,36 +241,45 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
 
     Raises:
         BadInput: the service does not answer, does not know the tenant, finds nothing at all, or its hits cannot be
-            scored: without ids where the relevant passages are known by theirs, without scores where they are not.
+            scored: without ids where the relevant passages are known by theirs; where they are not, without scores, or
+            with scores that measure words in common.
     """
-    sample = first_sample(Path(config.data.train_files))
+    samples = samples_to_try(Path(config.data.train_files))
+    tenant, reward = settings.tenant, settings.reward
 
-    async def ask() -> RagAnswer | ServiceFailure:
-        client = RagClient(settings.tenant.rag, settings.tenant.tenant_id)
+    async def ask() -> list[RagAnswer | ServiceFailure]:
+        client = RagClient(tenant.rag, tenant.tenant_id)
         try:
-            answer, _ = await client.retrieve(
-                sample.original_query,
-                sample.context,
-                rewritten_query=sample.original_query,
-                top_k=settings.reward.top_k,
-                score_threshold=0.0,
-            )
+            return [
+                (
+                    await client.retrieve(
+                        sample.original_query,
+                        sample.context,
+                        rewritten_query=sample.original_query,
+                        top_k=reward.top_k,
+                        score_threshold=0.0,
+                    )
+                )[0]
+                for sample in samples
+            ]
         finally:
             await client.aclose()
-        return answer
 
-    answer = asyncio.run(ask())
-    where = f"rewriter.tenant.rag: {settings.tenant.rag.url} (tenant {settings.tenant.tenant_id})"
-    if isinstance(answer, ServiceFailure):
-        raise BadInput(f"{where}: {answer.reason}")
-    if not answer.hits:
-        raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
-    # A rollout over such hits would abstain, every one of them.
-    ranked = bool(sample.relevant_doc_ids)
-    evidence = evidence_of(answer.hits, sample.relevant_doc_ids, answer.origin)
-    if why := why_unusable(evidence, needs_ids=ranked, needs_scores=not ranked):
-        raise BadInput(f"{where}: {why}")
-    return len(answer.hits)
+    answers = asyncio.run(ask())
+    where = f"rewriter.tenant.rag: {tenant.rag.url} (tenant {tenant.tenant_id})"
+    hits = []
+    for sample, answer in zip(samples, answers, strict=True):
+        if isinstance(answer, ServiceFailure):
+            raise BadInput(f"{where}: {answer.reason}")
+        if not answer.hits:
+            raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
+        # A rollout over such hits would abstain, every one of them.
+        query = sample.original_query
+        evidence = evidence_of(answer.hits, sample.relevant_doc_ids, query, query, answer.origin)
+        if why := unusable(reward, sample, [evidence]):
+            raise BadInput(f"{where}: {why}")
+        hits.append(len(answer.hits))
+    return hits[0]
 
 
 def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:

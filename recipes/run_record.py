@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reward.records.files import BadInput, file_sha256
-from reward.settings.recipe import ServiceSettings
+from reward.settings.services import ServiceSettings
 
 RECORD_FILE = "run.json"
 CHECKPOINT_FILE = "latest_checkpointed_iteration.txt"

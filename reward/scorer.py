@@ -84,9 +84,10 @@ class Scorer:
             found = dict(zip(requests, await gather(*asked), strict=True))
             known = {name: value for name, value in found.items() if not isinstance(value, ServiceFailure)}
             findings = findings.model_copy(update=known)
-            for name, value in found.items():
-                if isinstance(value, ServiceFailure):
-                    return scoring(_abstained(requests[name], value))
+            failed = [(requests[name], value) for name, value in found.items() if isinstance(value, ServiceFailure)]
+            if failed:
+                # One that ends the run comes before the others.
+                return scoring(_abstained(*min(failed, key=lambda failure: not failure[1].kind.ends_run)))
         return scoring(self.task.combine(sample, text, findings, step))
 
     async def _ask(self, sample: Sample, request: Request, answers: list[Answer]) -> Any:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from reward.records.files import BadInput, first_problem
-from reward.settings.recipe import ServiceSettings
+from reward.settings.services import ServiceSettings
 
 _AHEAD = 1000  # questions begun or waiting behind the first that has no answer yet: a bound on memory
 _GRACE_SECONDS = 5.0  # for calls under way when a signal comes

@@ -54,12 +54,6 @@ def why_unusable(evidence: Evidence, *, needs_ids: bool, needs_scores: bool) -> 
     return None
 
 
-def have_unequal_origins(one: Evidence, other: Evidence) -> bool:
-    """Say whether two retrievals got their scores from different sources: then they must not be compared. A retrieval
-    without scored hits compares with any."""
-    return bool(one.origin and other.origin) and one.origin != other.origin
-
-
 def passage_key(content: str) -> str:
     """Return the key under which the ledger keeps a passage's content: equal for equal content."""
     return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()[:16]

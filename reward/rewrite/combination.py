@@ -16,6 +16,7 @@ from reward.records.outcome import (
     Judgement,
     Parts,
     Scored,
+    why_unusable,
 )
 from reward.records.sample import Sample
 from reward.rewrite import formulas
@@ -46,8 +47,7 @@ def check_text(settings: RewardSettings, lexicon: Lexicon, sample: Sample, rewri
 def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Findings) -> Scored | Gated | Abstained:
     """Return the outcome of a rewrite that passed the text gates, before any shaping by step.
 
-    Without a judgement its weight goes to the terms that are there. Formula v3 abstains where the hits cannot be
-    compared (`unusable`).
+    Without a judgement its weight goes to the terms that are there. Hits that cannot be compared (`unusable`) abstain.
 
     Args:
         rewrite: the policy's, stripped.
@@ -60,6 +60,9 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
     policy, baseline, judgement = findings.policy, findings.baseline, findings.judgement
     if policy is None or baseline is None:
         raise ValueError("a retrieval is missing")
+    compared = [evidence for evidence in (policy, baseline, findings.plain) if evidence is not None]
+    if (why := unusable(settings, sample, compared)) is not None:
+        return Abstained(reason=AbstainReason.RAG, failure=FailureKind.MALFORMED, detail=why)
     if settings.formula == "v1":
         scored = formulas.reward_v1(
             formulas.retrieval_term_v1(policy.top_hits, baseline.top_hits),
@@ -95,9 +98,6 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
     plain = findings.plain
     if plain is None:
         raise ValueError("the plain query's retrieval is missing")
-    retrievals = (policy, baseline, plain)
-    if (why := unusable(settings, sample, retrievals)) is not None:
-        return Abstained(reason=AbstainReason.RAG, failure=FailureKind.MALFORMED, detail=why)
     if sample.relevant_doc_ids:
         gain = formulas.rank_gain_v3(policy.rank, baseline.rank, plain.rank)
     else:
@@ -115,7 +115,7 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
         is_near_copy=content <= settings.near_copy,
         plain_is_best=plain.rank == 1,
     )
-    lexical = not sample.relevant_doc_ids and any(is_lexical(evidence.origin) for evidence in retrievals)
+    lexical = not sample.relevant_doc_ids and any(is_lexical(evidence.origin) for evidence in compared)
     return _with_evidence(
         scored,
         findings,
@@ -140,18 +140,21 @@ def _gated_by(judgement: Judgement, settings: RewardSettings) -> Gated | None:
 def unusable(settings: RewardSettings, sample: Sample, retrievals: Sequence[Evidence]) -> str | None:
     """Return why these retrievals cannot be compared, or None.
 
-    Ranks need ids. Scores need one origin for all, and a reranker that read the customer's query: the fused score of a
-    search and lexical overlap rise by repeating the query.
+    Ranks need ids. Scores need one origin for all and, under formula v3, a reranker that read the customer's query: the
+    fused score of a search and lexical overlap rise by repeating the query.
     """
-    found = [evidence for evidence in retrievals if evidence.top_hits]
-    if sample.relevant_doc_ids:
-        lacking = any(evidence.lacks_ids for evidence in found)
-        return "relevant passages are known, but hits have no doc_id" if lacking else None
-    if any(evidence.lacks_scores for evidence in found):
-        return "hits have no score"
-    origins = sorted({evidence.origin for evidence in found})
+    judged = bool(sample.relevant_doc_ids)
+    for evidence in retrievals:
+        if why := why_unusable(evidence, needs_ids=judged, needs_scores=not judged):
+            return why
+    if judged or settings.formula == "v1":
+        return None
+    origins = sorted({evidence.origin for evidence in retrievals if evidence.top_hits})
     if len(origins) > 1:
-        return f"scores of different origin: {', '.join(origin or 'unknown' for origin in origins)}"
+        named = ", ".join(origin or "unknown" for origin in origins)
+        return f"scores of different origin: {named}; after a change of reranker, change rewriter.tenant.rag.kb_version"
+    if settings.formula == "v2":
+        return None
     if origins and is_lexical(origins[0]) and not settings.accept_lexical:
         return f"scores are lexical ({origins[0]}): configure a reranker, or set rewriter.reward.accept_lexical=true"
     return None

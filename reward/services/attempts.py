@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_ra
 
 from reward.records.call import CallTrace, ServiceFailure
 from reward.services.limits import Limiter
-from reward.settings.recipe import ServiceSettings
+from reward.settings.services import ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)

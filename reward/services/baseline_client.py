@@ -6,7 +6,7 @@ from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.sample import Sample
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
-from reward.settings.recipe import BaselineSettings
+from reward.settings.services import BaselineSettings
 
 
 class BaselineClient:

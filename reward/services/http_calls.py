@@ -22,7 +22,7 @@ from reward.records.strict_json import read_object
 from reward.services.attempts import Attempt, call_service
 from reward.services.limits import Limiter
 from reward.services.refusals import failure_of_status, wait_asked
-from reward.settings.recipe import ServiceSettings
+from reward.settings.services import ServiceSettings
 
 # Just below the 5 s after which common servers close an idle connection: one must not be reused at that very moment.
 KEEP_ALIVE_SECONDS = 4.0

@@ -14,7 +14,7 @@ from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
 from reward.services.score_scales import origin_of, reranker_failure, to_unit
-from reward.settings.recipe import RagSettings
+from reward.settings.services import RagSettings
 
 _HITS = TypeAdapter(list[Hit])
 

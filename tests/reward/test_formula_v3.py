@@ -71,8 +71,12 @@ def test_a_recital_earns_nothing_and_costs():
         (found(judged_by("bge", 0.9), judged_by("fused", 0.5), judged_by("bge", 0.5)), BY_QUALITY, "different origin"),
         (found(*[judged_by("lexical-coverage-v1", 0.9)] * 3), BY_QUALITY, "accept_lexical"),
         (found(*[judged_by("fused", 0.9)] * 3), BY_QUALITY, "accept_lexical"),
-        (found(*[Evidence(top_hits=(Hit(content="", doc_id="d"),), lacks_scores=True)] * 3), BY_QUALITY, "no score"),
-        (found(*[Evidence(top_hits=(Hit(content="", score=0.4),), lacks_ids=True)] * 3), BY_RANK, "no doc_id"),
+        (
+            found(*[Evidence(top_hits=(Hit(content="", doc_id="d"),), lacks_scores=True)] * 3),
+            BY_QUALITY,
+            "without any score",
+        ),
+        (found(*[Evidence(top_hits=(Hit(content="", score=0.4),), lacks_ids=True)] * 3), BY_RANK, "without doc_id"),
     ],
 )
 def test_what_cannot_be_compared_abstains(findings, sample, why):

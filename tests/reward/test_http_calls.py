@@ -16,7 +16,7 @@ from reward.records.files import BadInput
 from reward.services.attempts import back_off
 from reward.services.http_calls import JsonService, parse_object
 from reward.services.refusals import LONGEST_RETRY_AFTER, retry_after
-from reward.settings.recipe import ServiceSettings
+from reward.settings.services import ServiceSettings
 from tests.support.scripted_service import ScriptedService, Step, answer, status
 
 Posted = tuple[dict[str, Any] | ServiceFailure, CallTrace]

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, FailureKind, ServiceFailure
-from reward.records.outcome import Evidence, have_unequal_origins, passage_key, why_unusable
+from reward.records.outcome import Evidence, passage_key, why_unusable
 from reward.records.sample import Context, Hit, Metadata, Sample
 from reward.services.rag_client import RagAnswer, RagClient
 from reward.services.score_scales import origin_of, to_unit
 from reward.services.tenant_services import TenantServices, evidence_of
-from reward.settings.recipe import LedgerSettings, RagSettings, TenantSettings
+from reward.settings.recipe import LedgerSettings, TenantSettings
+from reward.settings.services import RagSettings
 from tests.support.scripted_service import ScriptedService, Step, answer
 
 QUICK: dict[str, Any] = {"attempts": 2, "backoff": (0.01, 0.02)}
@@ -114,14 +115,8 @@ def test_a_service_that_fell_back_is_asked_again(channel: str) -> None:
 def test_the_origin_travels_with_the_scores(hits: list[dict[str, Any]], reranker: str, origin: str) -> None:
     given, _ = ask([found(*hits, reranker=reranker)])
     assert isinstance(given, RagAnswer) and given.origin == origin
-    assert evidence_of(given.hits, (), given.origin).origin == origin
+    assert evidence_of(given.hits, (), "", "", given.origin).origin == origin
     assert origin_of([Hit(content="", score=1.0), Hit(content="", reranker_score=1.0)], "bge") is None
-
-
-def test_unequal_origins_and_what_compares_with_all() -> None:
-    ranked, fused, nothing = Evidence(origin="bge"), Evidence(origin="fused"), Evidence()
-    assert have_unequal_origins(ranked, fused) and not have_unequal_origins(ranked, ranked)
-    assert not have_unequal_origins(ranked, nothing) and not have_unequal_origins(nothing, nothing)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def test_unequal_origins_and_what_compares_with_all() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_scored_says_why(hits: list[Any], needs_ids: bool, needs_scores: bool, usable: bool) -> None:
-    evidence = evidence_of([Hit.model_validate(hit) for hit in hits], ("1",))
+    evidence = evidence_of([Hit.model_validate(hit) for hit in hits], ("1",), "", "", "")
     told = why_unusable(evidence, needs_ids=needs_ids, needs_scores=needs_scores)
     assert (told is None) is usable
 

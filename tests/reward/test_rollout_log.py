@@ -33,7 +33,7 @@ def test_every_kind_of_outcome_comes_back_as_it_was(tmp_path):
     ]
     append(tmp_path, *rollouts)
     assert list(read_rollouts(tmp_path)) == rollouts
-    assert [rollout.outcome.kind for rollout in rollouts] == ["scored", "gated", "abstained", "scored"]
+    assert [rollout.outcome.kind for rollout in rollouts] == ["scored", "gated", "abstained", "gated"]
 
 
 def test_a_line_is_on_disk_before_append_returns(tmp_path):

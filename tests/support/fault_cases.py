@@ -12,7 +12,7 @@ from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.sample import Candidates, Context, Metadata, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
-from reward.settings.recipe import BaselineSettings, RagSettings
+from reward.settings.services import BaselineSettings, RagSettings
 from tests.support.scripted_service import (
     ScriptedService,
     Step,
