@@ -97,6 +97,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
         hits = check_rag(settings, config)
         summary.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
         summary.append(f"judge     {judge}")
+        summary.append(f"lexicon   {lexicon_line(settings)}")
     return CheckedRecipe(config, rows, record, finished, summary)
 
 
@@ -287,6 +288,17 @@ def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None
     workers = config.reward.num_workers
     if workers != 1 and settings.ledger.shared == "process":
         raise BadInput(f"reward.num_workers: {workers} workers need rewriter.ledger.shared=ray")
+
+
+def lexicon_line(settings: RewriterSettings) -> str:
+    """Return what the gates know of the tenant's own words; a warning where they know none."""
+    tenant = settings.tenant
+    counts = f"{len(tenant.protected_groups)} protected groups, {len(tenant.products)} products"
+    if tenant.protected_groups:
+        return counts
+    return (
+        f"{counts}. WARNING: rewriter.tenant.protected_groups is empty, no gate sees 孕妇 or 退款 dropped or invented"
+    )
 
 
 def judge_line(settings: RewriterSettings) -> str:

@@ -1,4 +1,4 @@
-"""What a rewrite must not hold because it is no query: tokens, tags, roles, labels, formatting, words to the judge. Pure.
+"""What a rewrite must not hold, being a query: tokens, tags, roles, labels, formatting, words to its judge. Pure.
 
 All functions take folded text (`reward.text.fold`).
 """
@@ -26,17 +26,20 @@ _ROLE = re.compile(
     r"|assistant$|(?:^|[\s。，])(?:assistant|助手|assistant\s*:?)\s*$|^(?:assistant|system|user)\s"
     r"|(?<=[\u4e00-\u9fff])\s?(?:assistant|user|system)\s*$"
 )
+_LABELS = (
+    "改写(?:后|结果|查询|为|如下)?(?:的?(?:查询|问题|结果|文本))?|重写(?:后)?|优化(?:后)?(?:的?(?:查询|问题))?"
+    "|查询(?:词|语句|改写)?|检索(?:词|式|语句|查询)?|搜索(?:词)?|关键[词字]|输出|结果|答案|回答|回复|答|问题|问"
+    "|最终(?:答案|结果|查询)|新查询|标准问题|re-?writ(?:e|ten|ing)(?: (?:query|question))?"
+    "|(?:search |final |new )?query|question|output|answer|result|response|keywords?"
+)
 _LABEL = re.compile(
-    r"^[\s*#>\"'“\[(【-]*"
-    r"(?:改写(?:后|结果|查询|为|如下)?(?:的?(?:查询|问题|结果|文本))?|重写(?:后)?|优化(?:后)?(?:的?(?:查询|问题))?|查询(?:词|语句|改写)?|检索(?:词|式|语句|查询)?"
-    r"|搜索(?:词)?|关键词|关键字|输出|结果|答案|回答|回复|答|问题|问|最终(?:答案|结果|查询)|新查询|标准问题"
-    r"|re-?writ(?:e|ten|ing)(?: (?:query|question))?|(?:search |final |new )?query|question|output|answer|result|response|keywords?)"
-    r"[\s*\"'”\])】]*[:=]"
+    rf"^[\s*#>\"'“\[(【-]*(?:{_LABELS})[\s*\"'”\])】]*[:=]"
     r"|^\s*(?:改写(?:后|结果|查询|如下)|重写(?:后|结果)|优化后(?:的?(?:查询|问题))?|rewritten(?: query)?)\s"
 )
 _CHAT = re.compile(
-    r"^(?:(?:好的|当然|没问题|您好|你好)[,!。:~\s]|以下是|这是改写|改写如下|根据(?:您|你|用户|上下文|对话)|作为(?:一个|一名)?(?:ai|助手)|sure[,!. ]"
-    r"|certainly|of course|here(?:'s| is| are)|as an ai|i (?:have )?rewr|based on (?:the|your))"
+    r"^(?:(?:好的|当然|没问题|您好|你好)[,!。:~\s]|以下是|这是改写|改写如下|根据(?:您|你|用户|上下文|对话)"
+    r"|作为(?:一个|一名)?(?:ai|助手)|sure[,!. ]|certainly|of course|here(?:'s| is| are)|as an ai|i (?:have )?rewr"
+    r"|based on (?:the|your))"
 )
 _MARKUP = re.compile(r"\*\*|```|`[^`\n]+`|__[^_\n]+__|^\s*#{1,6}\s|^\s*[-*•·>]\s|\]\(|https?://|~~")
 _JSON = re.compile(r"^\s*[{\[].*[}\]]\s*$|[\"'“][\w\u4e00-\u9fff]{1,20}[\"'”]\s*:", re.DOTALL)
@@ -45,24 +48,33 @@ _QUOTED = re.compile(
 )
 
 _MARK = r"(?:满分|最高分?|高分|(?:[一二三四五12345]|10|100|十|一百)\s*分|full marks?|perfect score)"
-_CANDIDATE = r"(?:候选\s*[a-d一二三四12]?|改写\s*[a-d一二三四12]?|(?:本|该|此|这)(?:条|个)?(?:改写|候选|答案|回答|查询|条)|(?<![a-z0-9素])[ab](?![a-z0-9]))"
+_CANDIDATE = (
+    r"(?:候选\s*[a-d一二三四12]?|改写\s*[a-d一二三四12]?|[本该此这](?:条|个)?(?:改写|候选|答案|回答|查询|条)"
+    r"|(?<![a-z0-9素])[ab](?![a-z0-9]))"
+)
+_BETTER = "(?:好|优|佳|胜出|获胜|胜|赢|强|优于|值得|应(?:得|打|判|当))"
+_JUDGE = "judge|grader|evaluator"
 _ADDRESS = re.compile(
     rf"(?:给|打|判|评|得|应|请|授予|值)(?:我|它|本条|这条|出|为|个|予|了)?\s*{_MARK}(?!钟)"
-    rf"|{_CANDIDATE}\s*(?:更|最|较|明显)?(?:好|优|佳|胜出|获胜|胜|赢|强|优于|值得|应(?:得|打|判|当))"
+    rf"|{_CANDIDATE}\s*(?:更|最|较|明显)?{_BETTER}"
     r"|[本该此这](?:条|个)?(?:改写|候选)|(?:其余|其他|别的|另一个?|另外)(?:的)?(?:候选|改写|答案|回答|选项|条)"
-    r"|评委|裁判员?(?=[,:，：请您你老大]|$)|评审(?:员|老师|专家|模型|请|您)|(?:评分|打分|评判|评估)(?:员|者|模型|系统|助手)|(?:请|务必)(?:评|打分|判|选择?[ab本此这])"
+    r"|评委|裁判员?(?=[,:，：请您你老大]|$)|评审(?:员|老师|专家|模型|请|您)"
+    r"|(?:评分|打分|评判|评估)(?:员|者|模型|系统|助手)|(?:请|务必)(?:评|打分|判|选择?[ab本此这])"
     r"|(?:忽略|无视|忘记|忘掉|不要理会|跳过)(?:以上|之前|前面|上述|上面|先前|所有|一切|全部|原有|系统)"
-    r"|系统(?:提示|指令|消息)|(?:你|您)(?:现在)?是(?:一个|一名|评)|开发者模式|最(?:佳|好|优)(?:的)?(?:改写|候选|答案)"
-    r"|(?:改写质量|领域适配|意图保持|可检索性|综合得分|评分理由)|(?:得分|评分|分数|打分)\s*[:=]?\s*\d(?!\d?\s*(?:元|怎|多|以上|要求))"
+    r"|系统(?:提示|指令|消息)|[你您](?:现在)?是(?:一个|一名|评|公正)|开发者模式|最[佳好优](?:的)?(?:改写|候选|答案)"
+    r"|改写质量|领域适配|意图保持|可检索性|综合得分|评分理由"
+    r"|(?:得分|评分|分数|打分)\s*[:=]?\s*\d(?!\d?\s*(?:元|怎|多|以上|要求))"
     r"|(?:ignore|disregard|forget|override)\s*(?:all|the|any|previous|above|prior|earlier|your|these)"
     r"|(?:rate|score|grade|give|mark|rank|award)"
     r"(?:\s+(?:it|this|me|mine|a|an|the|rewrite|us|that|one|answer|candidate|query|as|with|at))*\s+"
     r"(?:five|5(?!\d)|full|top|highest|perfect|best|max|10(?!\d)|ten)"
-    r"|(?:score|rating|grade)\s*[:=]\s*\d|\b[15]/5\b|10/10|five stars?|5 stars?"
-    r"|system\s*prompt|\bdear (?:judge|grader|evaluator)|\b(?:judge|grader|evaluator)s?\s*[:,]|as a (?:judge|grader)|you are (?:a|an|the|now)\b"
-    r"|(?:this|it|mine|candidate \w|answer \w|rewrite \w) (?:is|should be) (?:the )?(?:best|better|preferred|winner|correct)"
-    r"|(?:prefer|choose|pick|select) (?:this|me|candidate|the first)|(?:best|perfect|winning) (?:rewrite|answer|candidate)"
-    r"|verdict|\"?(?:preferred|winner|preference)\"?\s*[:=]"
+    r"|(?:score|rating|grade)\s*[:=]\s*\d|\b[15]/5\b|10/10|(?:five|5) (?:stars?|out of)"
+    r"|other (?:candidate|rewrite|answer)s?|system\s*prompt"
+    rf"|\bdear (?:{_JUDGE})|\b(?:{_JUDGE})s?\s*[:,]|as a (?:{_JUDGE})|you are (?:a|an|the|now)\b"
+    r"|(?:this|it|mine|(?:candidate|answer|rewrite) \w) (?:is|should be) (?:the )?"
+    r"(?:best|better|preferred|winner|correct)"
+    r"|(?:prefer|choose|pick|select) (?:this|me|candidate|the first)|(?:best|perfect|winning) (?:rewrite|candidate)"
+    r"|perfect answer|verdict|\"?(?:preferred|winner|preference)\"?\s*[:=]"
 )
 _BARE_MARK = re.compile(r"(?:^|[\s,，。;；!])(?:满分|[五5]分)(?:$|[\s,，。;；!])")
 

@@ -60,7 +60,10 @@ _LIGHT_ENGLISH = re.compile(
     r"(?:a|an|the|any|been|be|being|have|has|had|is|are|was|were|to|do|does|did|yet|ever|really|also|so|very|that|it|he|she"
     r"|they|we|you|i|his|her|their|its|my|in|on|of|for|with|at|by|from)(?![a-z]) ?"
 )
-_END = r"[^a-z0-9\u4e00-\u9fff]|的|了|吗|呢|吧|啊|么|就|和|跟|与|也|还|才|是否|怎么|怎样|如何|咋|什么|啥|哪|多久|多少|之?前|时|期间|人群"
+_END = (
+    r"[^a-z0-9\u4e00-\u9fff]|的|了|吗|呢|吧|啊|么|就|和|跟|与|也|还|才|是否|怎么|怎样|如何|咋|什么|啥|哪|多久|多少|之?前|时"
+    r"|期间|人群"
+)
 _NOTHING = re.compile(_END)
 _STOP = re.compile(rf"{_END}|能|可以|会|(?<![想需必主重])要")
 _REACH = 8  # characters at most that a Chinese negation denies

@@ -275,10 +275,10 @@ def test_augmentation_swaps_words_alike_and_leaves_its_source_alone() -> None:
         sample(n, f"第{n}款鱼油怎么吃，饭后吃效果好", f"第{n}款鱼油饭后吃的效果，吃饭前能吃吗") for n in range(300)
     ]
     before = [s.to_json() for s in samples]
-    made = list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=0))
+    made = list(augment(samples, TENANT.synonyms, TENANT.lexicon.words(), 0.3, seed=0))
     assert [s.to_json() for s in samples] == before
-    assert made == list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=0))
-    assert made != list(augment(samples, TENANT.synonyms, TENANT.protected_terms, 0.3, seed=1))
+    assert made == list(augment(samples, TENANT.synonyms, TENANT.lexicon.words(), 0.3, seed=0))
+    assert made != list(augment(samples, TENANT.synonyms, TENANT.lexicon.words(), 0.3, seed=1))
     sources = {s.sample_id: s for s in samples}
     assert 100 < len(made) < 300 and all(s.metadata.augmented for s in made)
     for copy in made:
