@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from reward.records.outcome import Gated, GateReason
 from reward.records.sample import Sample
-from reward.rewrite.leaks import address, leak
+from reward.rewrite.leaks import address, decoration, leak
 from reward.rewrite.meaning import READ, Finding, facts_of, negation_findings, number_findings, term_findings
 from reward.text.fold import fold, invisible_characters
 from reward.text.terms import Lexicon
@@ -63,7 +63,7 @@ def _findings(
         yield GateReason.UNPARSEABLE, rewrite[:40]
     context = facts_of(context_text, lexicon)
     known = f"{asked}\n{context.text}"
-    if token := leak(said, asked, special_tokens):
+    if token := leak(said, asked, special_tokens) or decoration(said, known):
         yield GateReason.TEMPLATE_LEAK, token
     if _switches_language(rewrite, said, asked, known):
         yield GateReason.LANGUAGE_SWITCH, ""

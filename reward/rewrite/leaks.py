@@ -6,6 +6,7 @@ All functions take folded text (`reward.text.fold`).
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _OPEN, _CLOSE = "[<〈《「『【\\[({]", "[>〉》」』】\\])}]"
 _THOUGHT = r"t ?h ?i ?n ?k(?: ?i ?n ?g)?|thoughts?|reasoning|reflection|analysis|思考|推理|反思"
@@ -29,7 +30,8 @@ _ROLE = re.compile(
 _LABELS = (
     "改写(?:后|结果|查询|为|如下)?(?:的?(?:查询|问题|结果|文本))?|重写(?:后)?|优化(?:后)?(?:的?(?:查询|问题))?"
     "|查询(?:词|语句|改写)?|检索(?:词|式|语句|查询)?|搜索(?:词)?|关键[词字]|输出|结果|答案|回答|回复|答|问题|问"
-    "|最终(?:答案|结果|查询)|新查询|标准问题|re-?writ(?:e|ten|ing)(?: (?:query|question))?"
+    "|[a-z]+_(?:query|rewrite|text)|最终(?:答案|结果|查询)|新查询|标准问题"
+    "|re-?writ(?:e|ten|ing)(?: (?:query|question))?"
     "|(?:search |final |new )?query|question|output|answer|result|response|keywords?"
 )
 _LABEL = re.compile(
@@ -74,9 +76,25 @@ _ADDRESS = re.compile(
     r"|(?:this|it|mine|(?:candidate|answer|rewrite) \w) (?:is|should be) (?:the )?"
     r"(?:best|better|preferred|winner|correct)"
     r"|(?:prefer|choose|pick|select) (?:this|me|candidate|the first)|(?:best|perfect|winning) (?:rewrite|candidate)"
+    # a verdict on letters: 选A, 更好：A, B不如A, A is better, A优于B, A > B
+    r"|(?:选|更好的?是?|胜者?是?|赢家是?|首选|推荐|better|best|winner|choose|pick|prefer)\s*[:=是]?\s*"
+    r"(?<![a-z0-9])[ab](?![a-z0-9])"
+    r"|(?<![a-z0-9])[ab]\s*(?:不如|不及|优于|好于|强于|胜过|超过|赢了?|>|<|is (?:better|best|worse)|wins|beats|over)"
     r"|perfect answer|verdict|\"?(?:preferred|winner|preference)\"?\s*[:=]"
 )
+_MEANT = "°®™©№℃℉"
 _BARE_MARK = re.compile(r"(?:^|[\s,，。;；!])(?:满分|[五5]分)(?:$|[\s,，。;；!])")
+
+
+def decoration(rewrite: str, known: str) -> str | None:
+    """A symbol of `rewrite` that says nothing to a search, such as a star or an emoji; None where there is none.
+
+    What query or context (`known`) has is no decoration, nor are the marks of names and measures.
+    """
+    for character in rewrite:
+        if unicodedata.category(character) == "So" and character not in _MEANT and character not in known:
+            return character
+    return None
 
 
 def leak(rewrite: str, query: str, special_tokens: tuple[str, ...] = ()) -> str | None:

@@ -30,6 +30,7 @@ _STOP_WORDS = frozenset(
     """.split()  # noqa: SIM905
 )
 _SEPARATOR = "\x1f"
+PIECE = 6  # units: a shared run of that length is no coincidence of terms
 _STEMMER = Stemmer.Stemmer("english")
 
 
@@ -52,10 +53,11 @@ def new_content(rewrite: str, query: str) -> float:
 
 
 def copied_run(rewrite: str, passages: Iterable[str], known: str) -> int:
-    """Return how much of a passage the rewrite recites: the most new units in one run that both share.
+    """Return how much of one passage the rewrite recites, in new units.
 
-    A run is an unbroken sequence of units. Units that `known` (query and context) holds do not count: to repeat what
-    the customer said is no recital.
+    A run is an unbroken sequence of units that both share. Runs of at least `PIECE` units count together, so that
+    pieces in another order are a recital too; shorter ones count alone, the longest of them. Units that `known` (query
+    and context) holds do not count: to repeat what the customer said is no recital.
 
     Time: for each passage, twice as many searches as the rewrite has units.
     """
@@ -64,7 +66,7 @@ def copied_run(rewrite: str, passages: Iterable[str], known: str) -> int:
     is_new = [unit not in known_units for unit in said]
     longest = 0
     for passage in passages:
-        longest = max(longest, _longest_run(said, is_new, _joined(passage)))
+        longest = max(longest, _recited(said, is_new, _joined(passage)))
     return longest
 
 
@@ -73,11 +75,17 @@ def _joined(passage: str) -> str:
     return _SEPARATOR + _SEPARATOR.join(units(passage)) + _SEPARATOR
 
 
-def _longest_run(said: list[str], is_new: list[bool], text: str) -> int:
-    # A window over the rewrite: its end advances while the passage holds it, else its start does.
-    longest = start = 0
-    for end in range(1, len(said) + 1):
-        while start < end and _SEPARATOR + _SEPARATOR.join(said[start:end]) + _SEPARATOR not in text:
+def _recited(said: list[str], is_new: list[bool], text: str) -> int:
+    # A window over the rewrite: its end advances while the passage holds it, else the run is complete.
+    pieces = longest = start = 0
+    for end in range(1, len(said) + 2):
+        run = said[start:end]
+        if end <= len(said) and _SEPARATOR + _SEPARATOR.join(run) + _SEPARATOR in text:
+            continue
+        new = sum(is_new[start : end - 1])
+        longest = max(longest, new)
+        if end - 1 - start >= PIECE:
+            pieces, start = pieces + new, end - 1
+        while start < end <= len(said) and _SEPARATOR + _SEPARATOR.join(said[start:end]) + _SEPARATOR not in text:
             start += 1
-        longest = max(longest, sum(is_new[start:end]))
-    return longest
+    return max(longest, pieces)

@@ -60,6 +60,15 @@ def test_a_recital_counts_what_the_customer_did_not_say():
     assert copied_run("", [PASSAGE], "") == copied_run("鱼油", [], "") == 0
 
 
+def test_pieces_of_a_passage_in_another_order_are_a_recital():
+    pieces = "每次1粒，随餐服用 哺乳期妇女不宜食用 本品适宜人群为中"
+    assert copied_run(pieces, [PASSAGE], "鱼油") >= 20
+    assert (
+        copied_run("鱼油 适宜人群 用法用量 注意事项", ["鱼油适宜人群：成人。用法用量：随餐。注意事项：避光。"], "鱼油")
+        == 4
+    )
+
+
 @pytest.mark.parametrize("text", ["三" * 5000, "🐟" * 5000, "a" * 20000, "\u200b" * 5000, "鱼 oil 😀 рыба" * 500])
 def test_no_text_is_too_odd(text):
     assert 0 <= new_content(text, QUERY) <= 1 and new_content(QUERY, text) >= 0
