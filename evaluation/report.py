@@ -140,6 +140,7 @@ def render_report(
         reward=reward_change(log),
         provenance=provenance,
         judge_in_training=judge_took_part(log) if log else provenance["llm_judge"]["training"],
+        lexical=any(line.get("lexical_share") for line in log),
         abstained_reasons=provenance["abstained_because"],
     )
 
@@ -208,8 +209,8 @@ def reward_curve(log: list[dict[str, Any]]) -> Markup | None:
         reward_axis.set_xlabel("training step")
         reward_axis.set_ylabel("average reward", color="#2257a4")
         reward_axis.spines[["top"]].set_visible(False)
-        # The policy's label is configurable (8b_win_rate by default).
-        name = next((key for line in log for key in line if key.endswith("_win_rate")), "")
+        # The policy's label is configurable (8b by default).
+        name = next((key for line in log for key in line if key.endswith("_win_rate_decided")), "")
         win_steps, rates = series(log, name)
         if rates:
             rate_axis = reward_axis.twinx()
