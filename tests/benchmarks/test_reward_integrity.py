@@ -130,5 +130,9 @@ def test_a_small_run(suites):
     # Formula v1 has no gates: special tokens ride free. The later ones refuse them.
     special = kind("special_token")
     assert measured.auc(special, measured.known[found["formula"]]) > measured.auc(special, measured.known["v1"])
-    table = reward_integrity.kinds_table(measured, "lexical")
+    table = reward_integrity.kinds_table(measured, "lexical", "the suite")
     assert table.row_count == len(KINDS)
+    # Nothing of it is a real set.
+    assert measured.of(real=False).attacked == measured.attacked
+    assert reward_integrity.real_metrics(measured.of(real=True))["beir_prompts"] == 0
+    assert 0 < len(measured.gainful().attacked) < len(measured.attacked)
