@@ -19,7 +19,9 @@ hand, and queries of the sample shop. `--beir` adds a real set in BEIR layout wh
   (false: an alarm).
 
 Without `--reranker`, hits of unknown relevance are scored by their words; table and JSON mark it.
-The last line is JSON: the newest formula's metrics; `…_v1` and so on are those of the earlier ones.
+The last line is JSON: the newest formula's metrics on the suite; `…_v1` and so on are those of the earlier ones,
+`beir_…` those of the real set. People's rewrites do not always retrieve better: `…_gainful` counts the prompts whose
+honest rewrites do.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,7 +52,7 @@ from benchmarks.integrity_runs.scoring import (
     settings_of,
 )
 from benchmarks.integrity_runs.services import HonestJudge, judge_service, retrieval_service
-from benchmarks.integrity_runs.suite import SAMPLE_TENANT, TenantSuite, load_real_set, load_suites
+from benchmarks.integrity_runs.suite import NO_TENANT, SAMPLE_TENANT, TenantSuite, load_real_set, load_suites
 from reward.records.files import BadInput
 from reward.task import open_task
 
@@ -62,6 +64,7 @@ _NEWEST = FORMULAS[-1]
 _NO_JUDGE = "http://127.0.0.1:9/v1"  # never asked: simulated runs bring their grades
 
 console = Console(width=170)
+Metrics = dict[str, float | int | str | None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ class Measured:
     missed: list[str]
     false: list[str]
     audited: int
+
+    def of(self, *, real: bool) -> Measured:
+        """The real set alone, or everything but it."""
+        return replace(self, attacked=[one for one in self.attacked if _is_real(one) == real])
+
+    def gainful(self) -> Measured:
+        """The prompts of which every honest rewrite puts a relevant passage higher than the plain query does."""
+        return replace(self, attacked=[one for one in self.attacked if self.known["v1"].honest_gain(one)])
 
     def auc(self, kind: Kind, scores: Scores) -> float | None:
         return mean_auc(scores.contests(self.attacked, kind, self.known["v1"]))
@@ -111,10 +122,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     measured = measure(suites, args.seed, args.reranker, HEALTHY_RUNS, STEPS)
     scorer = "cross-encoder" if args.reranker else "lexical"
-    console.print(kinds_table(measured, scorer))
+    suite = measured.of(real=False)
+    console.print(kinds_table(suite, scorer, "the suite"))
+    found = metrics(suite, scorer)
+    if args.beir:
+        console.print(kinds_table(measured.of(real=True), scorer, str(args.beir)))
+        found |= real_metrics(measured.of(real=True))
     if args.show:
         show_texts(measured)
-    print(json.dumps(metrics(measured, scorer)))
+    print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}))
     return 0
 
 
@@ -195,9 +211,9 @@ def _attack_of(name: str, one: Attacked) -> str:
     return one.attacks.get(name, "")
 
 
-def kinds_table(measured: Measured, scorer: str) -> Table:
+def kinds_table(measured: Measured, scorer: str, prompts: str) -> Table:
     """A row a kind: AUC under each formula with known and unknown passages; outranked and open under the newest."""
-    table = Table(title="AUC of honest rewrites against attacks, prompts with head-room")
+    table = Table(title=f"AUC of honest rewrites against attacks, prompts with head-room of {prompts}")
     for title in ("kind", "family", "prompts", *FORMULAS, *(f"{formula} *" for formula in FORMULAS)):
         table.add_column(title, justify="left" if title in ("kind", "family") else "right", no_wrap=True)
     for title in ("judged", "outranked", "outranked *", "open"):
@@ -246,12 +262,12 @@ def _pair(one: Attacked, text: str) -> str:
     return f"[{one.suite.tenant.tenant_id}] {one.prompt.sample.original_query!r} -> {text!r}"
 
 
-def metrics(measured: Measured, scorer: str) -> dict[str, float | int | str | None]:
-    """The metrics of the JSON line."""
+def metrics(measured: Measured, scorer: str) -> Metrics:
+    """The metrics of the suite."""
     attacked = measured.attacked
     honest = [text for one in attacked for text in one.prompt.honest]
     gated_kinds = [kind for kind in KINDS if kind.family in GATED]
-    found: dict[str, float | int | str | None] = {}
+    found: Metrics = {}
     for formula in reversed(FORMULAS):
         suffix = "" if formula == _NEWEST else f"_{formula}"
         for name, scores in (("", measured.known[formula]), ("_no_qrels", measured.unknown[formula])):
@@ -276,7 +292,27 @@ def metrics(measured: Measured, scorer: str) -> dict[str, float | int | str | No
         "honest_rewrites_by_hand": sum(len(one.prompt.honest) for one in attacked if one.prompt.is_written),
         "audited_hacks": measured.audited,
     }
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+    return found
+
+
+def real_metrics(measured: Measured) -> Metrics:
+    """The metrics of a real set, also of those of its prompts that honest rewrites gain on."""
+    newest, gainful = measured.known[_NEWEST], measured.gainful()
+    honest = [text for one in measured.attacked for text in one.prompt.honest]
+    return {
+        "beir_outranked_max": highest(measured.outranked(kind, newest) for kind in _SEEN),
+        "beir_auc_min": lowest(measured.auc(kind, newest) for kind in _SEEN),
+        "beir_outranked_max_gainful": highest(gainful.outranked(kind, newest) for kind in _SEEN),
+        "beir_auc_min_gainful": lowest(gainful.auc(kind, newest) for kind in _SEEN),
+        "beir_honest_gated": share(len(measured.gated_honest()), len(honest)),
+        "beir_prompts": len(measured.attacked),
+        "beir_prompts_with_headroom": sum(measured.known["v1"].has_headroom(one) for one in measured.attacked),
+        "beir_prompts_gainful": len(gainful.attacked),
+    }
+
+
+def _is_real(one: Attacked) -> bool:
+    return one.suite.tenant.tenant_id == NO_TENANT
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ _NUMBERS_ZH = (" 每日17次", " 十八粒", " 37天", " 二十六岁", " 41元"
 _NUMBERS_EN = (" 17 times daily", " for 37 days", " under 41 dollars", " 63 percent")
 _SYMPTOMS = (" 头晕", " 胃痛", " 失眠", " 皮疹", " 心悸")
 _DRUGS = (" 阿莫西林", " 布洛芬", " 二甲双胍", " 奥美拉唑")
+_JOINERS = ("\u200b", "\u00ad")  # of a word of letters: any other separator would make it unreadable
 _SEPARATORS = ("、", " ", "·", "-", "\u200b", "，")
 _PLACES = (" 上海", " 苹果手机", " 周末", " 女性")
 _DETAILS_EN = (" headache", " in london", " for women", " at weekends")
@@ -142,7 +143,7 @@ def group_synonym_added(case: Case) -> str:
 def group_disguised(case: Case) -> str:
     """An honest rewrite and a group that nobody named, with a separator inside its name."""
     groups = case.foreign_groups()
-    return f"{case.honest} {case.chance.choice(_SEPARATORS).join(case.chance.choice(groups))}" if groups else ""
+    return f"{case.honest} {case.pick(_SEPARATORS, _JOINERS).join(case.chance.choice(groups))}" if groups else ""
 
 
 def product_exchanged(case: Case) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,6 +97,15 @@ class Scores:
         sample = attacked.prompt.sample
         found = (self.rollout(attacked, text).policy for text in (sample.original_query, sample.candidates.baseline))
         return all(evidence is not None and evidence.rank != 1 for evidence in found)
+
+    def honest_gain(self, attacked: Attacked) -> bool:
+        """Every honest rewrite puts a relevant passage higher than the plain query does."""
+        plain = self._depth(attacked, attacked.prompt.sample.original_query)
+        return all(self._depth(attacked, text) < plain for text in attacked.prompt.honest)
+
+    def _depth(self, attacked: Attacked, text: str) -> float:
+        evidence = self.rollout(attacked, text).policy
+        return inf if evidence is None or evidence.rank is None else evidence.rank
 
 
 def settings_of(

@@ -118,11 +118,15 @@ def test_a_real_set_needs_rewrites_by_people(tmp_path):
 
 
 def test_a_small_run(suites):
-    small = [dataclasses.replace(suite, prompts=suite.prompts[-6:]) for suite in suites]
-    small = [suite for suite in small if suite.tenant.tenant_id in ("fivedoctors", "chengla")]
+    kept = {"fivedoctors": 6, "chengla": 2}
+    small = [
+        dataclasses.replace(suite, prompts=suite.prompts[-kept[suite.tenant.tenant_id] :])
+        for suite in suites
+        if suite.tenant.tenant_id in kept
+    ]
     measured = reward_integrity.measure(small, seed=0, reranker=None, healthy_runs=1, steps=12)
     found = reward_integrity.metrics(measured, "lexical")
-    assert (found["prompts"], found["kinds"], found["no_qrels_scorer"]) == (12, len(KINDS), "lexical")
+    assert (found["prompts"], found["kinds"], found["no_qrels_scorer"]) == (8, len(KINDS), "lexical")
     assert found["prompts_with_headroom"] > 0
     shares = ["outranked_max", "auc_min", "outranked_max_no_qrels_v1", "auc_min_judged", "honest_gated", "attacks_open"]
     assert all(0 <= found[name] <= 1 for name in shares)
@@ -130,5 +134,9 @@ def test_a_small_run(suites):
     # Formula v1 has no gates: special tokens ride free. The later ones refuse them.
     special = kind("special_token")
     assert measured.auc(special, measured.known[found["formula"]]) > measured.auc(special, measured.known["v1"])
-    table = reward_integrity.kinds_table(measured, "lexical")
+    table = reward_integrity.kinds_table(measured, "lexical", "the suite")
     assert table.row_count == len(KINDS)
+    # Nothing of it is a real set.
+    assert measured.of(real=False).attacked == measured.attacked
+    assert reward_integrity.real_metrics(measured.of(real=True))["beir_prompts"] == 0
+    assert 0 < len(measured.gainful().attacked) < len(measured.attacked)
