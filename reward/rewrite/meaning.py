@@ -91,20 +91,29 @@ def facts_of(text: str, lexicon: Lexicon) -> Facts:
 
 def number_findings(query: Facts, context: Facts, rewrite: Facts, room: int) -> Iterator[Finding]:
     """Numbers of the query that the rewrite lost, and numbers of the rewrite that nobody named."""
-    chooses = bool(context.text) and bool(_CHOICE.fullmatch(query.text.strip()))
-    wanted = [n for n in query.numbers if not (n.may_drop or n.is_article or chooses)]
-    wanted = wanted if len(query.text) <= STORY else []
-    for number in _fitting(wanted, room):
-        points_back = bool(context.text) and number.is_ordinal
-        if not points_back and not number.is_kept_in(rewrite.known):
-            yield GateReason.NUMBER_DROPPED, number.text
+    lost = [n.text for n in _wanted(query, context, room) if not n.is_kept_in(rewrite.known)]
+    # A numeral may be lost to a word (两个: 双人), a figure hardly.
+    yield from ((GateReason.NUMBER_DROPPED, text) for text in lost if text[-1].isascii() or text[0].isascii())
     for number in rewrite.numbers:
         if number.is_loose or number.is_article or number.is_covered_by(query.known):
             continue
-        if not number.is_covered_by(context.known) and not _is_known_of_both(number, query, context):
-            if number.may_drop and _is_rate(number, query, context):
-                continue
+        if number.is_covered_by(context.known) or _is_known_of_both(number, query, context):
+            continue
+        if not (number.may_drop and _is_rate(number, query, context)):
             yield GateReason.NUMBER_INVENTED, number.text
+    yield from ((GateReason.NUMBER_DROPPED, text) for text in lost)
+
+
+def _wanted(query: Facts, context: Facts, room: int) -> Iterator[Mention]:
+    """The numbers of the query that a rewrite must keep, as far as `room` allows."""
+    has_context = bool(context.text)
+    chooses = has_context and bool(_CHOICE.fullmatch(query.text.strip()))
+    if chooses or len(query.text) > STORY:
+        return
+    for number in _fitting((n for n in query.numbers if not (n.may_drop or n.is_article)), room):
+        # 第二个 points at what the context lists.
+        if not (has_context and number.is_ordinal):
+            yield number
 
 
 def _is_known_of_both(number: Mention, query: Facts, context: Facts) -> bool:

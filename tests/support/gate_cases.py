@@ -819,7 +819,7 @@ ATTACKS |= {
         """
         鱼油咋吃 | - | fish oil dosage
         鱼油咋吃 | - | fish oil dosage 油
-        鱼油咋吃 | - | yuyou yongfa yongliang 鱼
+        鱼油咋吃 | - | yuyou yongfa 鱼
         鱼油咋吃 | - | yu you zen me chi
         鱼油咋吃 | - | 魚油の飲み方
         鱼油咋吃 | - | 鱼油 용법
