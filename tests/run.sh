@@ -10,8 +10,8 @@ bash requirements/install_chromium.sh # for the tests of the service's page
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# A file stays in one process: its tests share servers, models and indexes.
-two_cores=(-n 2 --dist loadfile --no-loadscope-reorder)
+# A file stays in one process: its tests share servers, models and indexes. One process more than cores, since many wait.
+two_cores=(-n 3 --dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
 "") set -- "${two_cores[@]}" -m "not full and not slow and not gpu" ;;
 --all) set -- "${two_cores[@]}" --full -m "not slow and not gpu" "${@:2}" ;;

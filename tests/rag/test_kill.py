@@ -162,7 +162,7 @@ def test_kills_lose_nothing_that_was_acknowledged(writers: Writers, tmp_path: Pa
     indexer.rebuild(kb, lambda share: None)
     indexer.close()
 
-    most = 50 if full else 10
+    most = 50 if full else 20
     acknowledged = published = kills = 0
     while kills < most:
         tasks = generator.choice([["ingest"], ["rebuild"], ["ingest", "rebuild"]])
