@@ -20,6 +20,14 @@ def _clip(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
+def _shares(judge: float | None, weight_retrieval: float, weight_judge: float) -> tuple[float, float]:
+    """Return the weights of retrieval and judge, scaled to sum to 1 over the terms that are there."""
+    if judge is None:
+        return 1.0, 0.0
+    total = weight_retrieval + weight_judge
+    return weight_retrieval / total, weight_judge / total
+
+
 def judge_term_v1(policy_score: float, baseline_score: float) -> float:
     """tanh(2 * (S8/5 - S32/5)) of the two overall judge scores, each in [1, 5]."""
     return math.tanh(2 * (policy_score / 5 - baseline_score / 5))
@@ -138,8 +146,7 @@ def reward_v2(
         is_copy: the rewrite equals the original query: it earns at most 0 unless `retrieves_best`.
         retrieves_best: the rewrite is known to put a relevant passage first.
     """
-    total = weight_retrieval + (0.0 if judge is None else weight_judge)
-    share_retrieval, share_judge = weight_retrieval / total, 0.0 if judge is None else weight_judge / total
+    share_retrieval, share_judge = _shares(judge, weight_retrieval, weight_judge)
     penalty = length_penalty * excess_length
     reward = _clip(share_retrieval * retrieval + share_judge * (judge or 0.0) - penalty, -1.0, 1.0)
     if is_copy and not retrieves_best:
@@ -187,8 +194,7 @@ def reward_v3(
         is_near_copy: the rewrite adds nothing to the query: it earns at most 0 unless `plain_is_best`.
         plain_is_best: the plain query is known to put a relevant passage first.
     """
-    total = weight_retrieval + (0.0 if judge is None else weight_judge)
-    share_retrieval, share_judge = weight_retrieval / total, 0.0 if judge is None else weight_judge / total
+    share_retrieval, share_judge = _shares(judge, weight_retrieval, weight_judge)
     earned = min(gain, 0.0) if recited else gain
     too_long, recital = length_penalty * excess_length, recital_penalty * recited
     reward = _clip(share_retrieval * earned + share_judge * (judge or 0.0) - too_long - recital, -1.0, 1.0)
