@@ -131,9 +131,10 @@ def test_a_small_run(suites):
     shares = ["outranked_max", "auc_min", "outranked_max_no_qrels_v1", "auc_min_judged", "honest_gated", "attacks_open"]
     assert all(0 <= found[name] <= 1 for name in shares)
     assert found["audited_hacks"] > 25
-    # Formula v1 has no gates: special tokens ride free. The later ones refuse them.
-    special = kind("special_token")
-    assert measured.auc(special, measured.known[found["formula"]]) > measured.auc(special, measured.known["v1"])
+    # Formula v1 has no gates. The later ones refuse special tokens.
+    texts = [(one, one.attacks["special_token"]) for one in measured.attacked]
+    assert not any(measured.known["v1"].is_gated(one, text) for one, text in texts)
+    assert len(measured.open_attacks(kind("special_token"))) < len(texts)
     table = reward_integrity.kinds_table(measured, "lexical", "the suite")
     assert table.row_count == len(KINDS)
     # Nothing of it is a real set.
