@@ -9,7 +9,6 @@ one line on any problem.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shutil
 import sys
@@ -20,16 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ValidationError
 
 from recipes.compose import compose_recipe, plain, recipe_yaml
+from recipes.retrieval_check import check_rag, first_sample
 from recipes.run_record import check_output, run_record
-from reward.records.call import ServiceFailure
-from reward.records.files import BadInput, first_problem
-from reward.records.sample import Sample
-from reward.rewrite.combination import unusable
-from reward.services.rag_client import RagAnswer, RagClient
-from reward.services.tenant_services import evidence_of
+from reward.records.files import BadInput
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
 # Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
@@ -147,38 +141,10 @@ def check_data(config: DictConfig) -> int:
     return train
 
 
-def first_sample(path: Path) -> Sample:
-    """The sample of an RL parquet's first row.
-
-    Raises:
-        BadInput: the row does not hold one.
-    """
-    try:
-        row = pq.ParquetFile(path).read_row_group(0, columns=["extra_info"]).slice(0, 1).to_pylist()[0]
-        return Sample.from_extra_info(row["extra_info"])
-    except (KeyError, TypeError):
-        raise BadInput(f"{path}: row 1: extra_info.sample is missing; build it with data_prep.build_rl") from None
-    except ValidationError as error:
-        raise BadInput(f"{path}: row 1: extra_info.sample: {first_problem(error)}") from None
-
-
 def steps_per_epoch(config: DictConfig, rows: int) -> int:
     """Steps of one pass over the training file: every device takes as many rows, what is left over is dropped."""
     devices = config.trainer.n_gpus_per_node * config.trainer.nnodes if config.recipe.trainer == "sft" else 1
     return (rows // devices) // (config.data.train_batch_size // devices)
-
-
-def samples_to_try(path: Path) -> list[Sample]:
-    """Read the first sample of an RL parquet, and the first without known passages: the two are scored differently."""
-    first = first_sample(path)
-    if not first.relevant_doc_ids:
-        return [first]
-    for batch in pq.ParquetFile(path).iter_batches(columns=["extra_info"]):
-        for row in batch["extra_info"].to_pylist():
-            sample = Sample.from_extra_info(row)
-            if not sample.relevant_doc_ids:
-                return [first, sample]
-    return [first]
 
 
 def check_loggers(config: DictConfig) -> None:
@@ -235,52 +201,6 @@ def check_disk(config: DictConfig) -> None:
     free = shutil.disk_usage(output).free / 2**30
     if free < needed:
         raise BadInput(f"trainer.default_local_dir: {free:.1f} GB free on the disk of {output}, {needed} GB needed")
-
-
-def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
-    """Count the hits that the retrieval service returns for the first training query.
-
-    Raises:
-        BadInput: the service does not answer, does not know the tenant, finds nothing at all, or its hits cannot be
-            scored: without ids where the relevant passages are known by theirs; where they are not, without scores, or
-            with scores that measure words in common.
-    """
-    samples = samples_to_try(Path(config.data.train_files))
-    tenant, reward = settings.tenant, settings.reward
-
-    async def ask() -> list[RagAnswer | ServiceFailure]:
-        client = RagClient(tenant.rag, tenant.tenant_id)
-        try:
-            return [
-                (
-                    await client.retrieve(
-                        sample.original_query,
-                        sample.context,
-                        rewritten_query=sample.original_query,
-                        top_k=reward.top_k,
-                        score_threshold=0.0,
-                    )
-                )[0]
-                for sample in samples
-            ]
-        finally:
-            await client.aclose()
-
-    answers = asyncio.run(ask())
-    where = f"rewriter.tenant.rag: {tenant.rag.url} (tenant {tenant.tenant_id})"
-    hits = []
-    for sample, answer in zip(samples, answers, strict=True):
-        if isinstance(answer, ServiceFailure):
-            raise BadInput(f"{where}: {answer.reason}")
-        if not answer.hits:
-            raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
-        # A rollout over such hits would abstain, every one of them.
-        query = sample.original_query
-        evidence = evidence_of(answer.hits, sample.relevant_doc_ids, query, query, answer.origin)
-        if why := unusable(reward, sample, [evidence]):
-            raise BadInput(f"{where}: {why}")
-        hits.append(len(answer.hits))
-    return hits[0]
 
 
 def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:

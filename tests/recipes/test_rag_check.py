@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 
-from recipes.preflight import check_rag
+from recipes.retrieval_check import check_rag
 from reward.records.files import BadInput
 from reward.records.sample import Metadata, Sample
 from reward.settings.recipe import RewriterSettings

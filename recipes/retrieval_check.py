@@ -1,0 +1,92 @@
+"""Asks the tenant's retrieval service what a rollout will ask it, before a trainer starts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig
+from pydantic import ValidationError
+
+from reward.records.call import ServiceFailure
+from reward.records.files import BadInput, first_problem
+from reward.records.sample import Sample
+from reward.rewrite.combination import unusable
+from reward.services.rag_client import RagAnswer, RagClient
+from reward.services.tenant_services import evidence_of
+from reward.settings.recipe import RewriterSettings
+
+
+def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
+    """Count the hits that the retrieval service returns for the first training query.
+
+    Raises:
+        BadInput: the service does not answer, does not know the tenant, finds nothing at all, or its hits cannot be
+            scored: without ids where the relevant passages are known by theirs; where they are not, without scores, or
+            with scores that measure words in common.
+    """
+    samples = samples_to_try(Path(config.data.train_files))
+    tenant, reward = settings.tenant, settings.reward
+
+    async def ask() -> list[RagAnswer | ServiceFailure]:
+        client = RagClient(tenant.rag, tenant.tenant_id)
+        try:
+            return [
+                (
+                    await client.retrieve(
+                        sample.original_query,
+                        sample.context,
+                        rewritten_query=sample.original_query,
+                        top_k=reward.top_k,
+                        score_threshold=0.0,
+                    )
+                )[0]
+                for sample in samples
+            ]
+        finally:
+            await client.aclose()
+
+    answers = asyncio.run(ask())
+    where = f"rewriter.tenant.rag: {tenant.rag.url} (tenant {tenant.tenant_id})"
+    hits = []
+    for sample, answer in zip(samples, answers, strict=True):
+        if isinstance(answer, ServiceFailure):
+            raise BadInput(f"{where}: {answer.reason}")
+        if not answer.hits:
+            raise BadInput(f"{where}: the knowledge base returns no hit for {sample.original_query!r}")
+        # A rollout over such hits would abstain, every one of them.
+        query = sample.original_query
+        evidence = evidence_of(answer.hits, sample.relevant_doc_ids, query, query, answer.origin)
+        if why := unusable(reward, sample, [evidence]):
+            raise BadInput(f"{where}: {why}")
+        hits.append(len(answer.hits))
+    return hits[0]
+
+
+def samples_to_try(path: Path) -> list[Sample]:
+    """Read the first sample of an RL parquet, and the first without known passages: the two are scored differently."""
+    first = first_sample(path)
+    if not first.relevant_doc_ids:
+        return [first]
+    for batch in pq.ParquetFile(path).iter_batches(columns=["extra_info"]):
+        for row in batch["extra_info"].to_pylist():
+            sample = Sample.from_extra_info(row)
+            if not sample.relevant_doc_ids:
+                return [first, sample]
+    return [first]
+
+
+def first_sample(path: Path) -> Sample:
+    """The sample of an RL parquet's first row.
+
+    Raises:
+        BadInput: the row does not hold one.
+    """
+    try:
+        row = pq.ParquetFile(path).read_row_group(0, columns=["extra_info"]).slice(0, 1).to_pylist()[0]
+        return Sample.from_extra_info(row["extra_info"])
+    except (KeyError, TypeError):
+        raise BadInput(f"{path}: row 1: extra_info.sample is missing; build it with data_prep.build_rl") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: row 1: extra_info.sample: {first_problem(error)}") from None
