@@ -77,18 +77,24 @@ def plus(value: Value, more: float) -> Value:
 
 
 def numeral_value(numeral: str) -> Value:
-    """The number a run of `NUMERALS` stands for: 二十五 is 25, 二〇二六 is 2026, 两千五 is 2500, 三点五 is 3.5."""
+    """The number a run of `NUMERALS` stands for: 二十五 is 25, 二〇二六 is 2026, 两千五 is 2500, 三点五 is 3.5.
+
+    One of another script's digits is a code: it stands for itself.
+    """
     whole, _, decimals = numeral.partition("点")
-    if len(numeral) > _LONGEST:
+    is_numeral = all(character in _DIGITS or character in _PLACES for character in whole + decimals)
+    if len(numeral) > _LONGEST or not is_numeral:
         return numeral
     if decimals:
-        return _exact(float(f"{numeral_value(whole)}.{''.join(str(_DIGITS[digit]) for digit in decimals)}"))
+        return _exact(float(f"{numeral_value(whole or '零')}.{''.join(str(_DIGITS[digit]) for digit in decimals)}"))
     if _DIGITS.keys() >= set(whole):
         return int("".join(str(_DIGITS[character]) for character in whole))
     total = section = digit = 0
     for character in whole:
-        if character in "万亿":
+        if character == "亿":
             total, section, digit = (total + section + digit or 1) * _PLACES[character], 0, 0
+        elif character == "万":
+            total, section, digit = total + (section + digit or 1) * _PLACES[character], 0, 0
         elif character in _PLACES:
             section, digit = section + (digit or 1) * _PLACES[character], 0
         else:

@@ -225,7 +225,8 @@ def test_two_steps_of_sft(setting):
 @pytest.mark.full
 def test_three_steps_of_grpo(setting):
     # A limit that any step breaks: the health rules see what the trainer logs.
-    output, result = setting.train_rl("fivedoctors_grpo", 3, "rewriter.health.kl=1e-12", "rewriter.health.window=2")
+    limits = ("rewriter.health.kl=1e-12", "rewriter.health.window=2", "rewriter.reward.gates=[empty]")
+    output, result = setting.train_rl("fivedoctors_grpo", 3, *limits)
     assert_trained(output, result, steps=3)
     assert "warning: step 3: " in result.stdout and "kl" in (output / "health.jsonl").read_text()
     assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))

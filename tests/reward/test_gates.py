@@ -160,3 +160,13 @@ def test_no_text_raises(query, context, rewrite):
         reason for reason in GateReason if reason.value.split("_")[0] in ("number", "negation", "protected", "product")
     ]
     assert gate(query, query, history=context, gates=facts, lexicon=TENANTS["fivedoctors"]) is None
+
+
+@pytest.mark.parametrize("query", ["𐒠", "٣粒够吗", "𐒠个月", "三𐒠粒", "点𐒠", "𝟛粒"])
+def test_digits_of_any_script_are_read_or_stand_for_themselves(query):
+    assert gate(query, f"鱼油 {query} 用量") in (
+        None,
+        GateReason.UNPARSEABLE,
+        GateReason.LANGUAGE_SWITCH,
+        GateReason.TOO_LONG,
+    )
