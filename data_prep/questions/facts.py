@@ -8,7 +8,9 @@ from reward.text.fold import fold
 from reward.text.mentions import mentions
 from reward.text.numbers import NUMERALS
 from reward.text.polarity import A_NOT_A, MARKS
+from reward.text.quantities import Mention
 
+_ARTICLES = "个种点"
 _ANY = re.compile(rf"[\d半{NUMERALS}不没无未勿否非别]|n[oe'’]|without|[a-z]{{3}}")  # most Chinese queries have none
 
 
@@ -24,9 +26,15 @@ def facts(query: str) -> str:
     numbers = [
         str(end.value)
         for mention in mentions(text)
-        if not (mention.is_article or (mention.is_loose and not text.startswith("几", mention.end)))
+        if not (mention.is_article and mention.text[-1] in _ARTICLES)
+        and (not mention.is_loose or _is_rough(text, mention))
         for end in mention.ends
     ]
     denials = MARKS.finditer(A_NOT_A.sub(r"\1\1", text))
     negations = sorted("not" if match["english"] else match[0] for match in denials)
     return f"{' '.join(numbers)}|{' '.join(negations)}" if numbers or negations else ""
+
+
+def _is_rough(text: str, mention: Mention) -> bool:
+    """Whether the number is one of about that many: 十几, 几十."""
+    return text.startswith("几", mention.end) or text[max(0, mention.start - 1)] in "几数上近"

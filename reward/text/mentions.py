@@ -46,7 +46,8 @@ _RANGE = re.compile(r" ?(?:[-~–—到至]|to) ?")
 _WEEKDAY = re.compile(r"(?<![一二两三四五六七八九十几\d])(?:周|星期|礼拜)$")
 _COUNTED_AFTER_WEEK = re.compile("[次天回节顿粒片晚遍]")
 _POINTED_AT = re.compile(r"(?:[这那哪前后头另其每各同过]|(?:the|other|these|those|both|last|next|first) )$")
-_ROUGH = re.compile(r"(?:几|数|(?<![晚早])上|成|近)$")
+# 几十, 数百, 上千, 近万: about that many
+_ROUGH = re.compile("[几数](?=[十百千万亿])|[上成近](?=[百千万亿])")
 _MORE = re.compile(" ?[多余来]?")
 _HALF_MORE = re.compile("半(?![价夜天身路导月永成])")
 _TIME_AFTER_GE = re.compile("[多几来]?(?P<unit>小时|星期|礼拜|周|季度|钟头|学期|月(?!饼|经))")
@@ -137,7 +138,7 @@ def _chinese(text: str, match: re.Match[str], before: str) -> Mention | None:
     if before[-1:] == "双" or (before[-1:] in _SCHOOLS and _GRADE.match(text, start)):
         grade = named(numeral_value(numeral), before[-1:])
         return Mention(before[-1:] + numeral, start, end, (grade,), may_drop=before[-1:] == "大")
-    if _ROUGH.search(before) or text.startswith("几", end):
+    if (start and _ROUGH.match(text, start - 1)) or text.startswith("几", end):
         return Mention(numeral, start, end, (quantity(numeral_value(numeral)),), is_loose=True, may_drop=True)
     return _counted(text, start, end, numeral_values(numeral), before, spelled=True)
 
