@@ -18,6 +18,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _OTHER_SCRIPT = re.compile(r"[^\W\d_a-z\u00c0-\u024f\u0370-\u03ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _LATIN_WORD = re.compile(r"[a-z]{2,}")
 _ACRONYM = re.compile(r"\b[A-Z][A-Z0-9-]{1,5}\b")
+_BLANKS = re.compile(r"\s+")
 _SENTENCE = re.compile(r"[a-z]+\s+[a-z]+")
 
 
@@ -61,9 +62,11 @@ def _findings(
     hidden = invisible_characters(rewrite) - invisible_characters(sample.original_query)
     if hidden or "\n" in said or "\ufffd" in said or not _LETTER.search(said):
         yield GateReason.UNPARSEABLE, rewrite[:40]
-    context = facts_of(context_text, lexicon)
+    context = facts_of(context_text, lexicon, of_context=True)
     known = f"{asked}\n{context.text}"
-    if token := leak(said, asked, special_tokens) or decoration(said, known):
+    # Runs of blanks add nothing but time to the patterns of leaks.
+    line = _BLANKS.sub(" ", said)
+    if token := leak(line, asked, special_tokens) or decoration(line, known):
         yield GateReason.TEMPLATE_LEAK, token
     if _switches_language(rewrite, said, asked, known):
         yield GateReason.LANGUAGE_SWITCH, ""
@@ -71,7 +74,7 @@ def _findings(
     yield from number_findings(query, context, stated, room)
     yield from negation_findings(query, context, stated)
     yield from term_findings(query, context, stated, lexicon, room)
-    if words := address(said, known):
+    if words := address(line, known):
         yield GateReason.JUDGE_ADDRESSED, words
 
 

@@ -22,6 +22,8 @@ Finding = tuple[GateReason, str]
 
 # Of a longer context the end: what was said last.
 READ = 20_000
+# Negations of a text that are looked into.
+MOST = 64
 # A longer query tells a story, and no rewrite keeps all its numbers.
 STORY = 60
 _CJK_WORD = re.compile(r"[\u4e00-\u9fff][\u4e00-\u9fff0-9]")
@@ -69,14 +71,18 @@ class Facts:
 
 
 @lru_cache(maxsize=2048)
-def facts_of(text: str, lexicon: Lexicon) -> Facts:
-    """The facts of a text as it was written; of a very long one those of its end."""
+def facts_of(text: str, lexicon: Lexicon, *, of_context: bool = False) -> Facts:
+    """The facts of a text as it was written; of a very long one those of its end.
+
+    Args:
+        of_context: what a context denies matters only where it names a group or product.
+    """
     folded = fold(text)[-READ:]
     terms = lexicon.find(folded)
     # The 3 of Omega-3 is the product's; an age is a number and a term.
-    spans = [(term.start, term.end) for term in terms if term.is_product]
-    numbers = tuple(n for n in mentions(folded) if not any(s < n.end and n.start < e for s, e in spans))
-    denied = denials(folded, [(term.start, term.end) for term in terms])
+    taken = {place for term in terms if term.is_product for place in range(term.start, term.end)}
+    numbers = tuple(n for n in mentions(folded) if taken.isdisjoint((n.start, n.end - 1)))
+    denied = denials(folded, [(term.start, term.end) for term in terms]) if terms or not of_context else ()
     places: dict[str, list[tuple[bool, bool]]] = {}
     for term in terms:
         surely, maybe = (is_name_denied(folded, term.start, term.end, denied, maybe=each) for each in (False, True))
@@ -137,7 +143,7 @@ def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[
             yield GateReason.NEGATION_DROPPED, group
         if before and not before.maybe_denied and now.all_denied:
             yield GateReason.NEGATION_ADDED, group
-    for denial in query.denials:
+    for denial in query.denials[:MOST]:
         key = _key(denial)
         if denial.asks or not key or _names_group(query, denial):
             continue
@@ -147,7 +153,7 @@ def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[
         if places and not any(is_denied(rewrite.text, start, end, rewrite.denials) for start, end in places):
             yield GateReason.NEGATION_DROPPED, denial.scope
     negative = _negative_characters(query)
-    for denial in rewrite.denials:
+    for denial in rewrite.denials[:MOST]:
         key = _key(denial)
         if denial.asks or not key or _names_group(rewrite, denial) or negative & set(key):
             continue

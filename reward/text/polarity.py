@@ -7,7 +7,8 @@ does a word that merely holds the character (特别, 不良反应, 非洛地平)
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # 能不能, 有没有, 可不可以, 拆没拆封
@@ -28,7 +29,8 @@ _WORDS = (
     "|不干胶|不可思议|不亦乐乎|不粘锅|不对付|不定期|不定时|不定项|不定式|不等式|一不小心|不小心|用不用|不妨|不愧|不见得|不外乎|动不动"
     "|毫不|不惜|不忘|不日|不便|不满意|不好(?=[，。 吗]|$)"
     # 没
-    "|没事|没关系|没错|没准|没有?(?:精神|胃口|食欲|力气|劲|睡意|食欲)|没药(?![了吃品店])|没收(?![到货件拾费钱入据])|淹没|出没|沉没|没落|没完没了|没(?:什么|啥)(?=[的吗。]|$)|没谱|没辙|没问题"
+    "|了没(?=[ ?,。]|$)|没事|没关系|没错|没准|没有?(?:精神|胃口|食欲|力气|劲|睡意)|没药(?![了吃品店])"
+    "|没收(?![到货件拾费钱入据])|淹没|出没|沉没|没落|没完没了|没(?:什么|啥)(?=[的吗。]|$)|没谱|没辙|没问题"
     # 无
     "|无论|无糖(?!尿)|无聊|无意|无线|无花果|无氧|无忧|无锡|无数|无比|无所谓|无人机|无缝|无敌|无穷|无限|无极|无水|无菌|无添加|无公害|无力|无痛"
     "|无理由|无障碍|无纸化|无非|无关紧要|无名|无机|无心|无奈|无常|无偿|无故|无中生有|无烟"
@@ -69,7 +71,7 @@ _STOP = re.compile(rf"{_END}|能|可以|会|(?<![想需必主重])要")
 _REACH = 8  # characters at most that a Chinese negation denies
 _ENGLISH_WORD = re.compile(r"[a-z][a-z-]+")
 # 不能吃吗 asks what 能吃吗 asks.
-_ASKS = re.compile(r"[^，。？！,.?!\n]*?(?:吗|(?<!什)么|嘛)(?:[，。？！,.?! ]|$)")
+_ASKS = re.compile(r"[^，。？！,.?!\n]{0,40}?(?:吗|(?<!什)么|嘛)(?:[，。？！,.?! ]|$)")
 # A second verb that the question may be about: 不含糖的有吗.
 _ABLE = re.compile("能|可以|可|会|是|用|要|该|行|需|有|买|退|换|算")
 _AUXILIARY_FIRST = re.compile(
@@ -122,27 +124,29 @@ def denials(text: str, names: Sequence[tuple[int, int]] = ()) -> tuple[Denial, .
     if not _ANY.search(text):
         return ()
     found: list[Denial] = []
+    ends = dict(names)
+    inside = {place for start, end in names for place in range(start, end)}
     position = 0
     while match := _SCAN.search(text, position):
         position = match.end()
         if match["word"] or match["whether"]:
             continue
-        if any(start <= match.start() < end for start, end in names):
+        if match.start() in inside:
             continue
-        denial = _english(text, match) if match["english"] else _chinese(text, match, names)
+        denial = _english(text, match) if match["english"] else _chinese(text, match, ends)
         if denial is not None:
             found.append(denial)
     return tuple(found)
 
 
-def _chinese(text: str, match: re.Match[str], names: Sequence[tuple[int, int]]) -> Denial | None:
+def _chinese(text: str, match: re.Match[str], ends: Mapping[int, int]) -> Denial | None:
     if COMPLEMENT.match(text, match.start() - 1) and match.start() and match.group() == "不":
         return None
     begin = match.end() + (text[match.end() : match.end() + 1] == " ")
     while light := _LIGHT.match(text, begin):
         begin = light.end()
     # A name at the start is denied whole, whatever it holds.
-    end = next((stop for start, stop in names if start == begin), begin)
+    end = ends.get(begin, begin)
     limit = min(len(text), begin + _REACH)
     if end == begin and (begin >= limit or _NOTHING.match(text, begin)):
         return None
@@ -151,13 +155,12 @@ def _chinese(text: str, match: re.Match[str], names: Sequence[tuple[int, int]]) 
     question = _ASKS.match(text, match.end())
     asks = question is not None and not _ABLE.search(question.group(), 2)
     # 没有检测报告吗 asks as well; of a name it is a state.
-    asks = asks and (bool(match["act"]) or (end - begin < _REACH and not any(start == begin for start, _ in names)))
-    heads, maybe = (frozenset[int](), frozenset[int]()) if asks else _heads(text, begin, names)
+    asks = asks and (bool(match["act"]) or (end - begin < _REACH and begin not in ends))
+    heads, maybe = (frozenset[int](), frozenset[int]()) if asks else _heads(text, begin, ends)
     return Denial(match.start(), begin, end, text[begin:end], bool(match["state"]), asks, heads, maybe)
 
 
-def _heads(text: str, begin: int, names: Sequence[tuple[int, int]]) -> tuple[frozenset[int], frozenset[int]]:
-    ends = dict(names)
+def _heads(text: str, begin: int, ends: Mapping[int, int]) -> tuple[frozenset[int], frozenset[int]]:
     heads, maybe = {begin}, set[int]()
     place, sure = ends.get(begin), True
     while place is not None and (joint := _JOINT.match(text, place)):
@@ -185,12 +188,19 @@ def is_name_denied(text: str, start: int, end: int, by: Sequence[Denial], *, may
     Args:
         maybe: whether to count what may be denied as well, and what is denied together with its verb (不开发票).
     """
-    denied = any(start in denial.heads for denial in by)
-    denied = denied or (maybe and any(start in denial.maybe or denial.covers(start, end) for denial in by))
+    before = _last_before(start, by)
+    denied = any(start in denial.heads for denial in before)
+    denied = denied or (maybe and any(start in denial.maybe or denial.covers(start, end) for denial in before))
     return denied or bool(_EXCEPT.match(text, end))
 
 
 def is_denied(text: str, start: int, end: int, by: Sequence[Denial]) -> bool:
     """Whether `text[start:end]` is denied by one of these negations or by what follows it."""
     followed = _EXCEPT.match(text, end) or _POOR.match(text, end)
-    return bool(followed) or any(denial.covers(start, end) for denial in by)
+    return bool(followed) or any(denial.covers(start, end) for denial in _last_before(start, by))
+
+
+def _last_before(start: int, by: Sequence[Denial]) -> Sequence[Denial]:
+    """The few negations, in their order, that begin before `start`: earlier ones do not reach it."""
+    place = bisect_right(by, start, key=lambda denial: denial.start)
+    return by[max(0, place - 3) : place]

@@ -94,11 +94,11 @@ def _found(lexicon: Lexicon, text: str) -> tuple[Term, ...]:
     places = [place for place, character in enumerate(text) if character.isalnum()]
     if len(places) < len(text):
         letters = "".join([text[place] for place in places])
-        taken = [(term.start, term.end) for term in terms]
+        taken = {place for term in terms for place in range(term.start, term.end)}
         for term in _literal(lexicon, letters):
             start, end = places[term.start], places[term.end - 1] + 1
             is_spread = end - start > term.end - term.start and _is_spread(text, start, end)
-            if is_spread and not any(start < stop and begin < end for begin, stop in taken):
+            if is_spread and taken.isdisjoint(range(start, end)):
                 terms.append(Term(term.group, start, end, term.is_product, term.is_hint))
     for mention in mentions(text) if lexicon.ages else ():
         for low, high, unit, group in lexicon.ages:
