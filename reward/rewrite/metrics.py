@@ -17,6 +17,10 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
     """
     outcome, judgement = rollout.outcome, rollout.judgement
     parts = outcome.parts if isinstance(outcome, Scored) else Parts()
+    # Formula v3 has measured it already.
+    content = parts.new_content
+    if content is None:
+        content = new_content(rollout.completion, rollout.sample.original_query)
     return {
         "win": float(parts.versus_baseline > 0),
         "loss": float(parts.versus_baseline < 0),
@@ -36,7 +40,7 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
         "policy_rank": float(parts.policy_rank or 0),
         "baseline_rank": float(parts.baseline_rank or 0),
         "plain_rank": float(parts.plain_rank or 0),
-        "new_content": new_content(rollout.completion, rollout.sample.original_query),
+        "new_content": content,
         "copied": float(is_same_text(rollout.completion, rollout.sample.original_query)),
         "copied_run": float(parts.copied_run),
         "lexical": parts.lexical,
