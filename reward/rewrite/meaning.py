@@ -33,6 +33,7 @@ _CHOICE = re.compile(
 )
 # Units of which even a "one" tells something new.
 _DOSES = frozenset({"pill", "gram", "litre", "iu", "money", "age", "级", "percent", "zhe"})
+_PER = re.compile("[每天日周月年餐顿早晚夜] ?$")
 # Other words for what a negation of doing, wanting or being able says.
 _SAID_OTHERWISE = re.compile(
     "[前忘漏缺慎忌禁避拒退停删跨]|首次|初次|第一次|零基础|小白|新手|在读|应届|失败|异常|超时|延迟|推迟|逾期|取消|免|关闭|解除|注销"
@@ -105,7 +106,7 @@ def number_findings(query: Facts, context: Facts, rewrite: Facts, room: int) -> 
             continue
         if number.is_covered_by(context.known) or _is_known_of_both(number, query, context):
             continue
-        if not (number.may_drop and _is_rate(number, query, context)):
+        if not (number.may_drop and _is_harmless(number, query, context, rewrite)):
             yield GateReason.NUMBER_INVENTED, number.text
     yield from ((GateReason.NUMBER_DROPPED, text) for text in lost)
 
@@ -126,12 +127,15 @@ def _is_known_of_both(number: Mention, query: Facts, context: Facts) -> bool:
     return all(query.known.holds(end) or context.known.holds(end) for end in number.ends)
 
 
-def _is_rate(number: Mention, query: Facts, context: Facts) -> bool:
+def _is_harmless(number: Mention, query: Facts, context: Facts, rewrite: Facts) -> bool:
     """Whether a "one" only repeats an each, a unit that was asked about, or how something is sold or taught."""
     if number.ends[0].unit in _DOSES:
         return False
     unit = number.text[-1]
-    return number.ends[0].unit not in ("time", "minute") or unit in query.text or unit in context.text
+    if number.ends[0].unit == "time":
+        # 一次 is at once, 每日一次 a dose.
+        return not _PER.search(rewrite.text[: number.start]) or unit in query.text or unit in context.text
+    return number.ends[0].unit != "minute" or unit in query.text or unit in context.text
 
 
 def negation_findings(query: Facts, context: Facts, rewrite: Facts) -> Iterator[Finding]:

@@ -32,9 +32,10 @@ _ATOM = re.compile(
     rf"|(?P<bottom>{_DIGITS}|[{NUMERALS}]+)分之(?P<top>{_DIGITS}|[{NUMERALS}]+)"
     rf"|(?:(?P<whole>\d+) )?(?P<over>\d+)(?P<slash>[⁄/])(?P<under>\d+)(?![\d/⁄])"
     rf"|(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?!\d)"
-    rf"|(?P<digits>{_DIGITS})|(?P<numeral>{_NUMERAL})|(?P<half>一?半)|(?P<english>{ENGLISH_NUMERAL})|(?P<one>{ENGLISH_ONE})"
+    rf"|(?P<digits>{_DIGITS})|(?P<half>一?半)|(?P<numeral>{_NUMERAL})"
+    rf"|(?P<english_half>(?<![a-z])half (?:of )?(?:an? )?)|(?P<english>{ENGLISH_NUMERAL})|(?P<one>{ENGLISH_ONE})"
 )
-_ANY = re.compile(rf"[\d{NUMERALS}半]|{ENGLISH_NUMERAL}|{ENGLISH_ONE}")
+_ANY = re.compile(rf"[\d{NUMERALS}半]|half|{ENGLISH_NUMERAL}|{ENGLISH_ONE}")
 _NAME_BEFORE = re.compile(r"[a-z][a-z.+]{0,14}-?$")
 _NAME_AFTER = re.compile(r"[a-z]{1,6}(?![a-z])")
 _ORDINAL_AFTER = re.compile(r"(?:st|nd|rd|th|s)(?![a-z])")
@@ -49,7 +50,10 @@ _POINTED_AT = re.compile(r"(?:[这那哪前后头另其每各同过]|(?:the|othe
 # 几十, 数百, 上千, 近万: about that many
 _ROUGH = re.compile("[几数](?=[十百千万亿])|[上成近](?=[百千万亿])")
 _MORE = re.compile(" ?[多余来]?")
-_HALF_MORE = re.compile("半(?![价夜天身路导月永成])")
+_AND_A_HALF = " and a half"
+_HALF_MORE = re.compile(f"半(?![价夜天身路导月永成])|{_AND_A_HALF}")
+# The numeral after these is a name: 数学一, 科目二, 方案三.
+_NUMBERED = re.compile(r"(数学|英语|科目|方案|套餐|阶段|专业课|卷)$")
 _TIME_AFTER_GE = re.compile("[多几来]?(?P<unit>小时|星期|礼拜|周|季度|钟头|学期|月(?!饼|经))")
 _HALF_PERIOD = re.compile("个半(?P<unit>小时|月|学期|钟头)")
 _TAIL = re.compile(r"[\d一二三四五六七八九](?![\d一二三四五六七八九十百千万])")
@@ -96,6 +100,14 @@ def _read(text: str, match: re.Match[str]) -> Mention | None:
         )
     if match["half"]:
         return _half(text, match)
+    if match["english_half"]:
+        spelling = unit_at(text, end)
+        if spelling is None:
+            return None
+        end += len(spelling)
+        return Mention(text[start:end], start, end, (quantity(0.5, UNITS[spelling]),))
+    if match["one"] and text.startswith(_AND_A_HALF, end):
+        return _counted(text, start, end, (1,), before, spelled=True)
     if match["one"]:
         return Mention(match.group(), start, end, (quantity(1),), is_loose=True, may_drop=True)
     if match["english"]:
@@ -115,6 +127,8 @@ def _digits(text: str, start: int, end: int, value: Value, before: str) -> Menti
     if money := MONEY_SIGN.search(before):
         unit = "$" if money.group().strip() in ("$", "usd") else "元"
         return Mention(text[start:end], start, end, (quantity(value, UNITS[unit]),))
+    if not unit_at(text, end) and (numbered := _NUMBERED.search(before)):
+        return Mention(numbered[1] + text[start:end], start, end, (named(value, numbered[1]),))
     # B12, iphone14; 3D, 5G where it is no unit
     if (name := _NAME_BEFORE.search(before)) and not before.endswith(("no.", "no")):
         label = name.group().strip("-.+")
@@ -130,8 +144,11 @@ def _chinese(text: str, match: re.Match[str], before: str) -> Mention | None:
     start, end, numeral = match.start(), match.end(), match["numeral"]
     if len(numeral) == 1 and _WEEKDAY.search(before) and not _COUNTED_AFTER_WEEK.match(text, end):
         return Mention(numeral, start, end, (named(numeral_value(numeral), "weekday"),))
-    is_hour = _DAY_HALF.search(before[-3:]) and text.startswith("点", end)
     idiom = IDIOMS.match(text, start)
+    is_label = numeral in "一二三四五六七八九" and not unit_at(text, end) and not (idiom and idiom.end() > end)
+    if is_label and (name := _NUMBERED.search(before)):
+        return Mention(name[1] + numeral, start, end, (named(numeral_value(numeral), name[1]),))
+    is_hour = _DAY_HALF.search(before[-3:]) and text.startswith("点", end)
     if not is_hour and ((idiom and idiom.end() >= end) or (numeral == "一" and before[-1:] in INSIDE_WORD)):
         return None
     # 双十一; 初三, 高一, 大四
@@ -145,6 +162,8 @@ def _chinese(text: str, match: re.Match[str], before: str) -> Mention | None:
 
 def _counted(text: str, start: int, end: int, values: tuple[Value, ...], before: str, *, spelled: bool) -> Mention:
     """A number with the hour, the unit and the half that follow it."""
+    if text.startswith(_AND_A_HALF, end):
+        values, end = tuple(plus(value, 0.5) for value in values), end + len(_AND_A_HALF)
     hour = values[0]
     is_clock = _SURE_CLOCK.match(text, end) or (_DAY_HALF.search(before[-3:]) and _CLOCK.match(text, end))
     if is_clock and isinstance(hour, int) and hour <= 24 and (read := _CLOCK.match(text, end)):
@@ -190,6 +209,7 @@ def _mention(
         is_loose
         or (is_one and dimension not in _TELLING)
         or (spelled and bool(_POINTED_AT.search(before)))
+        or text[start] in "俩仨"
         or (is_ordinal and values == (1,))
         or _EACH.fullmatch(text[start:end])
         # What is compared is named instead: 这两种, AB两个方案.

@@ -143,7 +143,7 @@ def _chinese(text: str, match: re.Match[str], ends: Mapping[int, int]) -> Denial
     if COMPLEMENT.match(text, match.start() - 1) and match.start() and match.group() == "不":
         return None
     begin = match.end() + (text[match.end() : match.end() + 1] == " ")
-    while light := _LIGHT.match(text, begin):
+    while begin not in ends and (light := _LIGHT.match(text, begin)):
         begin = light.end()
     # A name at the start is denied whole, whatever it holds.
     end = ends.get(begin, begin)
