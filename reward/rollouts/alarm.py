@@ -38,7 +38,7 @@ class AlarmLimits(BaseModel):
     keyword_stuffing: float = Field(0.3, ge=0)
     component_dominance: float = Field(0.95, ge=0)
     variance_collapse: float = Field(0.95, ge=0)
-    judge_retrieval_divergence: float = Field(0.15, ge=0)
+    judge_retrieval_divergence: float = Field(0.1, ge=0)
     judge_retrieval_conflict: float = Field(-0.3, ge=-1, le=0)
     gate_rate: float = Field(0.2, ge=0)
     abstentions: float = Field(0.05, ge=0)

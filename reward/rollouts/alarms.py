@@ -85,7 +85,11 @@ def variance_collapse(first: Window, last: Window, limits: AlarmLimits) -> Alarm
 
 
 def judge_retrieval_divergence(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
-    """How far the judge's term rose while the retrieval term fell, each by more than two standard errors; else 0."""
+    """How far the judge's term rose beyond the retrieval term that did not rise with it; else 0.
+
+    The judge's has to rise by two standard errors. Retrieval rises with it when it gains a fifth as much, or two
+    standard errors of its own.
+    """
     if not first.terms[0] or not last.terms[0]:
         return None
     moves = [
@@ -93,7 +97,8 @@ def judge_retrieval_divergence(first: Window, last: Window, limits: AlarmLimits)
         for early, late in zip(first.terms, last.terms, strict=True)
     ]
     (judge, judge_noise), (retrieval, retrieval_noise) = moves
-    value = judge - retrieval if judge > judge_noise and retrieval < -retrieval_noise else 0.0
+    follows = retrieval >= min(judge / 5, retrieval_noise)
+    value = judge - retrieval if judge > judge_noise and not follows else 0.0
     return Alarm(
         "judge_retrieval_divergence",
         value,
@@ -152,9 +157,9 @@ def reward_without_retrieval(first: Window, last: Window, limits: AlarmLimits) -
 def _earned(row: tuple[Rollout, Parts]) -> float | None:
     rollout, parts = row
     reward = rollout.outcome.reward if isinstance(rollout.outcome, Scored) else None
-    return (
-        None if reward is None or not parts.weight_retrieval else reward + parts.length_penalty + parts.recital_penalty
-    )
+    if reward is None or not parts.weight_retrieval:
+        return None
+    return reward + parts.length_penalty + parts.recital_penalty
 
 
 def _retrieved(row: tuple[Rollout, Parts]) -> float | None:

@@ -105,6 +105,11 @@ def bad_pleased_judge(number, sibling, step):
     return judged(number, sibling, step, rank=(4, 9, 20, 30)[sibling % 4], judgement=pointwise(5, 4 - sibling % 2))
 
 
+def bad_style(number, sibling, step):
+    """Grades rise while retrieval stays what it is."""
+    return judged(number, sibling, step, judgement=pointwise(5, 3))
+
+
 def bad_conflict(number, sibling, step):
     place = (number + sibling) % 4
     return judged(number, sibling, step, rank=(1, 2, 4, 9)[place], judgement=pointwise((2, 3, 4, 5)[place], 4))
@@ -132,6 +137,7 @@ def bad_services(number, sibling, step):
         ("component_dominance", bad_judge_rules),
         ("variance_collapse", bad_same_rewards),
         ("judge_retrieval_divergence", bad_pleased_judge),
+        ("judge_retrieval_divergence", bad_style),
         ("judge_retrieval_conflict", bad_conflict),
         ("gate_rate", bad_gates),
         ("abstentions", bad_services),
