@@ -23,6 +23,7 @@ class Evidence(Record):
         origin: what gave the hits their scores: the reranker's name, `fused` (the engine's `score` alone), or "" where
             it is unknown or no hit has a score. Scores of unequal origins are never compared.
         copied_run: how much of a hit the rewrite recites (`reward.text.units.copied_run`).
+        idle_units: how many units of the rewrite the passage that pays does not hold (`reward.text.units.idle_units`).
         lacks_ids: a hit has no `doc_id`, so that a relevant passage may be among them unseen.
         lacks_scores: there are hits, and none has a score.
     """
@@ -32,6 +33,7 @@ class Evidence(Record):
     passages: tuple[str, ...] = ()
     origin: str = ""
     copied_run: int = 0
+    idle_units: int = 0
     lacks_ids: bool = False
     lacks_scores: bool = False
 
@@ -150,14 +152,16 @@ class GateReason(StrEnum):
 class Parts(Record):
     """What a reward is made of; `None` where a term was absent. Top-1 scores and ranks feed the dashboards.
 
-    `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content` and
-    `copied_run` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in for a reranker.
+    `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content`,
+    `copied_run` and `idle_units` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in
+    for a reranker.
     """
 
     retrieval: float | None = None
     judge: float | None = None
     length_penalty: float = 0.0
     recital_penalty: float = 0.0
+    idle_penalty: float = 0.0
     bonus: float = 0.0
     shaping: float = 1.0
     weight_retrieval: float = 0.0
@@ -170,6 +174,7 @@ class Parts(Record):
     versus_baseline: float = 0.0
     new_content: float | None = None
     copied_run: int = 0
+    idle_units: int = 0
     lexical: float = 0.0
 
 

@@ -112,6 +112,8 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
         length_penalty=settings.length.penalty,
         recited=max(0, policy.copied_run - settings.recital.free),
         recital_penalty=settings.recital.penalty,
+        idle=policy.idle_units,
+        idle_penalty=settings.idle_penalty,
         is_near_copy=content <= settings.near_copy,
         plain_is_best=plain.rank == 1,
     )
@@ -123,6 +125,7 @@ def combine(settings: RewardSettings, sample: Sample, rewrite: str, findings: Fi
         plain_rank=plain.rank,
         new_content=content,
         copied_run=policy.copied_run,
+        idle_units=policy.idle_units,
         lexical=float(lexical),
     )
 

@@ -181,6 +181,8 @@ def reward_v3(
     length_penalty: float,
     recited: int,
     recital_penalty: float,
+    idle: int,
+    idle_penalty: float,
     is_near_copy: bool,
     plain_is_best: bool,
 ) -> Scored:
@@ -191,11 +193,14 @@ def reward_v3(
         excess_length: characters beyond the target length, at least 0.
         recited: units recited from a hit beyond those that are free, at least 0. Retrieval that rests on a recital
             earns at most 0.
+        idle: units of the rewrite that are in neither the query, its context nor the passage that pays, at least 0.
+            They take from a gain, down to 0; where nothing is gained they cost nothing.
         is_near_copy: the rewrite adds nothing to the query: it earns at most 0 unless `plain_is_best`.
         plain_is_best: the plain query is known to put a relevant passage first.
     """
     share_retrieval, share_judge = _shares(judge, weight_retrieval, weight_judge)
-    earned = min(gain, 0.0) if recited else gain
+    idle_cost = min(idle_penalty * idle, max(gain, 0.0))
+    earned = min(gain, 0.0) if recited else gain - idle_cost
     too_long, recital = length_penalty * excess_length, recital_penalty * recited
     reward = _clip(share_retrieval * earned + share_judge * (judge or 0.0) - too_long - recital, -1.0, 1.0)
     if is_near_copy and not plain_is_best:
@@ -205,6 +210,7 @@ def reward_v3(
         judge=judge,
         length_penalty=too_long,
         recital_penalty=recital,
+        idle_penalty=idle_cost,
         weight_retrieval=share_retrieval,
         weight_judge=share_judge,
     )

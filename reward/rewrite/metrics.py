@@ -31,6 +31,7 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
         "baseline_judge_score": (judgement and judgement.baseline_score) or 0.0,
         "length_penalty": parts.length_penalty,
         "recital_penalty": parts.recital_penalty,
+        "idle_penalty": parts.idle_penalty,
         "bonus": parts.bonus,
         "shaping": parts.shaping,
         "weight_retrieval": parts.weight_retrieval,
@@ -43,6 +44,7 @@ def rollout_fields(rollout: Rollout) -> dict[str, float]:
         "new_content": content,
         "copied": float(is_same_text(rollout.completion, rollout.sample.original_query)),
         "copied_run": float(parts.copied_run),
+        "idle_units": float(parts.idle_units),
         "lexical": parts.lexical,
         "length": float(len(rollout.completion.strip())),
     }
@@ -75,7 +77,7 @@ def step_metrics(rollouts: Sequence[Mapping[str, Any]], policy_label: str, basel
     mean(f"{baseline_label}_avg_top1", [r["baseline_top1"] for r in scored])
 
     # What the reward is made of.
-    for part in ("retrieval", "length_penalty", "recital_penalty", "bonus"):
+    for part in ("retrieval", "length_penalty", "recital_penalty", "idle_penalty", "bonus"):
         mean(f"reward_{part}", [r[part] for r in scored])
     mean("reward_judge", [r["judge"] for r in judged])
     mean(f"{policy_label}_judge_score", [r["policy_judge_score"] for r in judged if r["policy_judge_score"]])
@@ -88,6 +90,7 @@ def step_metrics(rollouts: Sequence[Mapping[str, Any]], policy_label: str, basel
     mean("new_content", [r["new_content"] for r in rollouts])
     mean("near_copy_rate", [float(r["new_content"] == 0) for r in rollouts])
     mean("copied_run", [r["copied_run"] for r in scored])
+    mean("idle_units", [r["idle_units"] for r in scored])
     if any(r["lexical"] for r in scored):  # a warning in every step: these rewards can be gamed
         mean("lexical_share", [r["lexical"] for r in scored])
     mean("rewrite_length", [r["length"] for r in rollouts])

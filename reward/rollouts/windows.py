@@ -62,6 +62,8 @@ def contributions(parts: Parts) -> dict[str, float]:
         "retrieval": parts.weight_retrieval * (parts.retrieval or 0.0),
         "judge": parts.weight_judge * (parts.judge or 0.0),
         "length_penalty": -parts.length_penalty,
+        "recital_penalty": -parts.recital_penalty,
+        "idle_penalty": -parts.weight_retrieval * parts.idle_penalty,
         "bonus": rest * parts.bonus,
     }
 

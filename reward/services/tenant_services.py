@@ -16,9 +16,9 @@ from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
-from reward.text.units import copied_run
+from reward.text.units import copied_run, idle_units
 
-_EVIDENCE = 2  # version of what is kept of a retrieval: part of its key in the ledger
+_EVIDENCE = 3  # version of what is kept of a retrieval: part of its key in the ledger
 KEPT_HITS = 3
 READ_HITS = 10  # their passages are compared with the rewrite: what was learnt by heart retrieves its source first
 
@@ -92,12 +92,16 @@ def evidence_of(hits: Sequence[Hit], relevant: Sequence[str], rewrite: str, know
         origin: what gave the hits their scores (`Evidence.origin`).
     """
     top = hits[:KEPT_HITS]
+    rank = relevant_rank(hits, relevant)
+    # What pays is the relevant passage; where none is known, the passages whose scores count.
+    paying = top if not relevant else () if rank is None else (hits[rank - 1],)
     return Evidence(
         top_hits=tuple(hit.model_copy(update={"content": ""}) for hit in top),
-        rank=relevant_rank(hits, relevant),
+        rank=rank,
         passages=tuple(passage_key(hit.content) for hit in top),
         origin=origin,
         copied_run=copied_run(rewrite, [hit.content for hit in hits[:READ_HITS]], known),
+        idle_units=idle_units(rewrite, [hit.content for hit in paying], known),
         lacks_ids=any(hit.doc_id is None for hit in hits),
         lacks_scores=bool(hits) and all(hit.score is None and hit.reranker_score is None for hit in hits),
     )

@@ -107,6 +107,7 @@ class RewardSettings(StrictSettings):
     Args:
         formula: a preset of `reward.rewrite.formulas`.
         near_copy: a rewrite with at most this share of new content is a near-copy of the query (formula v3).
+        idle_penalty: what a unit that the passage found does not hold takes from a gain (formula v3).
         special_tokens: of the policy's tokenizer, that no rewrite may hold, beside the usual ones.
         accept_lexical: train without known passages although no cross-encoder judges the hits (formula v3).
     """
@@ -121,6 +122,7 @@ class RewardSettings(StrictSettings):
     length: LengthSettings = LengthSettings()
     recital: RecitalSettings = RecitalSettings()
     near_copy: float = Field(0.1, ge=0, le=1)
+    idle_penalty: float = Field(0.01, ge=0)
     accept_lexical: bool = False
     top_k: int = Field(100, ge=1)
     breaker: BreakerSettings = BreakerSettings()

@@ -29,8 +29,8 @@ _STOP_WORDS = frozenset(
     where why how please tell about there hi hello thanks thank any some
     """.split()  # noqa: SIM905
 )
-_SEPARATOR = "\x1f"
-PIECE = 6  # units: a shared run of that length is no coincidence of terms
+PIECE = 6  # new units: a shared run of that length is no coincidence of terms
+SKIPPED = 1  # units of a passage that a recital may leave out between two others
 _STEMMER = Stemmer.Stemmer("english")
 
 
@@ -55,37 +55,70 @@ def new_content(rewrite: str, query: str) -> float:
 def copied_run(rewrite: str, passages: Iterable[str], known: str) -> int:
     """Return how much of one passage the rewrite recites, in new units.
 
-    A run is an unbroken sequence of units that both share. Runs of at least `PIECE` units count together, so that
-    pieces in another order are a recital too; shorter ones count alone, the longest of them. Units that `known` (query
-    and context) holds do not count: to repeat what the customer said is no recital.
+    A run is a sequence of units in the passage's order. Between two of them `SKIPPED` units of the passage may be left
+    out, and one may be put in: a thinned passage is a recital too. Runs with at least `PIECE` new units count together,
+    so that pieces in another order are; shorter ones count alone, the longest of them. Units that `known` (query and
+    context) holds do not count: to repeat what the customer said is no recital.
 
-    Time: for each passage, twice as many searches as the rewrite has units.
+    Time: for each passage, at worst the square of the rewrite's units.
     """
     said = units(rewrite)
     known_units = set(units(known))
     is_new = [unit not in known_units for unit in said]
-    longest = 0
+    return max((_recited(said, is_new, _places(passage)) for passage in passages), default=0)
+
+
+def idle_units(rewrite: str, passages: Iterable[str], known: str) -> int:
+    """Return how many units of the rewrite neither a passage nor `known` (query and context) holds, each once.
+
+    Fillers and stop words do not count, nor does another form of a word.
+    """
+    said = set(units(_FILLERS.sub(" ", fold(rewrite)))) - _STOP_WORDS
+    held = set(_STEMMER.stemWords(units(known)))
     for passage in passages:
-        longest = max(longest, _recited(said, is_new, _joined(passage)))
-    return longest
+        held.update(_STEMMER.stemWords(list(_places(passage))))
+    return sum(stem not in held for stem in _STEMMER.stemWords(list(said)))
 
 
 @lru_cache(maxsize=2048)  # the same passages are found again and again
-def _joined(passage: str) -> str:
-    return _SEPARATOR + _SEPARATOR.join(units(passage)) + _SEPARATOR
+def _places(passage: str) -> dict[str, int]:
+    """Each unit's places in the passage, as the bits of a number."""
+    places: dict[str, int] = {}
+    for place, unit in enumerate(units(passage)):
+        places[unit] = places.get(unit, 0) | 1 << place
+    return places
 
 
-def _recited(said: list[str], is_new: list[bool], text: str) -> int:
-    # A window over the rewrite: its end advances while the passage holds it, else the run is complete.
+def _recited(said: list[str], is_new: list[bool], places: dict[str, int]) -> int:
     pieces = longest = start = 0
-    for end in range(1, len(said) + 2):
-        run = said[start:end]
-        if end <= len(said) and _SEPARATOR + _SEPARATOR.join(run) + _SEPARATOR in text:
-            continue
-        new = sum(is_new[start : end - 1])
+    while start < len(said):
+        end, new = _run(said, is_new, places, start)
         longest = max(longest, new)
-        if end - 1 - start >= PIECE:
-            pieces, start = pieces + new, end - 1
-        while start < end <= len(said) and _SEPARATOR + _SEPARATOR.join(said[start:end]) + _SEPARATOR not in text:
+        if new >= PIECE:
+            pieces, start = pieces + new, end
+        else:
             start += 1
     return max(longest, pieces)
+
+
+def _run(said: list[str], is_new: list[bool], places: dict[str, int], start: int) -> tuple[int, int]:
+    """Return (end, new units) of the run that begins at `start`."""
+    at, new, place, end = places.get(said[start], 0), 0, start, start
+    while at:
+        new, end = new + is_new[place], place + 1
+        # Bit arithmetic moves all places of the passage where the run may be at once.
+        reached = _reach(at)
+        for place in (end, end + 1):
+            if place < len(said) and (found := reached & places.get(said[place], 0)):
+                at = found
+                break
+        else:
+            break
+    return end, new
+
+
+def _reach(at: int) -> int:
+    reached = 0
+    for step in range(1, SKIPPED + 2):
+        reached |= at << step
+    return reached

@@ -65,6 +65,25 @@ def test_a_recital_earns_nothing_and_costs():
     assert reward(found(at_the_limit, evidence(9), evidence(9))) > 0
 
 
+def test_idle_words_take_from_a_gain_and_from_nothing_else():
+    idle = evidence(1).model_copy(update={"idle_units": 3})
+    assert reward(found(idle, evidence(9), evidence(9))) == pytest.approx(
+        reward(found(evidence(1), evidence(9), evidence(9))) - 3 * V3.idle_penalty
+    )
+    many = evidence(1).model_copy(update={"idle_units": 10_000})
+    assert reward(found(many, evidence(9), evidence(9))) == 0
+    lost = evidence(9).model_copy(update={"idle_units": 3})
+    assert reward(found(lost, evidence(1), evidence(1))) == reward(found(evidence(9), evidence(1), evidence(1)))
+
+
+def test_idle_words_are_counted_against_the_passage_that_pays():
+    hits = [Hit(content="钙片 价格", doc_id="d0", score=0.9), Hit(content="钙片 服用 方法", doc_id="d1", score=0.8)]
+    assert evidence_of(hits, ("d1",), "钙片 服用 方法", "钙片", "bge").idle_units == 0
+    assert evidence_of(hits, ("d0",), "钙片 服用 方法", "钙片", "bge").idle_units == 4
+    assert evidence_of(hits, ("d2",), "钙片 服用 方法", "钙片", "bge").idle_units == 4
+    assert evidence_of(hits, (), "钙片 服用 价格", "钙片", "bge").idle_units == 0
+
+
 @pytest.mark.parametrize(
     ("findings", "sample", "why"),
     [

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from reward.text.units import copied_run, new_content, units
+from reward.text.units import copied_run, idle_units, new_content, units
 
 QUERY = "请问这个鱼油到底怎么吃才对啊"
 PASSAGE = "本品适宜人群为中老年人，孕妇、哺乳期妇女不宜食用，每日2次，每次1粒，随餐服用。"
@@ -69,7 +69,30 @@ def test_pieces_of_a_passage_in_another_order_are_a_recital():
     )
 
 
+@pytest.mark.parametrize(
+    "thinned",
+    [
+        "本品适宜群为中老年人，每1粒随餐用。哺乳期女不宜用",  # every fifth unit left out
+        "".join(units(PASSAGE)[::2]),
+        "本品适宜的人群为中老年啊人每次1粒呢随餐服用",  # others put in
+    ],
+)
+def test_a_thinned_passage_is_a_recital(thinned):
+    assert copied_run(thinned, [PASSAGE], "鱼油") > 8
+
+
+def test_idle_units_are_in_neither_passage_nor_query():
+    assert idle_units("鱼油 孕妇 哺乳期", [PASSAGE], "孕妇能吃鱼油吗") == 0
+    assert idle_units("鱼油 哺乳期 头晕 头晕", [PASSAGE], "孕妇能吃鱼油吗") == 2
+    assert idle_units("请问 fish oils headache", ["fish oil"], "how") == 1
+    assert idle_units("鱼油 头晕", [], "鱼油") == 2 and idle_units("", [PASSAGE], "") == 0
+
+
 @pytest.mark.parametrize("text", ["三" * 5000, "🐟" * 5000, "a" * 20000, "\u200b" * 5000, "鱼 oil 😀 рыба" * 500])
 def test_no_text_is_too_odd(text):
     assert 0 <= new_content(text, QUERY) <= 1 and new_content(QUERY, text) >= 0
-    assert copied_run(text[:500], [text], QUERY) >= 0 and isinstance(units(text), list)
+    assert (
+        copied_run(text[:500], [text], QUERY) >= 0
+        and idle_units(text, [QUERY], "") >= 0
+        and isinstance(units(text), list)
+    )
