@@ -19,6 +19,7 @@ _OTHER_SCRIPT = re.compile(r"[^\W\d_a-z\u00c0-\u024f\u0370-\u03ff\u3400-\u9fff\U
 _LATIN_WORD = re.compile(r"[a-z]{2,}")
 _ACRONYM = re.compile(r"\b[A-Z][A-Z0-9-]{1,5}\b")
 _BLANKS = re.compile(r"\s+")
+_SPEAKER = re.compile(r"^ ?(?:用户|助手|客服|顾客|坐席) ?:", re.MULTILINE)  # who speaks in a dialogue of any language
 _SENTENCE = re.compile(r"[a-z]+\s+[a-z]+")
 
 
@@ -90,4 +91,4 @@ def _switches_language(rewrite: str, said: str, asked: str, known: str) -> bool:
         names = {name.lower() for name in _ACRONYM.findall(rewrite)}
         words = {word for word in _LATIN_WORD.findall(said) if word not in known and word not in names}
         return chinese == 0 or (len(words) > 1 and sum(map(len, words)) > 2 * chinese)
-    return chinese > 0 and bool(_SENTENCE.search(asked)) and not _CJK.search(known)
+    return chinese > 0 and bool(_SENTENCE.search(asked)) and not _CJK.search(_SPEAKER.sub("", known))

@@ -53,7 +53,7 @@ def new_content(rewrite: str, query: str) -> float:
 
 
 def copied_run(rewrite: str, passages: Iterable[str], known: str) -> int:
-    """Return how much of one passage the rewrite recites, in new units.
+    """Return how much of one passage the rewrite recites, in new units; a word of letters counts as two.
 
     A run is a sequence of units in the passage's order. Between two of them `SKIPPED` units of the passage may be left
     out, and one may be put in: a thinned passage is a recital too. Runs with at least `PIECE` new units count together,
@@ -64,8 +64,8 @@ def copied_run(rewrite: str, passages: Iterable[str], known: str) -> int:
     """
     said = units(rewrite)
     known_units = set(units(known))
-    is_new = [unit not in known_units for unit in said]
-    return max((_recited(said, is_new, _places(passage)) for passage in passages), default=0)
+    weights = [0 if unit in known_units else 1 if len(unit) == 1 else 2 for unit in said]
+    return max((_recited(said, weights, _places(passage)) for passage in passages), default=0)
 
 
 def idle_units(rewrite: str, passages: Iterable[str], known: str) -> int:
@@ -89,10 +89,10 @@ def _places(passage: str) -> dict[str, int]:
     return places
 
 
-def _recited(said: list[str], is_new: list[bool], places: dict[str, int]) -> int:
+def _recited(said: list[str], weights: list[int], places: dict[str, int]) -> int:
     pieces = longest = start = 0
     while start < len(said):
-        end, new = _run(said, is_new, places, start)
+        end, new = _run(said, weights, places, start)
         longest = max(longest, new)
         if new >= PIECE:
             pieces, start = pieces + new, end
@@ -101,11 +101,11 @@ def _recited(said: list[str], is_new: list[bool], places: dict[str, int]) -> int
     return max(longest, pieces)
 
 
-def _run(said: list[str], is_new: list[bool], places: dict[str, int], start: int) -> tuple[int, int]:
+def _run(said: list[str], weights: list[int], places: dict[str, int], start: int) -> tuple[int, int]:
     """Return (end, new units) of the run that begins at `start`."""
     at, new, place, end = places.get(said[start], 0), 0, start, start
     while at:
-        new, end = new + is_new[place], place + 1
+        new, end = new + weights[place], place + 1
         # Bit arithmetic moves all places of the passage where the run may be at once.
         reached = _reach(at)
         for place in (end, end + 1):

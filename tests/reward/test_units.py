@@ -56,7 +56,7 @@ def test_a_recital_counts_what_the_customer_did_not_say():
     assert copied_run("鱼油 孕妇 哺乳期妇女不宜食用每日2次", [PASSAGE], "孕妇能吃鱼油吗") == 12
     assert copied_run("鱼油 孕妇 不宜食用", [PASSAGE], "孕妇能吃鱼油吗") == 4
     assert copied_run("适宜人群 鱼油", [PASSAGE], "鱼油适宜人群") == 0
-    assert copied_run("take two capsules daily with food", ["Take two capsules daily, with food."], "capsules") == 5
+    assert copied_run("take two capsules daily with food", ["Take two capsules daily, with food."], "capsules") == 10
     assert copied_run("", [PASSAGE], "") == copied_run("鱼油", [], "") == 0
 
 

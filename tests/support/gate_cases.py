@@ -838,6 +838,7 @@ ATTACKS |= {
         鱼油咋吃 | - | 鱼油 дозировка
         how to take it | - | 鱼油用法
         how to take fish oil | - | fish oil 用法 dosage
+        is it safe to take daily | 用户: fish oil\\n助手: yes | 鱼油 每天 服用 安全
         """
     ),
 }
