@@ -4,6 +4,9 @@ Words alone miss colloquial queries whose segmentation differs from the passage'
 those. Where a word is itself one or two characters long it counts twice, once as a word: measured better than
 counting it once. English words count as their stems (Porter's second algorithm): over 2101 abstracts BM25's recall@10
 of 160 claims was .86 without, .89 with them.
+
+Models and codes are written in one piece or in several: iPhone14 and iPhone 14, SKU-A1004 and SKUA1004. Each way gives
+tokens of the other: a run is split where letters meet digits, and joined with its neighbour.
 """
 
 from __future__ import annotations
@@ -13,36 +16,81 @@ import re
 import threading
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 import jieba
 import Stemmer
+from opencc import OpenCC
 
 jieba.setLogLevel(logging.WARNING)
 
 # Part of an index's identity: raise it whenever the tokens of some text change.
-TOKENIZER_ID = f"jieba-{jieba.__version__}+char12+english-v2"
+TOKENIZER_ID = f"jieba-{jieba.__version__}+char12+english+codes+simplified-v3"
 
-_CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
-# Runs of letters and digits of every other script; a decimal number is one token.
-_WORD = re.compile(r"(?:(?![\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W_])+(?:(?<=\d)\.\d+)?")
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_CJK = re.compile(rf"[{_HAN}]+")
+# Letters and digits of every other script; a decimal number is one run.
+_RUN = re.compile(rf"(?:(?![{_HAN}])[^\W_])+(?:(?<=\d)\.\d+)?")
+_PIECE = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
+_HYPHENS = frozenset("-_./\u2010\u2012\u2013\u2212")
+_LONGEST_CODE = 32  # characters of runs written as one
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ud800-\udfff]")
+_TO_SIMPLIFIED = OpenCC("t2s")
 
 
 def normalize_text(text: str) -> str:
-    """Lower case, and full-width letters and digits (as Chinese input methods type them) to plain ones."""
-    return unicodedata.normalize("NFKC", text).lower()
+    """Write alike what people type alike: lower case, full-width letters and digits as plain ones, Traditional
+    characters as Simplified ones. Invisible characters are removed."""
+    if text.isascii():
+        return text.lower()
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _TO_SIMPLIFIED.convert(text).lower()
 
 
 def tokenize(text: str) -> list[str]:
     """Return the tokens of the normalised `text`, with repetitions; none exactly when it holds no letter and no
     digit."""
     text = normalize_text(text)
-    tokens = [word for word in jieba.cut(text) if _CJK.match(word)]
-    tokens += [_stem(word) if word.isascii() else word for word in _WORD.findall(text)]
-    for run in _CJK.findall(text):
+    chinese = _CJK.findall(text)
+    tokens = [word for word in jieba.cut(text) if _CJK.match(word)] if chinese else []
+    tokens += [_stem(word) if word.isascii() else word for word in _words(text)]
+    for run in chinese:
         tokens += run
         tokens += [run[i : i + 2] for i in range(len(run) - 1)]
     return tokens
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield each run, the pieces of one that mixes letters and digits, and neighbouring runs written as one."""
+    before, chain, last, end = "", "", "", 0
+    for match in _RUN.finditer(text):
+        run, start = match[0], match.start()
+        yield run
+        pieces = [run] if run.isalpha() else _PIECE.findall(run)
+        if len(pieces) > 1:  # a single letter or digit says too little: of "q10" only the whole counts
+            yield from (piece for piece in pieces if len(piece) > 1)
+        if len(pieces) > 2:
+            yield from map("".join, pairwise(pieces))
+        joins = start - end == 1 and bool(before) and _join(before, text[end], run)
+        if joins:
+            yield before + run
+            if (last, pieces[0]) != (before, run):
+                yield last + pieces[0]
+            if chain != before and len(chain) + len(run) <= _LONGEST_CODE:
+                yield chain + run
+        chain = chain + run if joins else run
+        before, last, end = run, pieces[-1], match.end()
+
+
+def _join(before: str, gap: str, run: str) -> bool:
+    """Return whether two runs may be one that is written apart."""
+    if gap == " ":
+        return not (before.isalpha() and run.isalpha())
+    if gap == ",":  # of thousands
+        return before.isdigit() and run.isdigit() and len(run) == 3
+    return gap in _HYPHENS
 
 
 _of_thread = threading.local()

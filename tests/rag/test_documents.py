@@ -49,10 +49,55 @@ def write_sheets(path: Path, *sheets: list[list[Any]]) -> Path:
 def test_tokens_are_words_and_character_ngrams() -> None:
     tokens = tokenize("辅酶Q10怎么服用")
     assert {"服用", "服", "用", "怎么", "q10"} <= set(tokens)
-    assert tokenize("Omega-3 1.5 g") == ["omega", "3", "1.5", "g"]
+    assert {"omega", "omega3", "1.5", "g", "1.5g"} <= set(tokenize("Omega-3 1.5 g"))
     assert tokenize("taking capsules") == tokenize("Takes a capsule")[::2] == ["take", "capsul"]
-    assert tokenize("Ｑ１０") == ["q10"] and tokenize("витамин С") == ["витамин", "с"]
+    assert tokenize("Ｑ１０") == ["q10", "10"] and tokenize("витамин С") == ["витамин", "с"]
     assert tokenize("？！ … _") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("iPhone14", "iPhone 14"),
+        ("iPhone14", "ｉＰｈｏｎｅ－１４"),
+        ("SKUA1004", "SKU-A1004"),
+        ("SKUA1004", "sku_a1004"),
+        ("SKUA1004", "SKU-A-1004"),
+        ("SKUA1004", "SKU A1004"),
+        ("B12", "維生素 B-12"),
+        ("400IU", "400 iu"),
+        ("13800138000", "138-0013-8000"),
+        ("13800138000", "138 0013 8000"),
+        ("1280", "1,280元"),
+        ("COVID-19", "covid19"),
+        ("WiFi", "Wi-Fi"),
+        ("20240115", "2024-01-15"),
+    ],
+)
+def test_codes_written_apart_and_in_one_piece_share_the_whole(one: str, other: str) -> None:
+    whole = "".join(character for character in one.lower() if character.isalnum())
+    assert whole in tokenize(one) and whole in tokenize(other)
+
+
+def test_a_part_of_a_code_is_a_token_and_words_are_not_glued() -> None:
+    assert {"iphon", "14"} <= set(tokenize("iPhone14手机壳"))
+    assert "14pro" in tokenize("iPhone 14 Pro") and "14pro" in tokenize("iPhone14Pro")
+    assert tokenize("fish oil daily") == ["fish", "oil", "daili"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("鈣片", "钙片"),
+        ("維生素軟膠囊", "维生素软胶囊"),
+        ("孕婦能吃嗎", "孕妇能吃吗"),
+        ("鱼\u200b油", "鱼油"),
+        ("\ud800鱼", "鱼"),
+    ],
+    ids=ascii,
+)
+def test_traditional_and_invisible_characters_count_as_what_is_meant(typed: str, meant: str) -> None:
+    assert tokenize(typed) == tokenize(meant)
 
 
 def joined(snippets: list[str]) -> str:

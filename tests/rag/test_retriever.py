@@ -236,3 +236,24 @@ def test_top_k_reaches_beyond_the_usual_depth(tmp_path: Path) -> None:
     assert len(set(keys(shop.ask("鱼油", top_k=80)))) == 80
     assert len(keys(shop.ask("鱼油", top_k=3))) == 3
     shop.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("iPhone 14手机壳", "case14"),
+        ("iphone14 壳", "case14"),
+        ("SKUA1004", "part4"),
+        ("SKU A1005", "part5"),
+        ("鈣片什麼時候吃", "calcium"),
+        ("維生素B-12", "b12"),
+    ],
+)
+def test_codes_and_traditional_characters_find_their_passage_first(tmp_path: Path, query: str, best: str) -> None:
+    texts = TEXTS | {f"case{n}": f"iPhone{n}手机壳，防摔，不发黄。" for n in (11, 12, 13, 14, 15)}
+    texts |= {f"part{n}": f"配件 SKU-A100{n}，单件包装。" for n in (3, 4, 5)}
+    texts |= {"b12": "维生素B12片每日一片。", "b1": "维生素B1片每日一片。", "b6": "维生素B6片每日一片。"}
+    made = Shop(tmp_path / "data", texts, {}, "hashing")
+    found = keys(made.ask(query))
+    made.close()
+    assert found[0] == best
