@@ -22,6 +22,7 @@ from rag.catalogue.records import (
     StoredPassage,
     TokenCounts,
 )
+from rag.catalogue.row_resolution import read_passages, resolve_rows
 from rag.catalogue.token_statistics import TokenStatistics, count_tokens
 from rag.catalogue.versions import Versions
 from rag.documents.records import Document, IngestError
@@ -31,12 +32,6 @@ _KNOWLEDGE_BASE = (
     "SELECT id, tenant_id, name, revision, live_version, documents, passages, questions, created_at "
     "FROM knowledge_bases"
 )
-_PASSAGE = (
-    "SELECT p.id, p.key, d.name, p.content, p.token_ids FROM passages p JOIN documents d ON d.id = p.document_id "
-    # The plus keeps the knowledge base's index out of it: ids and keys lead to their few rows at once.
-    "WHERE +p.kb_id = ? AND "
-)
-_BY_IDS = "p.id IN (SELECT value FROM json_each(?))"
 _LIVE_KEYS = (
     "SELECT id, 0, content, revision, token_ids, token_counts FROM passages WHERE kb_id = :kb AND revision > :after "
     "UNION ALL "
@@ -98,9 +93,9 @@ class Catalogue(Versions):
     def put_documents(
         self, kb_id: int, documents: Iterable[Document], *, prune: bool = False, keep: Collection[str] = ()
     ) -> Change:
-        """Add documents, or replaces those of the same name; the unchanged are left as they are. Passages that a
+        """Add documents, or replace those of the same name; the unchanged are left as they are. Passages that a
         replaced document still holds keep their row, their vector and their questions. `prune`: documents neither given
-        nor named in `keep` are deleted.
+        nor named in `keep` are deleted. Searches see what is replaced or pruned until the index holds what replaces it.
 
         Raises:
             IngestError: a document or a passage key is given twice, or a key belongs to another document.
@@ -110,7 +105,7 @@ class Catalogue(Versions):
             return DocumentWriter(connection, kb_id).put(documents, prune, keep)
 
     def delete_document(self, kb_id: int, name: str) -> Change:
-        """Delete a document; `deleted` is 0 when there is none of that name."""
+        """Delete a document: no search finds it from now on. `deleted` is 0 when there is none of that name."""
         with self.database.writing() as connection:
             return DocumentWriter(connection, kb_id).delete(name)
 
@@ -190,10 +185,12 @@ class Catalogue(Versions):
         """Yield everything that is there, in the order of `changes`."""
         return self.changes(kb_id, -1)
 
-    def removals(self, kb_id: int, after: int) -> list[RowKey]:
-        """Return what was removed after that revision."""
+    def removals(self, kb_id: int, after: int, until: int) -> list[RowKey]:
+        """Return what was removed after the one revision, up to the other, and has not come back."""
         rows = self.database.connection.execute(
-            "SELECT row_id, is_question FROM removals WHERE kb_id = ? AND revision > ?", (kb_id, after)
+            "SELECT row_id, is_question FROM removals r WHERE kb_id = ? AND revision > ? AND revision <= ? AND NOT "
+            "(is_question AND EXISTS (SELECT 1 FROM questions q WHERE q.id = r.row_id AND q.kept))",
+            (kb_id, after, until),
         )
         return [RowKey(row_id, bool(is_question)) for row_id, is_question in rows]
 
@@ -219,36 +216,18 @@ class Catalogue(Versions):
         rows = self.database.connection.execute("SELECT token_ids FROM passages WHERE kb_id = ?", (kb_id,))
         return TokenStatistics.count(np.frombuffer(row[0], np.uint32) for row in rows).to_bytes()
 
-    def resolve(self, kb_id: int, rows: Sequence[tuple[int, bool]]) -> dict[RowKey, StoredPassage]:
-        """Return the passage behind each row that is there now. What is gone or another knowledge base's is left
-        out."""
-        direct = [row_id for row_id, is_question in rows if not is_question]
-        asked = [row_id for row_id, is_question in rows if is_question]
-        found: dict[RowKey, StoredPassage] = {}
-        if direct:
-            for passage in self._passages(_BY_IDS, kb_id, json.dumps(direct)):
-                found[RowKey(passage.id, False)] = passage
-        if asked:
-            behind = self.database.connection.execute(
-                "SELECT id, passage_id FROM questions WHERE kb_id = ? AND kept AND id IN "
-                "(SELECT value FROM json_each(?))",
-                (kb_id, json.dumps(asked)),
-            ).fetchall()
-            missing = {passage_id for _, passage_id in behind if RowKey(passage_id, False) not in found}
-            more = self._passages(_BY_IDS, kb_id, json.dumps(list(missing)))
-            by_id = {passage.id: passage for passage in (*found.values(), *more)}
-            found |= {RowKey(row_id, True): by_id[passage_id] for row_id, passage_id in behind if passage_id in by_id}
-        return found
+    def resolve(
+        self, kb_id: int, rows: Sequence[tuple[int, bool]], applied: int | None = None
+    ) -> dict[RowKey, StoredPassage]:
+        """Return the passage behind each row, as of revision `applied` where documents were replaced since (None: as
+        of now). What is gone or another knowledge base's is left out."""
+        return resolve_rows(self.database.connection, kb_id, rows, applied)
 
     def close(self) -> None:
         self.database.close()
 
     def _passages(self, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
-        rows = self.database.connection.execute(_PASSAGE + condition, (kb_id, *values))
-        return [
-            StoredPassage(row_id, key, document, content, np.frombuffer(tokens, np.uint32))
-            for row_id, key, document, content, tokens in rows
-        ]
+        return read_passages(self.database.connection, condition, kb_id, *values)
 
 
 @contextmanager

@@ -12,10 +12,20 @@ from pathlib import Path
 from rag.documents.records import IngestError
 
 FILE = "catalogue.sqlite"
-LAYOUT = 1
+LAYOUT = 2
 BUSY_SECONDS = 60.0
 
-_TABLES = """
+# What a replacement took away, for searches of an index that does not hold the replacement yet: rows as they were from
+# revision `added` until revision `removed`. A passage that only changed its key is in `passages` and here.
+_SUPERSEDED = """
+CREATE TABLE superseded (
+    kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE, row_id INTEGER NOT NULL,
+    is_question INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL, document TEXT NOT NULL,
+    passage_id INTEGER NOT NULL, key TEXT, content TEXT, token_ids BLOB, PRIMARY KEY (row_id, is_question, removed)
+);
+CREATE INDEX superseded_of_document ON superseded (kb_id, document)
+"""
+_TABLES = f"""
 CREATE TABLE knowledge_bases (
     id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL, name TEXT NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0, live_version INTEGER, tokenizer_id TEXT NOT NULL,
@@ -24,7 +34,8 @@ CREATE TABLE knowledge_bases (
 );
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE,
-    name TEXT NOT NULL, content_hash TEXT NOT NULL, updated_at TEXT NOT NULL, UNIQUE (kb_id, name)
+    name TEXT NOT NULL, content_hash TEXT NOT NULL, updated_at TEXT NOT NULL, switched INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (kb_id, name)
 );
 -- AUTOINCREMENT: ids are never used again, so that a stale vector can never point to another passage.
 CREATE TABLE passages (
@@ -47,12 +58,13 @@ CREATE TABLE removals (
     is_question INTEGER NOT NULL, revision INTEGER NOT NULL
 );
 CREATE INDEX removals_by_revision ON removals (kb_id, revision);
+{_SUPERSEDED};
 CREATE TABLE versions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL, state TEXT NOT NULL,
     embedder_id TEXT NOT NULL, dimension INTEGER NOT NULL, tokenizer_id TEXT NOT NULL, engine_id TEXT NOT NULL,
     mean_length REAL NOT NULL, embedder_state BLOB NOT NULL, statistics BLOB NOT NULL, built_revision INTEGER NOT NULL,
     applied_revision INTEGER NOT NULL, points INTEGER NOT NULL DEFAULT 0, made_by TEXT NOT NULL,
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL, cleaned_revision INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE access_keys (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key_hash BLOB NOT NULL UNIQUE, tenant_id TEXT NOT NULL, scope TEXT NOT NULL,
@@ -65,6 +77,15 @@ CREATE TABLE clicks (
 );
 CREATE INDEX clicks_by_time ON clicks (kb_id, at);
 """
+# Layout → what makes the next one of it.
+_UPGRADES = {
+    1: [
+        "ALTER TABLE documents ADD COLUMN switched INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE versions ADD COLUMN cleaned_revision INTEGER NOT NULL DEFAULT 0",
+        "UPDATE versions SET cleaned_revision = applied_revision",
+        *_SUPERSEDED.split(";"),
+    ]
+}
 # Counting rows at every write would cost more than the write.
 _COUNTERS = [
     f"""CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN
@@ -144,6 +165,12 @@ class Database:
                     for statement in (*_TABLES.split(";"), *_COUNTERS):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {LAYOUT}")
+        elif layout in _UPGRADES:
+            with self.writing() as connection:
+                for older in range(self._layout(), LAYOUT):  # none where another process was quicker
+                    for statement in _UPGRADES[older]:
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {LAYOUT}")
         elif layout != LAYOUT:
             raise IngestError(f"{self._path}: layout {layout}, but this is {LAYOUT}: build the index again elsewhere")
 

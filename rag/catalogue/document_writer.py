@@ -41,7 +41,7 @@ class DocumentWriter:
         }
         # A content hash tells unchanged documents, which cost nothing, from those to write.
         given: set[str] = set()
-        added = replaced = unchanged = deleted = 0
+        added = replaced = unchanged = 0
         changed: list[tuple[int, Document]] = []
         for document in documents:
             if document.name in given:
@@ -65,11 +65,17 @@ class DocumentWriter:
                 replaced += 1
             else:
                 unchanged += 1
+        gone = known.keys() - given - set(keep) if prune else set()
+        deleted = len(gone)
+        # What takes the place of something is searched when all of it is indexed, and what it replaces until then.
+        if replaced or deleted:
+            ids = json.dumps([document_id for document_id, _ in changed])
+            self._connection.execute(
+                "UPDATE documents SET switched = ? WHERE id IN (SELECT value FROM json_each(?))", (self._revision, ids)
+            )
         # Removals come before the passages: a passage may keep its key and move to another document.
-        if prune:
-            for name in known.keys() - given - set(keep):
-                self._remove_document(known[name][0])
-                deleted += 1
+        for name in gone:
+            self._remove_document(known[name][0], superseded=True)
         for document_id, document in changed:
             try:
                 self._put_passages(document_id, document.passages)
@@ -83,6 +89,7 @@ class DocumentWriter:
         ).fetchone()
         if found:
             self._remove_document(found[0])
+            self._connection.execute("DELETE FROM superseded WHERE kb_id = ? AND document = ?", (self._kb, name))
         return self._finish(0, 0, 0, 1 if found else 0)
 
     def put_model_questions(self, passage_id: int, questions: Sequence[tuple[str, float]]) -> None:
@@ -117,19 +124,23 @@ class DocumentWriter:
     def _put_passages(self, document_id: int, passages: Sequence[Passage]) -> None:
         """Write the document's passages; rows whose text is still in it stay, under their new key."""
         standing: dict[str, list[int]] = {}
-        for row_id, content in self._connection.execute(
-            "SELECT id, content FROM passages WHERE document_id = ? ORDER BY id DESC", (document_id,)
+        keys: dict[int, str] = {}
+        for row_id, content, key in self._connection.execute(
+            "SELECT id, content, key FROM passages WHERE document_id = ? ORDER BY id DESC", (document_id,)
         ):
             standing.setdefault(content, []).append(row_id)
-        # Keys are unique: old ones go before new ones come, so that none collides.
-        self._connection.execute("UPDATE passages SET key = NULL WHERE document_id = ?", (document_id,))
+            keys[row_id] = key
         placed: list[tuple[int, Passage]] = []
         for passage in passages:
             same = standing.get(passage.content)
             placed.append((same.pop() if same else 0, passage))
-        for rows in standing.values():
-            for row_id in rows:
-                self._remove_passage(row_id)
+        for row_id in (row_id for rows in standing.values() for row_id in rows):
+            self._remove_passage(row_id, superseded=True)
+        for row_id, passage in placed:
+            if row_id and keys[row_id] != passage.key:
+                self._supersede(row_id)
+        # Keys are unique: old ones go before new ones come, so that none collides.
+        self._connection.execute("UPDATE passages SET key = NULL WHERE document_id = ?", (document_id,))
         for place, (row_id, passage) in enumerate(placed):
             if row_id:
                 self._connection.execute(
@@ -166,31 +177,50 @@ class DocumentWriter:
         ]
         if standing == list(questions):
             return
-        self._remove_questions(passage_id, "human")
+        self._remove_questions(passage_id, "human", superseded=True)
         self._connection.executemany(
             "INSERT INTO questions (kb_id, passage_id, text, source, score, kept, revision) "
             "VALUES (?, ?, ?, 'human', NULL, 1, ?)",
             [(self._kb, passage_id, text, self._revision) for text in questions],
         )
 
-    def _remove_document(self, document_id: int) -> None:
+    def _remove_document(self, document_id: int, superseded: bool = False) -> None:
         rows = self._connection.execute("SELECT id FROM passages WHERE document_id = ?", (document_id,)).fetchall()
         for (passage_id,) in rows:
-            self._remove_passage(passage_id)
+            self._remove_passage(passage_id, superseded)
         self._connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
-    def _remove_passage(self, passage_id: int) -> None:
+    def _remove_passage(self, passage_id: int, superseded: bool) -> None:
         for source in ("human", "model"):
-            self._remove_questions(passage_id, source)
+            self._remove_questions(passage_id, source, superseded)
+        if superseded:
+            self._supersede(passage_id)
         self._connection.execute("INSERT INTO removals VALUES (?, ?, 0, ?)", (self._kb, passage_id, self._revision))
         self._connection.execute("DELETE FROM passages WHERE id = ?", (passage_id,))
 
-    def _remove_questions(self, passage_id: int, source: str) -> None:
+    def _remove_questions(self, passage_id: int, source: str, superseded: bool = False) -> None:
+        if superseded:
+            self._connection.execute(
+                "INSERT INTO superseded (kb_id, row_id, is_question, added, removed, document, passage_id) "
+                "SELECT q.kb_id, q.id, 1, q.revision, ?, d.name, p.id FROM questions q JOIN passages p "
+                "ON p.id = q.passage_id JOIN documents d ON d.id = p.document_id "
+                "WHERE q.passage_id = ? AND q.source = ? AND q.kept",
+                (self._revision, passage_id, source),
+            )
         self._connection.execute(
             "INSERT INTO removals SELECT kb_id, id, 1, ? FROM questions WHERE passage_id = ? AND source = ? AND kept",
             (self._revision, passage_id, source),
         )
         self._connection.execute("DELETE FROM questions WHERE passage_id = ? AND source = ?", (passage_id, source))
+
+    def _supersede(self, passage_id: int) -> None:
+        """Keep the passage as it is, for searches of an index that does not hold this write yet."""
+        self._connection.execute(
+            "INSERT INTO superseded (kb_id, row_id, is_question, added, removed, document, passage_id, key, content, "
+            "token_ids) SELECT p.kb_id, p.id, 0, p.revision, ?, d.name, p.id, p.key, p.content, p.token_ids "
+            "FROM passages p JOIN documents d ON d.id = p.document_id WHERE p.id = ?",
+            (self._revision, passage_id),
+        )
 
     def _finish(self, added: int, replaced: int, unchanged: int, deleted: int, *, touched: bool = False) -> Change:
         if not (added or replaced or deleted or touched):

@@ -44,8 +44,9 @@ class IndexRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One build of a knowledge base's vectors. It holds everything up to `applied_revision`; `built_revision` is what
-    it was built from, and what its statistics describe."""
+    """One build of a knowledge base's vectors. It holds everything up to `applied_revision`, and nothing any more that
+    was removed up to `cleaned_revision`; `built_revision` is what it was built from, and what its statistics
+    describe."""
 
     id: int
     kb_id: int
@@ -58,6 +59,7 @@ class Version:
     points: int
     made_by: str
     created_at: str
+    cleaned_revision: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,12 @@ from rag.catalogue.records import IndexRecipe, Version
 
 _COLUMNS = (
     "id, kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, embedder_state, statistics, "
-    "built_revision, applied_revision, points, made_by, created_at"
+    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision"
+)
+# A search of a version sees the knowledge base as of the revision applied to it: what it may still need stays.
+_FORGET_SUPERSEDED = (
+    "DELETE FROM superseded WHERE kb_id = ?1 AND removed <= "
+    "(SELECT coalesce(min(applied_revision), 0) FROM versions WHERE kb_id = ?1)"
 )
 
 
@@ -30,8 +35,8 @@ class Versions:
         with self.database.writing() as connection:
             row = connection.execute(
                 "INSERT INTO versions (kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, "
-                "embedder_state, statistics, built_revision, applied_revision, made_by, created_at) "
-                "VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "embedder_state, statistics, built_revision, applied_revision, cleaned_revision, made_by, created_at) "
+                "VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     kb_id,
                     recipe.embedder_id,
@@ -41,6 +46,7 @@ class Versions:
                     recipe.mean_length,
                     embedder_state,
                     statistics,
+                    built_revision,
                     built_revision,
                     built_revision,
                     made_by,
@@ -67,16 +73,30 @@ class Versions:
             connection.execute("UPDATE knowledge_bases SET live_version = ? WHERE id = ?", (version_id, kb_id))
             connection.execute(
                 "DELETE FROM removals WHERE kb_id = ? AND revision <= "
-                "(SELECT min(applied_revision) FROM versions WHERE kb_id = ? AND state != 'retired')",
+                "(SELECT min(cleaned_revision) FROM versions WHERE kb_id = ? AND state != 'retired')",
                 (kb_id, kb_id),
             )
 
+    def applied_revision(self, version_id: int) -> int | None:
+        """Return the revision as of which the version is searched; None when it was forgotten."""
+        row = self.database.connection.execute("SELECT applied_revision FROM versions WHERE id = ?", (version_id,))
+        found = row.fetchone()
+        return found[0] if found else None
+
     def mark_applied(self, version_id: int, revision: int) -> None:
-        """Record that the version's vectors hold everything up to `revision`, durably."""
+        """Record that the version's vectors hold everything up to `revision`, durably: from now on searches see it."""
         with self.database.writing() as connection:
             connection.execute(
                 "UPDATE versions SET applied_revision = max(applied_revision, ?) WHERE id = ?", (revision, version_id)
             )
+
+    def mark_cleaned(self, version_id: int, kb_id: int, revision: int) -> None:
+        """Record that the version's vectors hold nothing that was removed up to `revision`."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE versions SET cleaned_revision = max(cleaned_revision, ?) WHERE id = ?", (revision, version_id)
+            )
+            connection.execute(_FORGET_SUPERSEDED, (kb_id,))
 
     def version(self, version_id: int) -> Version:
         """
@@ -99,6 +119,7 @@ class Versions:
             points=found[12],
             made_by=found[13],
             created_at=found[14],
+            cleaned_revision=found[15],
         )
 
     def retired_versions(self) -> list[int]:
@@ -108,4 +129,7 @@ class Versions:
     def forget_version(self, version_id: int) -> None:
         """Forget a version, once its vectors are gone."""
         with self.database.writing() as connection:
+            row = connection.execute("SELECT kb_id FROM versions WHERE id = ?", (version_id,)).fetchone()
             connection.execute("DELETE FROM versions WHERE id = ? AND state = 'retired'", (version_id,))
+            if row:
+                connection.execute(_FORGET_SUPERSEDED, row)

@@ -125,7 +125,11 @@ class Indexer:
                     return 0
             # Write what changed since; then make sure that a freshly opened index is whole.
             version = self._catalogue.version(opened.version.id)  # another process may have brought it further
-            changed = self._apply(found, version, opened) if version.applied_revision < found.revision else 0
+            changed = 0
+            if version.applied_revision < found.revision:
+                changed = self._apply(found, version, opened)
+            if version.cleaned_revision < found.revision:
+                changed += self._clean(found, version, opened)
             if kb.id not in self._opened or superseded:
                 self._check_complete(found, opened.space)
                 if found.live_version in self._lost:
@@ -219,11 +223,8 @@ class Indexer:
         logger.error("index lost, to be built again: %s", problem)
 
     def _apply(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
-        """Apply removals first: what was removed and came back is among the changes."""
-        removed = self._catalogue.removals(kb.id, version.applied_revision)
-        for rows in pages_of(removed, CATCH_UP_PAGE):
-            self.engine.delete(opened.space, rows)
-        changed = len(removed)
+        """Write what is new. Searches see all of it at once when it is marked, and until then what it replaces."""
+        changed = 0
         for keys in pages_of(self._catalogue.changes(kb.id, version.applied_revision), CATCH_UP_PAGE):
             if self._closing:
                 return changed
@@ -233,6 +234,18 @@ class Indexer:
         self.engine.flush(opened.space)
         self._catalogue.mark_applied(version.id, kb.revision)
         return changed
+
+    def _clean(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
+        """Delete what no search sees any more. Searches under way notice that the revision has changed."""
+        if self._closing:
+            return 0
+        removed = self._catalogue.removals(kb.id, version.cleaned_revision, kb.revision)
+        for rows in pages_of(removed, CATCH_UP_PAGE):
+            self.engine.delete(opened.space, rows)
+        if removed:
+            self.engine.flush(opened.space)
+        self._catalogue.mark_cleaned(version.id, kb.id, kb.revision)
+        return len(removed)
 
     def _catch_up_later(self, kb: KnowledgeBase) -> None:
         now = time.monotonic()

@@ -10,9 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
+from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
@@ -24,6 +28,9 @@ from rag.retrieval.fusion import fuse
 from rag.retrieval.lexical_reranker import LexicalReranker
 
 CHANNEL_DEPTH = 30
+# A search is done again when documents were switched during it.
+_MOST_ATTEMPTS = 20
+_MOST_ROWS = 10_000
 # A longer query is as much text as a pseudo-document would be.
 SHORT_QUERY = 60
 
@@ -206,17 +213,43 @@ class Retriever:
             states["doc2query"] = unavailable("no questions are indexed")
         dense = await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
         keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
-        # Several keys lead to one passage: what is left after cutting repetitions should still be `depth`.
-        limit = 2 * depth if with_questions else depth
-        by_dense, by_keyword = await self._indexer.engine.search(opened.space, dense, keywords, limit, with_questions)
-        rows = [RowKey(row.row_id, row.is_question) for row in (*by_keyword, *by_dense)]
-        behind = self._catalogue.resolve(kb.id, list(dict.fromkeys(rows)))
+        for _ in range(_MOST_ATTEMPTS):
+            revision = self._catalogue.applied_revision(opened.version.id)
+            by_dense, by_keyword, behind = await self._rows(
+                kb, opened, dense, keywords, depth, with_questions, revision
+            )
+            # Documents were switched meanwhile: what was found may be gone, and what replaced it was not looked for.
+            if self._catalogue.applied_revision(opened.version.id) == revision:
+                break
         found = {}
         if keywords is not None:
             found["keyword"] = by_passage(by_keyword, behind, depth)
         if dense is not None:
             found["dense"] = by_passage(by_dense, behind, depth)
         return found, {passage.id: passage for passage in behind.values()}
+
+    async def _rows(
+        self,
+        kb: KnowledgeBase,
+        opened: OpenVersion,
+        dense: NDArray[np.float32] | None,
+        keywords: tuple[list[int], list[float]] | None,
+        depth: int,
+        with_questions: bool,
+        revision: int | None,
+    ) -> tuple[list[ScoredRow], list[ScoredRow], dict[RowKey, StoredPassage]]:
+        """Return what the dense and the keyword channel found, and the passages behind it as of the revision."""
+        # Several keys lead to one passage: what is left after cutting repetitions should still be `depth`.
+        limit = 2 * depth if with_questions else depth
+        while True:
+            channels = await self._indexer.engine.search(opened.space, dense, keywords, limit, with_questions)
+            rows = [RowKey(row.row_id, row.is_question) for channel in channels for row in channel]
+            behind = self._catalogue.resolve(kb.id, list(dict.fromkeys(rows)), revision)
+            # What is not searched yet, or no more, must not crowd out what is.
+            hidden = any(key not in behind for key in rows)
+            if not hidden or limit >= _MOST_ROWS or all(len(channel) < limit for channel in channels):
+                return *channels, behind
+            limit *= 4
 
     async def _rerank(
         self, request: SearchRequest, contents: Sequence[str], states: dict[str, str]

@@ -74,7 +74,7 @@ def test_a_replaced_document_keeps_the_passages_it_still_holds(catalogue: Catalo
     assert after[0].id == before["二"].id and after[2].id == before["一"].id
     assert [question.text for question in catalogue.questions(kb.id, after[0].id)] == ["二是什么"]
     assert [(key.row_id, key.text) for key in catalogue.changes(kb.id, revision)] == [(after[1].id, "四")]
-    assert catalogue.removals(kb.id, revision) == [RowKey(before["三"].id, False)]
+    assert catalogue.removals(kb.id, revision, change.revision) == [RowKey(before["三"].id, False)]
     assert catalogue.count_changes(kb.id, revision) == 2
 
 
@@ -84,7 +84,7 @@ def test_deleting_takes_passages_and_questions_along(catalogue: Catalogue, kb: K
     rows = [RowKey(question.id, True) for question in catalogue.questions(kb.id, passage.id)]
     assert catalogue.delete_document(kb.id, "a.txt").deleted == 1
     assert catalogue.delete_document(kb.id, "a.txt").deleted == 0
-    assert sorted(catalogue.removals(kb.id, 1)) == sorted([*rows, RowKey(passage.id, False)])
+    assert sorted(catalogue.removals(kb.id, 1, 2)) == sorted([*rows, RowKey(passage.id, False)])
     assert catalogue.resolve(kb.id, [*rows, RowKey(passage.id, False)]) == {}
     counts = current(catalogue, kb)
     assert (counts.documents, counts.passages, counts.questions) == (1, 1, 0)
@@ -198,9 +198,9 @@ def test_removals_stay_until_no_version_needs_them(catalogue: Catalogue, kb: Kno
     catalogue.put_documents(kb.id, [document("a.txt", "一"), document("b.txt", "二")])
     catalogue.publish_version(catalogue.begin_version(kb.id, RECIPE, b"", b"", 1, "test"), 2)
     catalogue.delete_document(kb.id, "a.txt")
-    assert len(catalogue.removals(kb.id, 1)) == 1
+    assert len(catalogue.removals(kb.id, 1, 2)) == 1
     catalogue.publish_version(catalogue.begin_version(kb.id, RECIPE, b"", b"", 2, "test"), 1)
-    assert catalogue.removals(kb.id, 0) == []
+    assert catalogue.removals(kb.id, 0, 2) == []
 
 
 def test_threads_write_beside_one_another(catalogue: Catalogue, kb: KnowledgeBase) -> None:
@@ -251,3 +251,63 @@ def test_a_catalogue_of_another_layout_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(IngestError, match="layout 99"):
         Catalogue(tmp_path)
+
+
+def test_a_search_sees_a_replaced_document_as_of_the_revision_that_is_indexed(
+    catalogue: Catalogue, kb: KnowledgeBase
+) -> None:
+    catalogue.put_documents(kb.id, [document("a.txt", "一", "二", questions=("甲",)), document("b.txt", "三")])
+    version = catalogue.begin_version(kb.id, RECIPE, b"", b"", 1, "test")
+    catalogue.publish_version(version, 4)
+    old = [RowKey(passage.id, False) for passage in catalogue.passages(kb.id)]
+    asked = [RowKey(question.id, True) for question in catalogue.questions(kb.id, old[0].row_id)]
+    before = catalogue.resolve(kb.id, [*old, *asked], 1)
+    assert len(before) == 4
+    # "二" moves up, "一" and its question go, "四" comes; b.txt is pruned, c.txt comes with the same write.
+    change = catalogue.put_documents(kb.id, [document("a.txt", "二", "四"), document("c.txt", "五")], prune=True)
+    rows = [*old, *asked, *(RowKey(passage.id, False) for passage in catalogue.passages(kb.id))]
+    shown = catalogue.resolve(kb.id, rows, 1)
+    assert {row: (one.key, one.content) for row, one in shown.items()} == {
+        row: (one.key, one.content) for row, one in before.items()
+    }
+    now = {(one.key, one.content) for one in catalogue.resolve(kb.id, rows, change.revision).values()}
+    assert now == {("a.txt#1", "二"), ("a.txt#2", "四"), ("c.txt#1", "五")}
+    # Replaced again before the index held it: a search sees the first version, then the last.
+    last = catalogue.put_documents(kb.id, [document("a.txt", "六")]).revision
+    rows += [RowKey(passage.id, False) for passage in catalogue.passages(kb.id)]
+    assert catalogue.resolve(kb.id, rows, 1).keys() == before.keys()
+    assert {one.content for one in catalogue.resolve(kb.id, rows, change.revision).values()} == {"二", "四", "五"}
+    assert {one.content for one in catalogue.resolve(kb.id, rows, last).values()} == {"五", "六"}
+    # What is deleted by name is seen by no search, as of no revision.
+    catalogue.delete_document(kb.id, "a.txt")
+    assert {one.content for one in catalogue.resolve(kb.id, rows, 1).values()} == {"三"}
+    # When every version holds the last write, nothing else is kept.
+    catalogue.mark_applied(version, last + 1)
+    catalogue.mark_cleaned(version, kb.id, last + 1)
+    assert catalogue.resolve(kb.id, rows, 1) == {}
+
+
+def test_documents_that_replace_nothing_are_seen_as_soon_as_they_are_indexed(
+    catalogue: Catalogue, kb: KnowledgeBase
+) -> None:
+    catalogue.put_documents(kb.id, [document("a.txt", "一")])
+    catalogue.put_documents(kb.id, [document("b.txt", "二")])
+    rows = [RowKey(passage.id, False) for passage in catalogue.passages(kb.id)]
+    assert len(catalogue.resolve(kb.id, rows, 1)) == 2
+
+
+def test_a_folder_of_the_earlier_layout_is_opened_with_what_it_holds(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path / "data")
+    kb = catalogue.create_knowledge_base("fivedoctors", "default")
+    catalogue.put_documents(kb.id, [document("a.txt", "一")])
+    catalogue.publish_version(catalogue.begin_version(kb.id, RECIPE, b"", b"", 1, "test"), 1)
+    with catalogue.database.writing() as connection:
+        connection.execute("DROP TABLE superseded")
+        connection.execute("ALTER TABLE documents DROP COLUMN switched")
+        connection.execute("ALTER TABLE versions DROP COLUMN cleaned_revision")
+        connection.execute("PRAGMA user_version = 1")
+    catalogue.close()
+    catalogue = Catalogue(tmp_path / "data")
+    assert catalogue.put_documents(kb.id, [document("a.txt", "二")]).replaced == 1
+    assert catalogue.version(1).cleaned_revision == 1
+    catalogue.close()
