@@ -153,7 +153,7 @@ async def find_all(
 
 
 def test_kills_lose_nothing_that_was_acknowledged(writers: Writers, tmp_path: Path, full: bool) -> None:
-    generator, expected = random.Random(SEED), {f"name{i}": f"first{i}" for i in range(killed_writer.NAMES)}
+    generator, expected = random.Random(SEED), {f"name{i}": "first" + "x" * (i + 1) for i in range(killed_writer.NAMES)}
     catalogue = Catalogue(tmp_path)
     kb = catalogue.create_knowledge_base(killed_writer.TENANT, killed_writer.KB)
     catalogue.put_documents(kb.id, [killed_writer.document(name, text) for name, text in expected.items()])
