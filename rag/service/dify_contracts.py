@@ -1,76 +1,146 @@
-"""Dify's external knowledge API: `POST /retrieval`."""
+"""Dify's external knowledge API: `POST /retrieval`, as it is documented and as Dify 1.13 sends it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+import operator
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
-
-from rag.service.contracts import Query
+from pydantic import BaseModel, BeforeValidator, Field
 
 NO_BEARER, REFUSED, NO_KNOWLEDGE = 1001, 1002, 2001
+LONGEST_QUERY = 4000  # characters; of a longer one the beginning counts
 
-_COMPARISONS: dict[str, Callable[[str, str], bool]] = {
-    "is": lambda name, value: name == value,
-    "is not": lambda name, value: name != value,
-    "contains": lambda name, value: value in name,
-    "not contains": lambda name, value: value not in name,
-    "start with": lambda name, value: name.startswith(value),
-    "end with": lambda name, value: name.endswith(value),
+_EMPTY, _NOT_EMPTY = "empty", "not empty"
+_DEFAULT_TOP_K = 4
+# Of each operator: the field's text and one value.
+_TEXT: dict[str, Callable[[str, str], bool]] = {
+    "is": operator.eq,
+    "=": operator.eq,
+    "in": operator.eq,
+    "contains": operator.contains,
+    "start with": str.startswith,
+    "end with": str.endswith,
 }
+_NOT_TEXT = {"is not": "is", "≠": "=", "not in": "in", "not contains": "contains"}
+_NUMBER: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "before": operator.lt,
+    ">": operator.gt,
+    "after": operator.gt,
+    "≤": operator.le,
+    "<=": operator.le,
+    "≥": operator.ge,
+    ">=": operator.ge,
+}
+_COMPARISONS = (*_TEXT, *_NOT_TEXT, *_NUMBER, _EMPTY, _NOT_EMPTY)
+
+Scalar = str | int | float
+
+
+def _top_k(value: object) -> object:
+    return _DEFAULT_TOP_K if value is None else value
+
+
+def _compare(compare: Callable[[float, float], bool], text: str, value: str) -> bool:
+    """Compare as numbers; what is no number passes no comparison."""
+    try:
+        return compare(float(text), float(value))
+    except ValueError:
+        return False
 
 
 class RetrievalSetting(BaseModel):
-    top_k: int = Field(ge=1, le=200, examples=[5])
+    top_k: Annotated[int, Field(ge=1, le=200, examples=[5]), BeforeValidator(_top_k)] = _DEFAULT_TOP_K
     score_threshold: float | None = Field(default=None, ge=0, le=1, examples=[0.5])
 
 
 class Condition(BaseModel):
-    """On the document's name alone; `name` is ["document"]."""
+    """On one field of a record (`document`, `document_name`, `document_id` and `title` all hold the document's name;
+    `doc_id`, `kb_name`). A record without that field passes no comparison but `empty`. A condition without a value
+    asks nothing, but for `empty` and `not empty`. Of several values one has to fit, with a `not` none."""
 
-    name: list[str] = Field(examples=[["document"]])
+    name: str | list[str] = Field(examples=["document"])
     comparison_operator: str = Field(examples=["start with"], description=", ".join(_COMPARISONS))
-    value: str | None = Field(default=None, examples=["faq/"])
+    value: Scalar | list[Scalar] | None = Field(default=None, examples=["faq/"])
+
+    @property
+    def asks(self) -> bool:
+        return self.value is not None or self.comparison_operator in (_EMPTY, _NOT_EMPTY)
+
+    def holds(self, fields: Mapping[str, str]) -> bool:
+        names = [self.name] if isinstance(self.name, str) else self.name
+        return any(self._holds_for(fields.get(name)) for name in names)
+
+    def _holds_for(self, text: str | None) -> bool:
+        comparison = self.comparison_operator
+        if comparison in (_EMPTY, _NOT_EMPTY):
+            return (not text) == (comparison == _EMPTY)
+        if text is None:
+            return False
+        if comparison in _NUMBER:
+            return any(_compare(_NUMBER[comparison], text, value) for value in self._values())
+        compare = _TEXT[_NOT_TEXT.get(comparison, comparison)]
+        return any(compare(text, value) for value in self._values()) != (comparison in _NOT_TEXT)
+
+    def _values(self) -> list[str]:
+        if isinstance(self.value, str) and self.comparison_operator in ("in", "not in"):
+            return [value.strip() for value in self.value.split(",") if value.strip()]
+        values = self.value if isinstance(self.value, list) else [self.value]
+        return [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
 
 
 class MetadataCondition(BaseModel):
-    logical_operator: Literal["and", "or"] = "and"
-    conditions: list[Condition] = []
+    """`logical_operator`: null is `and`; `conditions`: null is none."""
+
+    logical_operator: Literal["and", "or"] | None = "and"
+    conditions: list[Condition] | None = None
+
+    @property
+    def asked(self) -> list[Condition]:
+        """The conditions that ask something."""
+        return [condition for condition in self.conditions or [] if condition.asks]
 
     def unsupported(self) -> str:
         """Say in one line what cannot be honoured; "" when everything can."""
-        for condition in self.conditions:
-            if condition.name != ["document"]:
-                return f"metadata_condition: only the field 'document' can be filtered by, not {condition.name}"
-            if condition.comparison_operator not in _COMPARISONS or condition.value is None:
-                known = ", ".join(_COMPARISONS)
-                return f"metadata_condition: {condition.comparison_operator!r} is none of {known} with a value"
+        for condition in self.conditions or []:
+            if condition.comparison_operator not in _COMPARISONS:
+                return f"metadata_condition: {condition.comparison_operator!r} is none of {', '.join(_COMPARISONS)}"
         return ""
 
-    def holds(self, document: str) -> bool:
-        """Return whether a document of that name passes; every one does when there is no condition."""
-        results = [_COMPARISONS[c.comparison_operator](document, c.value or "") for c in self.conditions]
-        return not results or (all(results) if self.logical_operator == "and" else any(results))
+    def holds(self, fields: Mapping[str, str]) -> bool:
+        """Return whether a record with these fields passes; every one does when nothing is asked."""
+        results = [condition.holds(fields) for condition in self.asked]
+        return not results or (any(results) if self.logical_operator == "or" else all(results))
 
 
 class DifyRequest(BaseModel):
-    """`knowledge_id`: `tenant/knowledge base`, or the knowledge base alone with an access key."""
+    """`knowledge_id`: `tenant/knowledge base`, or the knowledge base alone with an access key. A query without a letter
+    or digit finds nothing."""
 
     knowledge_id: str = Field(min_length=1, max_length=401, examples=["fivedoctors/default"])
-    query: Query
+    query: str | None = Field(examples=["鱼油怎么吃"], description=f"the first {LONGEST_QUERY} characters count")
     retrieval_setting: RetrievalSetting
     metadata_condition: MetadataCondition | None = None
 
 
 class DifyRecord(BaseModel):
-    """`score`: the reranker's, which the threshold is held against. `title`: the document's name."""
+    """`score`: the reranker's, which the threshold is held against. `title` and `metadata.document_id`: the document's
+    name; Dify's workflow node needs the latter."""
 
     content: str
     score: float
     title: str
     metadata: dict[str, Any] = Field(
-        examples=[{"doc_id": "0-usage", "document": "0-usage", "kb_name": "default", "fused_score": 0.97}]
+        examples=[
+            {
+                "document_id": "0-usage",
+                "doc_id": "0-usage",
+                "document": "0-usage",
+                "kb_name": "default",
+                "fused_score": 0.97,
+            }
+        ]
     )
 
 

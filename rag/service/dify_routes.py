@@ -8,10 +8,18 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import to_json
 
 from rag.catalogue.access_keys import Access
-from rag.retrieval.retriever import SearchRequest
+from rag.documents.tokenizer import query_token_ids
+from rag.retrieval.retriever import Hit, SearchRequest
 from rag.service.access import DifyGate
 from rag.service.deployment import Deployment
-from rag.service.dify_contracts import NO_KNOWLEDGE, DifyFailure, DifyProblem, DifyRequest, DifyResponse
+from rag.service.dify_contracts import (
+    LONGEST_QUERY,
+    NO_KNOWLEDGE,
+    DifyFailure,
+    DifyProblem,
+    DifyRequest,
+    DifyResponse,
+)
 from rag.service.request_log import record_of
 
 MOST_HITS = 200
@@ -41,7 +49,7 @@ def dify_routes(deployment: Deployment) -> APIRouter:
         body: DifyRequest,
         http: Request,
     ) -> Response:
-        """A metadata condition may ask for the document's name; it filters the 200 best passages."""
+        """A metadata condition filters the 200 best passages."""
         condition = body.metadata_condition
         if condition is not None and (problem := condition.unsupported()):
             raise DifyFailure(400, 400, problem)
@@ -53,36 +61,39 @@ def dify_routes(deployment: Deployment) -> APIRouter:
             if error.status_code == 429:
                 raise
             raise DifyFailure(404, NO_KNOWLEDGE, "the knowledge base does not exist") from None
-        setting = body.retrieval_setting
-        filtered = condition is not None and bool(condition.conditions)
+        setting, query = body.retrieval_setting, (body.query or "").strip()[:LONGEST_QUERY]
+        if not query_token_ids(query):  # any passage would be as near as any other
+            return Response(to_json({"records": []}), media_type="application/json")
+        filtered = condition is not None and bool(condition.asked)
         found = await deployment.retrieve(
             http,
             kb,
             SearchRequest(
-                query=body.query,
+                query=query,
                 tenant_id=tenant_id,
                 top_k=MOST_HITS if filtered else setting.top_k,
                 score_threshold=setting.score_threshold or 0.0,
             ),
         )
-        hits = [hit for hit in found.hits if condition is None or condition.holds(hit.document)][: setting.top_k]
+        hits = [hit for hit in found.hits if condition is None or condition.holds(_fields(hit, kb.name))]
         records = [
             {
                 "content": hit.content,
                 "score": hit.reranker_score,
                 "title": hit.document,
-                "metadata": {
-                    "doc_id": hit.doc_id,
-                    "document": hit.document,
-                    "kb_name": kb.name,
-                    "fused_score": hit.score,
-                },
+                "metadata": _fields(hit, kb.name) | {"fused_score": hit.score},
             }
-            for hit in hits
+            for hit in hits[: setting.top_k]
         ]
         return Response(to_json({"records": records}), media_type="application/json")
 
     return router
+
+
+def _fields(hit: Hit, kb_name: str) -> dict[str, str]:
+    """Return what a condition can ask for; Dify calls a document's name by different names."""
+    names = dict.fromkeys(("document_id", "document", "document_name", "title"), hit.document)
+    return names | {"doc_id": hit.doc_id, "kb_name": kb_name}
 
 
 def _knowledge(knowledge_id: str, access: Access | None) -> tuple[str | None, str]:
