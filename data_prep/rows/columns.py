@@ -42,7 +42,7 @@ ROWS = pa.schema(
 
 COLUMNS = (*TEXTS, *SCORES, "recall_count", "success", "slices")
 
-# Heading (lower case, trimmed, a leading or trailing * of a template gone) → column.
+# Heading (as `headings.heading_key` reduces it: also Traditional, upper case, with spaces or a *) → column.
 ALIASES = {
     "query": "original_query",
     "question": "original_query",
@@ -53,11 +53,15 @@ ALIASES = {
     "用户提问": "original_query",
     "用户问题": "original_query",
     "用户查询": "original_query",
+    "使用者查询": "original_query",
+    "使用者问题": "original_query",
+    "使用者提问": "original_query",
     "问题": "original_query",
     "查询": "original_query",
     "profile": "user_profile",
     "用户画像": "user_profile",
     "画像": "user_profile",
+    "使用者画像": "user_profile",
     "summary": "history_summary",
     "历史摘要": "history_summary",
     "对话摘要": "history_summary",
@@ -80,6 +84,7 @@ ALIASES = {
     "前三平均分": "avg_top3_score",
     "top3平均分": "avg_top3_score",
     "质量分": "quality_score",
+    "品质分": "quality_score",
     "综合得分": "quality_score",
     "是否成功": "success",
     "成功": "success",
@@ -92,6 +97,7 @@ ALIASES = {
     "查询编号": "query_id",
     "时间": "timestamp",
     "时间戳": "timestamp",
+    "时间戳记": "timestamp",
     "模型": "model",
     "租户": "tenant_id",
     "错误": "error",

@@ -1,18 +1,23 @@
 """Find the headings of a sheet, and which column each of them names.
 
-Kept free of heavy imports: the process that opens a workbook (`sheet_process`) is started for every one.
+Kept free of heavy imports: the process that opens a workbook (`sheet_process`) starts for every one.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from opencc import OpenCC
+
+from reward.text.fold import fold
 
 TOP_ROWS = 20  # how many rows with text are looked at: exports carry titles and notes above the headings
 _NOTE = re.compile(r"\(.*\)$", re.DOTALL)
 _SHOWN = 12  # headings that a message repeats
+_TO_TRADITIONAL = OpenCC("s2t")
+_SEPARATORS = str.maketrans("", "", "*_-:\"'")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class SameMeaning(Exception):
     """Two columns mean the same; says which in one line."""
 
 
+class OtherHeadings(Exception):
+    """A table of other columns begins in the middle of this one; says so in one line."""
+
+
 def known_names(own: Mapping[str, str], aliases: Mapping[str, str], columns: Sequence[str]) -> dict[str, Name]:
     """Map `heading_key` → what the heading means: the tenant's `own` names first, then the aliases, then the
     columns themselves.
@@ -55,16 +64,17 @@ def known_names(own: Mapping[str, str], aliases: Mapping[str, str], columns: Seq
 
 
 def heading_key(heading: object) -> str:
-    """Reduce a heading to what counts: half-width, lower case, without spaces, line breaks, BOM, `*`, `_`, `-` and
-    `:`."""
-    text = unicodedata.normalize("NFKC", heading if isinstance(heading, str) else "").casefold()
-    return "".join(c for c in text if not c.isspace() and c not in "*_-:" and unicodedata.category(c) != "Cf")
+    """Reduce a heading to what counts: half-width, Simplified, lower case, without spaces, line breaks, BOM, quotes,
+    `*`, `_`, `-` and `:`."""
+    return "".join(fold(heading).translate(_SEPARATORS).split()) if isinstance(heading, str) else ""
 
 
 def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], required: Sequence[str]) -> Headings:
-    """Return the first of `rows` that names every required column.
+    """Return the row that names every required column and the most columns; of several, the first.
 
-    A heading's note in brackets ("改写查询（必填）") is passed over where the whole means nothing.
+    A row that names fewer is a title or the headings of groups ("问题" above "编号" and "原始问题"), but only while no
+    row of data is below it. A heading's note in brackets ("改写查询（必填）") is passed over where the whole means
+    nothing.
 
     Args:
         names: `heading_key` → what it means.
@@ -73,18 +83,65 @@ def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], r
         NoHeadings: no row names them all.
         SameMeaning: two columns of that row mean the same, and the tenant's own names do not decide between them.
     """
-    best: tuple[int, list[str], Sequence[object]] = (-1, [], ())
+    best = nearest = 0
+    counts = []
+    chosen: int | None = None
     for index, row in enumerate(rows):
-        found = [_meaning(cell, names) for cell in row]
-        present = {name.column for name in found if name}
-        if present.issuperset(required):
-            return Headings(index, _places(row, found))
-        if len(present) > best[0]:
-            best = len(present), [name for name in required if name not in present], row
-    _, missing, row = best
+        present = _columns(row, names)
+        counts.append(len(present))
+        if counts[index] > counts[nearest]:
+            nearest = index
+        if not present.issuperset(required) or counts[index] <= best:
+            continue
+        # A row that names one column may be a title; below one that names several, rows that name nothing are data.
+        if chosen is None or best == 1 or all(counts[chosen + 1 : index]):
+            best, chosen = counts[index], index
+    if chosen is not None:
+        return Headings(chosen, _places(rows[chosen], [_meaning(cell, names) for cell in rows[chosen]]))
+    row = rows[nearest] if rows else ()
+    found = _columns(row, names)
+    missing = [name for name in required if name not in found]
     texts = [" ".join(str(cell).split()) for cell in row if str(cell).strip()]
     shown = ", ".join(text[:30] for text in texts[:_SHOWN]) + (", …" if len(texts) > _SHOWN else "")
     raise NoHeadings(f"no column {', '.join(missing or required)} (columns: {shown or 'none'})")
+
+
+class Repeats:
+    """Tell headings in the middle of a table, as joined exports have them, from rows.
+
+    Args:
+        names: `heading_key` → what it means.
+        places: column → position in a row, as the headings above name them.
+        required: columns that every heading row names.
+    """
+
+    def __init__(self, names: Mapping[str, Name], places: Mapping[str, int], required: Sequence[str]) -> None:
+        self._names, self._places, self._required = names, places, required
+        # Nearly every row is told by one look at one cell; the pattern holds in RE2 too.
+        between = "[\\s*_:\"'\\-\ufeff\u200b]*"
+        keys = sorted({spelling for key in names for spelling in (key, _TO_TRADITIONAL.convert(key)) if key})
+        self.pattern = f"(?i)^{between}(?:{'|'.join(between.join(map(re.escape, key)) for key in keys)})"
+        self.may_be_one = re.compile(self.pattern).match
+
+    def is_one(self, cells: Sequence[object]) -> bool:
+        """Whether `cells`, a whole row, repeat the headings.
+
+        Raises:
+            OtherHeadings: they are headings, but of other columns or in another order.
+        """
+        meanings = [_meaning(cell, self._names) for cell in cells]
+        found = {name.column for name in meanings if name}
+        here = dict(enumerate(meanings))
+        if all((name := here.get(place)) and name.column == column for column, place in self._places.items()):
+            return True
+        texts = sum(isinstance(cell, str) and bool(cell.strip()) for cell in cells)
+        if len(found) > 1 and 2 * len(found) >= texts and all(column in found for column in self._required):
+            raise OtherHeadings("headings again, of other columns than above: keep the two tables in two files")
+        return False
+
+
+def _columns(row: Sequence[object], names: Mapping[str, Name]) -> set[str]:
+    return {name.column for cell in row if (name := _meaning(cell, names))}
 
 
 def _meaning(cell: object, names: Mapping[str, Name]) -> Name | None:
