@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-EXCEL_CELL_LIMIT = 32_767  # characters; a program that writes a workbook cuts longer texts
+EXCEL_CELL_LIMIT = 32_767  # UTF-16 units; a program that writes a workbook cuts longer texts
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
 
 
@@ -40,15 +40,28 @@ class _LooseHit(msgspec.Struct):
 _decode = msgspec.json.Decoder(list[_Hit]).decode
 _decode_loosely = msgspec.json.Decoder(list[_LooseHit]).decode
 _encode = msgspec.json.Encoder().encode
-# What Python spells otherwise than JSON: strings and three words. A string without an end takes all that is left, and
-# nothing is tried twice (`*+`): the time is linear for every cell.
+# What Python spells otherwise than JSON: strings, a few words, and numbers within their type's name, as
+# `np.float64(0.9)`. A string without an end takes all that is left, and nothing is tried twice (`*+`): the time is
+# linear for every cell.
 _TOKENS = re.compile(
-    r"""'[^'\\]*+(?:\\.[^'\\]*+)*+(?:'|\\?\Z)|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|\b(?:None|True|False)\b""",
+    r"""'[^'\\]*+(?:\\.[^'\\]*+)*+(?:'|\\?\Z)|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)"""
+    r"""|\b(?:None|True|False|nan|NaN|NaT|NA|inf)\b|<NA>|\b(?:np|numpy)\.(?:True|False)_"""
+    r"""|, *dtype=[a-z0-9.]{1,20}|, *(?=[)\]])|\b[0-9]{1,20}\.(?![0-9A-Za-z_])"""
+    r"""|\b(?:[A-Za-z_][A-Za-z0-9_]{0,30}\.){0,2}[A-Za-z_][A-Za-z0-9_]{0,30}\(|[()]""",
     re.DOTALL,
+)
+_ONE_VALUE = re.compile(
+    r"(?:np\.|numpy\.|torch\.|decimal\.)?(?:(?:float|int|uint|bool|str)\w*|long\w+|Decimal|array|tensor)\("
 )
 _QUOTES = re.compile(r"\\(.)|\"", re.DOTALL)
 _NOTHING = ("", "null", "none", "nan")
-_WORDS = {"None": "null", "True": "true", "False": "false"}
+_EXACT = 2**53  # the largest float below which every whole number is one
+_WORDS = (
+    {"np.True_": "true", "numpy.True_": "true", "np.False_": "false", "numpy.False_": "false"}
+    | {"True": "true", "False": "false"}
+    | dict.fromkeys(("None", "nan", "NaN", "NaT", "NA", "<NA>"), "null")
+    | {"inf": "Infinity"}
+)
 
 
 @dataclass
@@ -114,7 +127,7 @@ def _tightened(hits: list[_LooseHit]) -> list[_Hit]:
             hit.content,
             _score("score", hit.score),
             _score("reranker_score", hit.reranker_score),
-            None if hit.doc_id is None else str(hit.doc_id),
+            _doc_id(hit.doc_id),
         )
         for hit in hits
     ]
@@ -129,11 +142,15 @@ def _read_slowly(cell: object) -> list[_Hit] | None:
         try:
             if text.lstrip().startswith('[{"'):
                 return _tightened(_decode_loosely(text))
-            return _tightened(_decode_loosely(_TOKENS.sub(_json_token, text)))
+        except (ValueError, RecursionError):
+            pass
+        spelt = _as_json(text)
+        try:
+            return _tightened(_decode_loosely(spelt))
         except (ValueError, RecursionError):
             value = _parse(text)
-        if value is None and len(text) >= EXCEL_CELL_LIMIT:
-            return None  # cut off: the score columns count without it
+        if value is None and is_cut_off(text):
+            return None  # the score columns count without it
         if value is None:
             raise ValueError("neither JSON nor a Python literal")
     if not isinstance(value, list | tuple):
@@ -149,7 +166,7 @@ def _parse(text: str) -> object:
     except (ValueError, RecursionError):
         pass
     try:
-        return json.loads(_TOKENS.sub(_json_token, text), strict=False)
+        return json.loads(_as_json(text), strict=False)
     except (ValueError, RecursionError):
         pass
     if len(text) > _LITERAL_LIMIT or not text.lstrip().startswith(("[", "(")):
@@ -162,9 +179,35 @@ def _parse(text: str) -> object:
         return None
 
 
-def _json_token(token: re.Match[str]) -> str:
+def is_cut_off(text: str) -> bool:
+    """Whether `text` is as long as a cell of Excel can be: a longer one was cut there."""
+    # One below the limit: a character of two units at the end is dropped as a whole.
+    return (
+        2 * len(text) >= EXCEL_CELL_LIMIT - 1 and len(text.encode("utf-16-le", "replace")) // 2 >= EXCEL_CELL_LIMIT - 1
+    )
+
+
+def _as_json(text: str) -> str:
+    """Write Python's strings and words as JSON, tuples as lists, calls as the value or the list of their arguments."""
+    closing: list[str] = []
+
+    def write(found: re.Match[str]) -> str:
+        token = found.group()
+        if token[-1] == "(" and token[0] not in "'\"":
+            bare = token != "(" and _ONE_VALUE.fullmatch(token)
+            closing.append("" if bare else "]")
+            return "" if bare else "["
+        if token == ")":
+            return closing.pop() if closing else token
+        if token[-1] == "." and token[0] not in "'\"":
+            return token + "0"
+        return "" if token[0] == "," else _json_token(token)
+
+    return _TOKENS.sub(write, text)
+
+
+def _json_token(text: str) -> str:
     """Write a Python string or word as JSON; what JSON cannot say (`\\v`) stays and is left to Python's own parser."""
-    text = token.group()
     if text in _WORDS:
         return _WORDS[text]
     inner = text[1:-1]
@@ -189,11 +232,26 @@ def _hit(number: int, hit: object) -> _Hit:
         score, reranker = (_score(name, hit.get(name)) for name in ("score", "reranker_score"))
     except ValueError as problem:
         raise ValueError(f"hit {number}: {problem}") from None
-    return _Hit(_whole(content), score, reranker, None if doc_id is None else _whole(str(doc_id)))
+    return _Hit(_whole(content), score, reranker, _doc_id(doc_id))
+
+
+def _doc_id(value: str | int | float | None) -> str | None:
+    """Write an id as text: 7.0, which pandas makes of a 7 beside missing ids, is 7; NaN is missing.
+
+    Raises:
+        ValueError: a number too large for its digits to be exact.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, float):
+        if abs(value) > _EXACT:
+            raise ValueError(f"doc_id is a rounded number: {value!r}")
+        value = int(value) if value.is_integer() else value
+    return _whole(str(value))
 
 
 def _score(name: str, value: object) -> float | None:
-    if value is None or value == "":
+    if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _NOTHING):
         return None
     try:
         score = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]

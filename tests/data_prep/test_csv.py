@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_prep.readers.csv_file import read_csv
+from data_prep.readers.csv_quotes import UNCLOSED
 from data_prep.rows.columns import ROWS
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
@@ -102,14 +107,133 @@ def test_nul_bytes_and_control_characters_are_text(path: Path) -> None:
     assert cells(read(path, TOP + "a\0b,\x07c\n")) == [(2, "a\0b", "\x07c")]
 
 
-def test_an_open_quote_is_noted(path: Path) -> None:
+CLOSED = "rewritten_query: a quote is opened and never closed"
+
+
+@pytest.mark.parametrize(
+    ("below", "found"),
+    [
+        ('a,b\nc,"d\ne,f\n', [(2, "a", ""), (3, "c", CLOSED), (4, "e", "")]),
+        ('a,b\nc,"d\n"e",f\ng,h\n', [(2, "a", ""), (3, "c", CLOSED), (4, "e", ""), (5, "g", "")]),
+        ('"a","b\n"c","d"\n', [(2, "a", CLOSED), (3, "c", "")]),
+        ('"a","b\n"c","d\n"e","f"\n', [(2, "a", CLOSED), (3, "c", CLOSED), (4, "e", "")]),
+        ('a,"b\n' + "c,d\n" * 3, [(2, "a", CLOSED), (3, "c", ""), (4, "c", ""), (5, "c", "")]),
+        ('a,"b, x\nc,d\n', [(2, "", CLOSED.partition(": ")[2]), (3, "c", "")]),
+        ('a,"b ""c"""\n"d\n""e""",f\n', [(2, "a", ""), (3, 'd\n"e"', "")]),
+        ('5" 屏,"b" \n"c" ,d\n', [(2, '5" 屏', ""), (3, "c ", "")]),
+    ],
+)
+def test_a_row_with_an_open_quote_is_refused_alone(path: Path, below: str, found: list[tuple[int, str, str]]) -> None:
+    rows = read(path, TOP + below)
+    assert [(row["row"], row["original_query"].replace(UNCLOSED, '"'), row["refused"]) for row in rows] == found
+
+
+def test_open_quotes_in_a_large_file(path: Path) -> None:
+    line, n = '"鱼油{}","他说""好""，\n{}"\n', 60_000
+    lines = [line.format(k, "长" * (k % 40)) for k in range(n)]
+    opened = {k: f'"鱼油{k}","没有结尾\n' for k in range(1000, n, 7001)}
+    rows = read(path, TOP + "".join(opened.get(k, text) for k, text in enumerate(lines)))
+    assert [row["row"] - 2 for row in rows if row["refused"]] == list(opened)
+    assert [row["original_query"] for row in rows] == [f"鱼油{k}" for k in range(n)]
+    assert all(row["rewritten_query"].startswith('他说"好"，\n') for row in rows if not row["refused"])
+
+
+def spark(cells: Sequence[str]) -> str:
+    # Spark and univocity: only what is before a quote counts.
+    return ",".join('"' + re.sub(r'(\\*)"', r'\1\1\\"', cell) + '"' for cell in cells) + "\n"
+
+
+def mysql(cells: Sequence[str]) -> str:
+    return ",".join('"' + re.sub(r'(["\\\n])', r"\\\1", cell) + '"' for cell in cells) + "\n"
+
+
+@pytest.mark.parametrize("write", [spark, mysql])
+def test_quotes_written_with_a_backslash(path: Path, write: Callable[[Sequence[str]], str]) -> None:
+    texts = [
+        ('他说"维生素C"怎么吃', "维生素C, 服用"),
+        ('"全"是引号"', '27"'),
+        ("C:\\路径\\x", "分\n行"),
+        (json.dumps([{"content": '说"好"\n\\', "score": 0.5}]), '""'),
+        ("没有引号", "没有"),
+    ]
+    rows = read(path, write(TOP.strip().split(",")) + "".join(map(write, texts)))
+    assert [(row["original_query"], row["rewritten_query"]) for row in rows] == texts
+    assert not any(row["refused"] for row in rows)
+
+
+def test_backslashes_before_quotes_of_sound_csv_stay(path: Path) -> None:
+    texts = [("C:\\", "a"), ('[{"content": "说\\"好\\""}]', "b\\"), ('他说\\"好', "c")]
+    held = io.StringIO()
+    csv.writer(held, quoting=csv.QUOTE_ALL).writerows([TOP.strip().split(","), *texts])
+    assert [(row["original_query"], row["rewritten_query"]) for row in read(path, held.getvalue())] == texts
+
+
+def test_a_quote_left_open_among_backslashes(path: Path) -> None:
+    rows = read(path, TOP + '"他说\\"好\\"","b"\n"c","d\n"e","\\"f\\""\n')
+    assert [(row["row"], row["original_query"], row["refused"]) for row in rows] == [
+        (2, '他说"好"', ""),
+        (3, "c", CLOSED),
+        (4, "e", ""),
+    ]
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_line_ends(path: Path, end: str) -> None:
+    text = f'标题,\n{TOP}a,"b\nc"\nd,e\n'.replace("\n", end)
+    assert cells(read(path, text)) == [(3, "a", f"b{end}c"), (4, "d", "e")]
+
+
+def test_cells_left_out_at_the_end_and_separators_too_many(path: Path) -> None:
+    top = "原始查询,是否成功,改写查询,用户画像,历史摘要\n"
+    rows = read(path, top + "a,是,b\nc,是,d,女\ne,是,f,女,g,,\nh,是\ni,是,j\nk,是,l,女,m,n\n,,\n")
+    assert [(row["row"], row["original_query"], row["user_profile"], row["refused"]) for row in rows] == [
+        (2, "a", "", ""),
+        (3, "c", "女", ""),
+        (4, "e", "女", ""),
+        (5, "", "", "2 cells below 5 headings"),
+        (6, "", "", "3 cells below 5 headings"),  # as if it were the rest of the row before
+        (7, "", "", "6 cells below 5 headings"),
+    ]
+    everywhere = read(path, TOP + "a,b,\n" * 3 + '"c, d","e",\n')
+    assert cells(everywhere) == [*[(n, "a", "b") for n in (2, 3, 4)], (5, "c, d", "e")]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        TOP,
+        "\ufeff" + TOP,
+        '\ufeff"原始查询","改写查询"\n',
+        "原始查询 ,改写查询（必填）\n",
+        "原始查询,改写查询,\n",
+        "原始查詢,改寫查詢\n",
+        "Query,rewritten_query\n",
+    ],
+)
+def test_headings_in_the_middle_are_no_row(path: Path, again: str) -> None:
     notes: list[str] = []
-    rows = read(path, TOP + 'a,b\nc,"d\ne,f\n', notes=notes)
-    assert cells(rows) == [(2, "a", "b"), (3, "c", "d\ne,f\n")]
-    assert notes == [f"{path}: a quote is opened and never closed: rows may have run together"]
-    notes.clear()
-    read(path, TOP + 'a,"b ""c"""\n', notes=notes)
-    assert not notes
+    rows = read(path, TOP + "a,b\n" + again + "c,d\n" + again + "原始查询,e\n", notes=notes)
+    assert cells(rows) == [(2, "a", "b"), (4, "c", "d"), (6, "原始查询", "e")]
+    assert notes == [f"{path}: the headings are there 2 times more: no rows"]
+
+
+@pytest.mark.parametrize("other", ["改写查询,原始查询\n", "编号,原始查询,改写查询\n", "id,query,rewrite,x\n"])
+def test_headings_of_other_columns_in_the_middle_end_the_file(path: Path, other: str) -> None:
+    path.write_text(TOP + "a,b\n" + other + "c,d\n", encoding="utf-8")
+    batches = read_csv(path, SourceSettings(), REQUIRED)
+    assert next(batches)["original_query"].to_pylist() == ["a"]
+    with pytest.raises(BadInput, match="row 3: headings again, of other columns than above"):
+        next(batches)
+
+
+def test_numbers_that_excel_was_told_to_leave_alone(path: Path) -> None:
+    text = TOP.replace("\n", ",编号\n") + '="鱼油",b,="1234567890123456789"\n"=""钙""","=""x""""y""",17\n=1+1,="a,b\n'
+    rows = read(path, text)
+    assert [(row["original_query"], row["rewritten_query"], row["query_id"]) for row in rows] == [
+        ("鱼油", "b", "1234567890123456789"),
+        ("钙", 'x"y', "17"),
+        ("=1+1", '="a', "b"),
+    ]
 
 
 def test_a_giant_row_is_named(path: Path) -> None:
@@ -128,7 +252,6 @@ def test_a_giant_row_is_named(path: Path) -> None:
         (TOP.encode(), "no row below the headings"),
         (b"query,other\na,b\n", "no column rewritten_query (columns: query, other)"),
         (b"query,original_query,rewrite\na,b,c\n", "two columns mean original_query: 'query' and 'original_query'"),
-        (TOP.replace("\n", "\r").encode() + b"a,b\r", "not CSV"),
     ],
 )
 def test_bad_files_are_named_in_one_line(path: Path, content: bytes | None, problem: str) -> None:
