@@ -93,7 +93,7 @@ def read_csv(
             if numbering.stopped:
                 raise BadInput(f"{path}: row {numbering.stopped[0]}: {numbering.stopped[1]}")
     if numbering.repeated and notes is not None:
-        notes.append(f"{path}: the headings are there {numbering.repeated} times more: no rows")
+        notes.append(f"{path}: {numbering.repeated} more headings in the middle: no rows")
     if not rows:
         raise BadInput(f"{path}: no row below the headings")
 

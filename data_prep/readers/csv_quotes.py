@@ -19,11 +19,12 @@ UNCLOSED = "\ufdd0"  # in the place of a quote that opens a cell and is never cl
 _MARK, _QUOTE, _BOM = UNCLOSED.encode(), ord('"'), b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
 _LONGEST_CELL = 2 << 20  # bytes
+_LOOKED_AT = 32  # chunks of a file, to compare two ways of quoting
 _AROUND = np.isin(np.arange(256), [*b",\t;\r\n"])  # what may be before a cell's first quote and behind its last
 _BODY = rb'[^"]*+(?:""[^"]*+)*+'
 _BODY_WITH_BACKSLASHES = rb'[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+'
 _BACKSLASHES = re.compile(rb'(\\+)(["\r\n,\t;]?)')
-_LONE_BACKSLASH = re.compile(rb'(?<!\\)(?:\\\\)*\\(?![\\"\r\n,\t;N0])')
+_LONE_BACKSLASH = re.compile(rb'\\(?<!\\\\)(?:\\\\)*(?![\\"\r\n,\t;N0])')  # begins with its own byte: fast
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,8 @@ def _backslashes(file: TextFile) -> tuple[bool, bool]:
 
 
 def _unclosed(quoting: Quoting, file: TextFile, delimiter: str) -> int:
-    count = 0
     with quoting.open(file, delimiter) as stream:
-        while chunk := stream.read(_CHUNK):
-            count += chunk.count(_MARK)
-    return count
+        return sum(stream.read(_CHUNK).count(_MARK) for _ in range(_LOOKED_AT))
 
 
 class _Rewritten(io.RawIOBase):
@@ -154,7 +152,11 @@ class _Rewritten(io.RawIOBase):
         return body is not None and not text[body.end() + 1 : body.end() + 64].strip(b" ")
 
     def _plain(self, body: bytes) -> bytes:
-        return _BACKSLASHES.sub(self._unescaped, body) if self._quoting.backslash and b"\\" in body else body
+        if not self._quoting.backslash or b"\\" not in body:
+            return body
+        if body.count(b"\\") == body.count(b'\\"'):
+            return body.replace(b'\\"', b'""')
+        return _BACKSLASHES.sub(self._unescaped, body)
 
     def _unescaped(self, run: re.Match[bytes]) -> bytes:
         half, odd = divmod(len(run[1]), 2)

@@ -214,7 +214,7 @@ def test_headings_in_the_middle_are_no_row(path: Path, again: str) -> None:
     notes: list[str] = []
     rows = read(path, TOP + "a,b\n" + again + "c,d\n" + again + "原始查询,e\n", notes=notes)
     assert cells(rows) == [(2, "a", "b"), (4, "c", "d"), (6, "原始查询", "e")]
-    assert notes == [f"{path}: the headings are there 2 times more: no rows"]
+    assert notes == [f"{path}: 2 more headings in the middle: no rows"]
 
 
 @pytest.mark.parametrize("other", ["改写查询,原始查询\n", "编号,原始查询,改写查询\n", "id,query,rewrite,x\n"])
