@@ -23,33 +23,39 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, time
+from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeAlias, TypedDict
 from xml.etree import ElementTree
 
-from python_calamine import (
-    CalamineError,
-    CalamineSheet,
-    CalamineWorkbook,
-    PasswordError,
-    SheetTypeEnum,
-    SheetVisibleEnum,
-)
+from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
-from data_prep.readers.sheet_xml import CellErrors, WorkbookXml
-from data_prep.rows.headings import TOP_ROWS, Name, NoHeadings, SameMeaning, find_headings
+from data_prep.readers.calamine_book import CalamineBook
+from data_prep.readers.sheet_xml import Cell, CellError, DamagedSheet, Row, WorkbookXml
+from data_prep.rows.headings import (
+    TOP_ROWS,
+    Name,
+    NoHeadings,
+    OtherHeadings,
+    Repeats,
+    SameMeaning,
+    find_headings,
+)
 
 _SIGNATURES = {b"PK": (".xlsx", ".xlsm"), b"\xd0\xcf": (".xls",)}
 LENGTH_BYTES = 8  # before each message
 _BATCH_BYTES = 8 << 20
-_SMALLEST_BATCH, _LARGEST_BATCH = 256, 16_384  # rows
+_FIRST_BATCH, _LARGEST_BATCH = 64, 16_384  # rows
+# Bytes of text that rows may hold: a long text that many rows share is stored once.
+_MOST_TEXT, _MOST_TEXT_PER_BYTE = 512 << 20, 3
 _DAYS_TO_1904 = 1462
 _NEVER = "a formula that was never calculated: open and save the workbook in Excel or WPS"
-_MARSHALLED = {str, float, int, bool}
+_TOO_LARGE = "needs more memory than a workbook of its size does: damaged, or made to"
+DAMAGE = (
+    DamagedSheet, zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, EOFError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
 
 
 class Request(TypedDict):
@@ -66,8 +72,7 @@ class Request(TypedDict):
 # What a process can hand to another without an object for each cell: ("text", UTF-8 end to end, int32 offsets) or
 # ("number", doubles); and for cells of several kinds ("any", list), dates and times as ISO 8601.
 PackedCells: TypeAlias = tuple[Any, ...]
-_Row = Sequence[Any]
-_Numbered = Iterator[tuple[int, _Row]]  # row number from 0, its cells
+_Numbered = Iterator[tuple[int, Row]]  # row number from 0, its cells
 
 
 def main() -> int:
@@ -85,7 +90,7 @@ def main() -> int:
     except PasswordError:
         failure = "protected by a password: save it without one"
     except MemoryError:
-        failure = "needs more memory than a workbook of its size does: damaged, or made to"
+        failure = _TOO_LARGE
     except Exception as error:
         failure = f"not a readable workbook ({_line(error)})"
     except BaseException as error:  # a panic of the Rust library is no Exception
@@ -109,103 +114,80 @@ def _line(error: BaseException) -> str:
 
 def _read(request: Request, passed_over: list[str]) -> str:
     """Write the rows of every sheet that names what is required; return why the rest could not be read, or ""."""
-    path = Path(request["path"])
     names = {key: Name(*name) for key, name in request["names"].items()}
-    # calamine reads the cells; only the XML tells errors and uncalculated formulas from empty cells.
-    book = _open(path)
-    xml: WorkbookXml | None = None
-    with suppress(zipfile.BadZipFile, ElementTree.ParseError, KeyError, OSError, ValueError):
-        xml = WorkbookXml(path)  # not for an .xls, nor for a file that only calamine makes sense of
+    book = _open(Path(request["path"]))
+    room = _MOST_TEXT + _MOST_TEXT_PER_BYTE * request["unpacked"]
     # Visible sheets come first: hidden ones count only where no visible one has the columns.
     failure, found = "", False
-    sheets = [(i, sheet) for i, sheet in enumerate(book.sheets_metadata) if sheet.typ == SheetTypeEnum.WorkSheet]
-    for index, metadata in sorted(sheets, key=lambda sheet: sheet[1].visible != SheetVisibleEnum.Visible):
-        if found and metadata.visible != SheetVisibleEnum.Visible:
-            passed_over.append(f"sheet {metadata.name}: hidden")
+    for index, sheet in sorted(enumerate(book.sheets), key=lambda numbered: numbered[1].hidden):
+        if found and sheet.hidden:
+            passed_over.append(f"sheet {sheet.name}: hidden")
             continue
-        errors: CellErrors = {}
-        look = Thread(target=_find_errors, args=(xml, metadata.name, errors), daemon=True)
-        look.start()  # beside calamine, which lets go of Python's lock
         try:
-            sheet = book.get_sheet_by_index(index)
-            rows = _filled(sheet)
+            rows = _filled(book.rows(index), book.merged(index))
             top = _top(rows)
-            texts = [cells for _, cells in top if not _blank(cells)]
+            texts = [cells for _, cells in top if not _is_blank(cells)]
             if not texts:
                 continue
-            headings = find_headings(texts, names, request["required"])
+            headings = find_headings(list(map(_shown, texts)), names, request["required"])
+            below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
+            repeats = Repeats(names, headings.places, request["required"])
+            key = headings.places[request["required"][0]]
+            reading = _Reading(sheet.name, headings.places, key, repeats, book.date1904, room)
+            found = True
+            reading.write(chain(top[below:], rows))
+            room = reading.room
+            if reading.repeated:
+                passed_over.append(f"sheet {sheet.name}: {reading.repeated} more headings in the middle: no rows")
         except NoHeadings as problem:
-            passed_over.append(f"sheet {metadata.name}: {problem}")
-            continue
+            passed_over.append(f"sheet {sheet.name}: {problem}")
         except SameMeaning as problem:
-            return f"sheet {metadata.name}: {problem}"
-        except CalamineError as problem:
-            failure = failure or f"sheet {metadata.name}: not readable ({_line(problem)})"
-            continue
-        finally:
-            look.join()
-        # Send the rows below the headings in batches of a bounded size.
-        found = True
-        below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
-        size = _BATCH_BYTES * sheet.height // max(1, request["unpacked"])
-        reading = _Reading(
-            metadata.name,
-            headings.places,
-            headings.places[request["required"][0]],
-            sheet.start[1] if sheet.start else 0,
-            errors,
-            xml is not None and xml.date1904,
-        )
-        _write_rows(reading, chain(top[below:], rows), max(_SMALLEST_BATCH, min(size, _LARGEST_BATCH)))
-        del sheet, rows  # two sheets are never held together
+            return f"sheet {sheet.name}: {problem}"
+        except OtherHeadings as problem:
+            failure = failure or f"sheet {sheet.name}: {problem}"
+        except (CalamineError, *DAMAGE) as problem:
+            failure = failure or f"sheet {sheet.name}: not readable ({_line(problem)})"
     return failure or ("" if found or passed_over else "no sheet holds any text")
 
 
-def _open(path: Path) -> CalamineWorkbook:
+def _open(path: Path) -> WorkbookXml | CalamineBook:
+    """Open an .xlsx by its XML, and with calamine an .xls and what only calamine makes sense of."""
+    with suppress(OSError, ValueError, *DAMAGE):
+        return WorkbookXml(path)
     try:
-        return CalamineWorkbook.from_path(path)
+        return CalamineBook(CalamineWorkbook.from_path(path))
     except PasswordError:
         raise
     except CalamineError:
         with path.open("rb") as file:
             if path.suffix.lower() in _SIGNATURES[file.read(2)]:
                 raise
-    return CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes()))  # judges by content, not by a wrong name
+    return CalamineBook(CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes())))  # judges by content, not by name
 
 
-def _find_errors(xml: WorkbookXml | None, sheet: str, errors: CellErrors) -> None:
-    if xml is not None:
-        with suppress(zipfile.BadZipFile, zlib.error, KeyError, OSError, NotImplementedError, EOFError, RuntimeError):
-            errors.update(xml.cell_errors(sheet))  # where it cannot look, such cells read as empty
-
-
-def _filled(sheet: CalamineSheet) -> _Numbered:
-    """Yield every row of the sheet; a cell merged over several rows is in each of them that holds something else
-    too."""
-    left = sheet.start[1] if sheet.start else 0
-    tall: dict[int, list[tuple[int, int]]] = {}
-    for (top, column), (bottom, _) in sheet.merged_cell_ranges or ():
-        if bottom > top and column >= left:
-            tall.setdefault(top, []).append((bottom, column - left))
-    standing: dict[int, tuple[int, Any]] = {}  # column → last row of its tall cell, what it holds
-    for number, cells in enumerate(sheet.iter_rows()):
+def _filled(rows: _Numbered, merged: dict[int, list[tuple[int, int]]]) -> _Numbered:
+    """Yield every row; a cell merged over several rows is in each of them that holds something else too."""
+    standing: dict[int, tuple[int, Cell]] = {}  # column → last row of its tall cell, what it holds
+    for number, cells in rows:
         if standing:
             standing = {column: cell for column, cell in standing.items() if cell[0] >= number}
-            if not _blank(cells):
+            if not _is_blank(cells):
                 for column, (_, value) in standing.items():
-                    cells[column] = cells[column] if cells[column] != "" else value
-        for bottom, column in tall.get(number, ()):
-            if column < len(cells):
-                standing[column] = (bottom, cells[column])
+                    if cells.get(column, b"") == b"":
+                        cells[column] = value
+        if merged:
+            for bottom, column in merged.get(number, ()):
+                if column in cells:
+                    standing[column] = (bottom, cells[column])
         yield number, cells
 
 
-def _top(rows: _Numbered) -> list[tuple[int, _Row]]:
+def _top(rows: _Numbered) -> list[tuple[int, Row]]:
     """Return the first rows, from the first with text on, until `TOP_ROWS` with text are among them."""
-    top: list[tuple[int, _Row]] = []
+    top: list[tuple[int, Row]] = []
     filled = 0
     for number, cells in rows:
-        filled += not _blank(cells)
+        filled += not _is_blank(cells)
         if filled:
             top.append((number, cells))
         if filled == TOP_ROWS:
@@ -213,64 +195,99 @@ def _top(rows: _Numbered) -> list[tuple[int, _Row]]:
     return top
 
 
-def _blank(cells: _Row) -> bool:
-    return all(map(_empty, cells))
+def _is_blank(cells: Row) -> bool:
+    return all(type(cell) is bytes and not cell.decode().strip() for cell in cells.values())
 
 
-def _empty(cell: object) -> bool:
-    return type(cell) is str and not cell.strip()
+def _shown(cells: Row) -> list[Any]:
+    """Return the cells of a row in their places, texts as str."""
+    shown: list[Any] = [""] * (1 + max(cells, default=-1))
+    for place, cell in cells.items():
+        shown[place] = cell.decode() if isinstance(cell, bytes) else cell.code if isinstance(cell, CellError) else cell
+    return shown
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reading:
-    """Of one sheet. `places`: column → position in a row; `key`: that of the first required one; `left`: the sheet's
-    column that a row begins with, from 0."""
+    """Writes the rows of one sheet.
+
+    Args:
+        places: column → position in a row.
+        key: position of the first required column.
+        room: bytes of text that may still be written.
+        repeated: headings in the middle, so far.
+    """
 
     sheet: str
     places: dict[str, int]
     key: int
-    left: int
-    errors: CellErrors
+    repeats: Repeats
     date1904: bool
+    room: int
+    repeated: int = 0
+    _stopped: Exception | None = field(default=None, init=False)
+
+    def write(self, rows: _Numbered) -> None:
+        """Write `rows` in batches of a bounded size.
+
+        Raises:
+            OtherHeadings, DAMAGE: headings of another table, or a sheet that cannot be read on; the rows above are
+                written.
+            MemoryError: the rows hold more text than a sound workbook's.
+        """
+        wanted = self._below(rows)
+        size = _FIRST_BATCH
+        while batch := list(islice(wanted, size)):
+            columns = {name: [cells.get(place) for _, cells in batch] for name, place in self.places.items()}
+            if self.date1904 and "timestamp" in columns:  # day numbers without the format of a date
+                columns["timestamp"] = [c + _DAYS_TO_1904 if type(c) is float else c for c in columns["timestamp"]]
+            problems = [(i, reason) for i, (_, cells) in enumerate(batch) if (reason := self._error(cells))]
+            length = sum(len(cell) for cells in columns.values() for cell in cells if type(cell) is bytes)
+            self.room -= length
+            if self.room < 0:
+                raise MemoryError
+            packed = {name: _packed(cells) for name, cells in columns.items()}
+            _write(("rows", self.sheet, [number + 1 for number, _ in batch], packed, problems))
+            size = max(1, min(4 * len(batch), _LARGEST_BATCH, _BATCH_BYTES * len(batch) // max(1, length)))
+        if self._stopped:
+            raise self._stopped
+
+    def _below(self, rows: _Numbered) -> _Numbered:
+        """Yield the rows that are neither blank nor headings again, up to where the sheet cannot be read."""
+        key, may_be_one = self.key, self.repeats.may_be_one
+        try:
+            for number, cells in rows:
+                cell = cells.get(key, b"")
+                text = cell.decode() if type(cell) is bytes else " "
+                if may_be_one(text) and self._is_heading(number, cells):
+                    self.repeated += 1
+                elif (cell and not text.isspace()) or not _is_blank(cells):
+                    yield number, cells
+        except (OtherHeadings, *DAMAGE) as problem:
+            self._stopped = problem
+
+    def _is_heading(self, number: int, cells: Row) -> bool:
+        try:
+            return self.repeats.is_one(_shown(cells))
+        except OtherHeadings as problem:
+            raise OtherHeadings(f"row {number + 1}: {problem}") from None
+
+    def _error(self, cells: Row) -> str:
+        """Return why this row cannot be used: the first of its columns that holds an error; "" for none."""
+        for name, place in self.places.items():
+            if type(error := cells.get(place)) is CellError:
+                return f"{name}: the cell holds the error {error.code}" if error.code else f"{name}: {_NEVER}"
+        return ""
 
 
-def _write_rows(reading: _Reading, rows: _Numbered, size: int) -> None:
-    key, errors = reading.key, reading.errors
-    while chunk := list(islice(rows, size)):
-        kept = [
-            (number, cells)
-            for number, cells in chunk
-            if not _empty(cells[key]) or number in errors or not _blank(cells)  # blank rows are no rows
-        ]
-        columns = {name: [cells[place] for _, cells in kept] for name, place in reading.places.items()}
-        if reading.date1904 and "timestamp" in columns:  # day numbers without the format of a date
-            columns["timestamp"] = [c + _DAYS_TO_1904 if type(c) is float else c for c in columns["timestamp"]]
-        problems = [(i, reason) for i, (number, _) in enumerate(kept) if (reason := _error(reading, number))]
-        packed = {name: _packed(cells) for name, cells in columns.items()}
-        _write(("rows", reading.sheet, [number + 1 for number, _ in kept], packed, problems))
-
-
-def _error(reading: _Reading, row: int) -> str:
-    """Return why this row cannot be used: the first of its columns that holds an error; "" for none."""
-    codes = {column - reading.left: code for column, code in reading.errors.get(row, ())}
-    for name, place in reading.places.items():
-        if place in codes:
-            code = codes[place]
-            return f"{name}: the cell holds the error {code}" if code else f"{name}: {_NEVER}"
-    return ""
-
-
-def _packed(cells: list[Any]) -> PackedCells:
+def _packed(cells: Sequence[Any]) -> PackedCells:
     kinds = set(map(type, cells))
-    if kinds == {str}:
-        texts = [cell.encode() for cell in cells]
+    if kinds <= {bytes, type(None)}:
+        texts = [cell or b"" for cell in cells]
         return "text", b"".join(texts), array("i", accumulate(map(len, texts), initial=0)).tobytes()
     if kinds == {float}:
         return "number", array("d", cells).tobytes()
-    if kinds <= _MARSHALLED:
-        return "any", cells
-    plain = [c if type(c) in _MARSHALLED else c.isoformat() if isinstance(c, date | time) else str(c) for c in cells]
-    return "any", plain
+    return "any", [c.decode() if isinstance(c, bytes) else None if isinstance(c, CellError) else c for c in cells]
 
 
 if __name__ == "__main__":

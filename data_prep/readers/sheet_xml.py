@@ -1,7 +1,8 @@
-"""What an .xlsx says and calamine does not hand on: error cells (it reads them as empty), formulas that were never
-calculated, and whether the workbook counts its days from 1904.
+"""Read the sheets of an .xlsx row by row from its XML: only the cells that are there, and each of them once.
 
-A sheet is looked through as it is unpacked, a megabyte at a time, and only for those few cells.
+A stray cell in the last row costs nothing, and no sheet is in memory as a whole. Cells as Excel, WPS and the common
+libraries write them are found by one pattern; a piece of a sheet where the pattern does not account for every cell goes
+through an XML parser.
 """
 
 from __future__ import annotations
@@ -9,50 +10,99 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 from xml.etree import ElementTree
 
-NEVER_CALCULATED = ""  # in the place of an error's code
-_CHUNK = 1 << 20
-_LONGEST_CELL = 1 << 19  # bytes: 32 767 characters, each escaped
-_P = rb"(?:\w+:)?"  # a namespace prefix
-_ROOT = re.compile(rb"<(\w+:|)worksheet\b")
-_PLACE = rb"""(?=[^>]*\sr=["']([A-Z]{1,3})([0-9]{1,7})["'])"""
-_FORMULA = rb"\s*<" + _P + rb"f\b(?:[^>]*/>|[^>]*>[^<]*</" + _P + rb"f>)"
-_ERROR_CELL = re.compile(
-    rb"<" + _P + rb"c(?=[^>]*\st=[\"']e[\"'])" + _PLACE + rb"[^>]*>(?:" + _FORMULA + rb")?\s*<" + _P + rb"v>([^<]*)<"
-)
-_BARE_FORMULA = re.compile(
-    rb"<" + _P + rb"c(?![^>]*\st=[\"']str[\"'])" + _PLACE + rb"[^>]*>" + _FORMULA
-    + rb"\s*(?:<" + _P + rb"v\s*/>|<" + _P + rb"v>\s*</" + _P + rb"v>)?\s*</" + _P + rb"c>"
-)  # fmt: skip
+from data_prep.readers.number_formats import MOMENT, date_styles
 
-CellErrors = dict[int, list[tuple[int, str]]]  # row → (column, code), both from 0
+_CHUNK = 1 << 20
+_LARGEST_ROW = 64 << 20  # bytes of XML
+_ZZZ = 18_278  # one more than the last column of three letters
+_WORKSHEET, _STRINGS, _STYLES, _BOOK = "/worksheet", "/sharedStrings", "/styles", "/officeDocument"
+_EPOCH = datetime(1899, 12, 30)
+_DAYS_TO_1904 = 1462
+
+_STRING = re.compile(
+    rb"<si>\s*<t(?: xml:space=[\"']preserve[\"'])?(?:/>|>([^<]*)</t>)\s*(?:<phoneticPr [^>]*/>\s*)?</si>"
+)
+_STRING_START = re.compile(rb"<si[\s/>]")
+_ENTITIES = {"amp": b"&", "lt": b"<", "gt": b">", "quot": b'"', "apos": b"'"}
+_ESCAPED = re.compile(rb"_x([0-9A-Fa-f]{4})_")
+_REFERENCE = re.compile(rb"&#?\w+;|_x[0-9A-Fa-f]{4}_|\r\n?")
+_TOKEN = re.compile(
+    rb'(<row(?=[\s/>]))(?:[^>]*? r="([0-9]{1,7})")?[^>]*>'
+    rb'|<c(?: r="([A-Z]{1,3})([0-9]{1,7})")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?(?: s="([0-9]+)")?\s*'
+    rb"(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
+    rb'(?:<v(?: xml:space="preserve")?>([^<]*)</v>|<v\s*/>|<is><t(?: xml:space="preserve")?>([^<]*)</t></is>)?</c>)'
+)
+_TOKEN_START = re.compile(rb"<(?:row|c)[\s/>]")
+_ROOT = re.compile(rb"<(?:(\w+):)?(?:worksheet|sst)(?:\s[^>]*)?>")
+_MERGED = re.compile(rb"mergeCell\s[^>]*?ref=[\"']\$?([A-Z]{1,3})\$?([0-9]{1,7}):\$?[A-Z]{1,3}\$?([0-9]{1,7})[\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """A cell without a value: `code` as #N/A; "" for a formula that was never calculated."""
+
+    code: str
+
+
+Cell: TypeAlias = bytes | float | bool | CellError  # a text is UTF-8
+Row: TypeAlias = dict[int, Cell]  # column from 0 → what is there
+Merged: TypeAlias = dict[int, list[tuple[int, int]]]  # row → (last row, column) of cells over several rows, from 0
+
+
+class DamagedSheet(Exception):
+    """A part of the workbook is not what it should be; says what in one line."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A worksheet of the workbook."""
+
+    name: str
+    hidden: bool
 
 
 class WorkbookXml:
-    """The parts of the .xlsx at `path`.
+    """The .xlsx at `path`.
 
     Args:
+        sheets: its worksheets, in their order.
         date1904: whether day 0 is 1 January 1904.
 
     Raises:
-        zipfile.BadZipFile, ElementTree.ParseError, KeyError, OSError: it is none, or damaged.
+        zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, OSError, DamagedSheet: it is none, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # an .xls may hold a zip file too
+                raise DamagedSheet("no zip file")
         self._zip = zipfile.ZipFile(path)
-        book = next((t for kind, _, t in self._relations("") if kind.endswith("/officeDocument")), "xl/workbook.xml")
-        targets = {key: target for _, key, target in self._relations(book)}
-        self._parts: dict[str, str] = {}
+        book = next((t for kind, _, t in self._relations("") if kind.endswith(_BOOK)), "xl/workbook.xml")
+        relations = self._relations(book)
+        parts = {key: target for kind, key, target in relations if kind.endswith(_WORKSHEET)}
+        self.sheets: list[Sheet] = []
+        self._parts: list[str] = []
         self.date1904 = False
         for element in ElementTree.fromstring(self._zip.read(book)).iter():
-            tag = element.tag.rpartition("}")[2]
-            attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+            tag = _local(element.tag)
+            attributes = {_local(key): value for key, value in element.attrib.items()}
             if tag == "workbookPr":
                 self.date1904 = attributes.get("date1904") in ("1", "true")
-            elif tag == "sheet":
-                self._parts[attributes["name"]] = targets[attributes["id"]]
+            elif tag == "sheet" and (part := parts.get(attributes["id"])):
+                self.sheets.append(Sheet(attributes["name"], attributes.get("state", "visible") != "visible"))
+                self._parts.append(part)
+        others = {kind.rpartition("/")[2]: target for kind, _, target in relations}
+        names = set(self._zip.namelist())
+        styles, strings = others.get(_STYLES[1:], ""), others.get(_STRINGS[1:], "")
+        self._dates = date_styles(self._zip.read(styles)) if styles in names else {}
+        self._texts = self._shared_texts(strings) if strings in names else []
 
     def _relations(self, part: str) -> list[tuple[str, str, str]]:
         folder, _, name = part.rpartition("/")
@@ -60,33 +110,212 @@ class WorkbookXml:
         targets = [posixpath.normpath(posixpath.join("/", folder, r.get("Target", "")))[1:] for r in root]
         return [(r.get("Type", ""), r.get("Id", ""), target) for r, target in zip(root, targets, strict=True)]
 
-    def cell_errors(self, sheet: str) -> CellErrors:
-        """Return the cells of `sheet` that hold an error, or a formula without a value."""
-        found: CellErrors = {}
-        with self._zip.open(self._parts[sheet]) as part:
-            held = part.read(_CHUNK)
-            error = b"t='e'" if b" r='" in held else b't="e"'
-            prefix = _ROOT.search(held)
-            formula, close = (tag % (prefix[1] if prefix else b"") for tag in (b"<%bf", b"</%bc>"))
-            while held:
-                cells, closed, rest = held.rpartition(close)
-                if error in cells:
-                    for letters, row, code in _ERROR_CELL.findall(cells):
-                        _note(found, letters, row, code.decode(errors="replace")[:20])
-                if formula in cells:
-                    for letters, row in _BARE_FORMULA.findall(cells + closed):
-                        _note(found, letters, row, NEVER_CALCULATED)
-                chunk = part.read(_CHUNK)
-                held = rest[-_LONGEST_CELL:] + chunk if chunk else b""
+    def _shared_texts(self, part: str) -> list[bytes]:
+        texts: list[bytes] = []
+        for piece, root in self._pieces(part, b"si"):
+            found = _STRING.findall(piece)
+            if _is_plain(piece, root) and len(found) == len(_STRING_START.findall(piece)):
+                texts += found
+            else:
+                items = (_xml_text(item) for item in _parsed(piece, root) if _local(item.tag) == "si")
+                texts += [_ESCAPED.sub(_character, text) for text in items]
+                continue
+            if b"&" in piece or b"_x" in piece or b"\r" in piece:
+                first = len(texts) - len(found)
+                texts[first:] = map(_plain, found)
+        return texts
+
+    def merged(self, index: int) -> Merged:
+        """Return the cells of a sheet that are merged over several rows.
+
+        Read the sheet to its end, so that a damaged one is known before its first row is given.
+        """
+        found: Merged = {}
+        held = b""
+        with self._zip.open(self._parts[index]) as stream:
+            while chunk := stream.read(_CHUNK):
+                held += chunk
+                if b"mergeCell" in held:
+                    for letters, top, bottom in _MERGED.findall(held):
+                        if int(bottom) > int(top):
+                            found.setdefault(int(top) - 1, []).append((int(bottom) - 1, _COLUMNS[letters]))
+                    held = held[held.rfind(b">") + 1 :]
+                else:
+                    held = held[-200:]
         return found
 
+    def rows(self, index: int) -> Iterator[tuple[int, Row]]:
+        """Yield the rows of a sheet that hold a cell: number from 0, cells.
 
-def _note(found: CellErrors, letters: bytes, row: bytes, code: str) -> None:
-    found.setdefault(int(row) - 1, []).append((_column(letters), code))
+        Raises:
+            DamagedSheet, ElementTree.ParseError, zipfile.BadZipFile: the sheet cannot be read from here on.
+        """
+        number, cells = -1, Row()
+        last = -1
+        for piece, root in self._pieces(self._parts[index], b"row"):
+            tokens = _TOKEN.findall(piece)
+            if not _is_plain(piece, root) or len(tokens) != len(_TOKEN_START.findall(piece)):
+                tokens = list(_parsed_tokens(piece, root))
+            for row, row_number, letters, cell_row, style, kind, late_style, formula, value, text in tokens:
+                if row:
+                    if cells:
+                        yield number, cells
+                        cells = {}
+                    number, last = int(row_number) - 1 if row_number else number + 1, -1
+                    continue
+                # A cell without a reference is beside the one before it; a row without one has that of its cells.
+                last = _COLUMNS[letters] if letters else last + 1
+                if cell_row and int(cell_row) != number + 1 and not cells:
+                    number = int(cell_row) - 1
+                if kind == b"s":
+                    if value:
+                        cells[last] = self._text(value)
+                elif value or text:
+                    cells[last] = self._value(kind, value, text, style or late_style)
+                elif formula and kind != b"str":
+                    cells[last] = CellError("")
+        if cells:
+            yield number, cells
+
+    def _text(self, value: bytes) -> bytes:
+        try:
+            return self._texts[int(value)]
+        except (ValueError, IndexError):
+            raise DamagedSheet(f"no shared text {value[:20].decode(errors='replace')}") from None
+
+    def _value(self, kind: bytes, value: bytes, text: bytes, style: bytes) -> Cell:
+        if kind == b"b":
+            return value.strip() in (b"1", b"true")
+        if kind == b"e":
+            return CellError(value.decode(errors="replace")[:20])
+        if kind in (b"str", b"inlineStr", b"d"):
+            return _plain(text or value)
+        try:
+            number = float(value)
+        except ValueError:
+            raise DamagedSheet(f"no number: {value[:20].decode(errors='replace')!r}") from None
+        shown = self._dates.get(style) if style else None
+        return number if shown is None else _moment(number, shown, self.date1904)
+
+    def _pieces(self, part: str, item: bytes) -> Iterator[tuple[bytes, re.Match[bytes]]]:
+        """Yield the content of `part` in pieces that end behind a whole `item`, each with the root's start tag."""
+        with self._zip.open(part) as stream:
+            held = stream.read(_CHUNK)
+            if held.startswith((b"\xff\xfe", b"\xfe\xff")) or b"<!DOCTYPE" in held:
+                raise DamagedSheet("XML of an unusual kind")
+            root = _ROOT.search(held)
+            if root is None:
+                raise DamagedSheet("no XML of a workbook")
+            prefix = root[1] + b":" if root[1] else b""
+            container = b"sheetData" if item == b"row" else b"sst"
+            opened = re.search(rb"<%b%b(?:\s[^>]*)?(/?)>" % (prefix, container), held)
+            while opened is None and (chunk := stream.read(_CHUNK)) and len(held) < _LARGEST_ROW:
+                held += chunk  # a great many columns are described above the rows
+                opened = re.search(rb"<%b%b(?:\s[^>]*)?(/?)>" % (prefix, container), held)
+            if opened is None or opened[1]:
+                return
+            held = held[opened.end() :]
+            end, close = b"</%b%b>" % (prefix, container), b"</%b%b>" % (prefix, item)
+            while True:
+                before, ended, _ = held.partition(end)
+                if ended:
+                    yield before, root
+                    return
+                cut = held.rfind(close) + len(close)
+                if cut >= len(close):
+                    yield held[:cut], root
+                    held = held[cut:]
+                chunk = stream.read(_CHUNK)
+                if not chunk or len(held) > _LARGEST_ROW:
+                    raise DamagedSheet(f"{part} ends in the middle")
+                held += chunk
 
 
-def _column(letters: bytes) -> int:
-    number = 0
-    for letter in letters:
-        number = number * 26 + letter - 64
-    return number - 1
+def _is_plain(piece: bytes, root: re.Match[bytes]) -> bool:
+    """Whether patterns may look at `piece`: no prefix in its tags, no comments and no CDATA."""
+    return root[1] is None and b"<!" not in piece and b"<?" not in piece
+
+
+def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
+    name = root[0][1:].split(None, 1)[0].rstrip(b">")
+    return ElementTree.fromstring(root[0] + piece + b"</" + name + b">")
+
+
+def _parsed_tokens(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Yield what `_TOKEN` finds in a piece of a sheet, for any XML. Numbers are checked, texts are escaped again."""
+    for row in _parsed(piece, root):
+        if _local(row.tag) != "row":
+            continue
+        yield b"row", row.get("r", "").strip().encode(), *[b""] * 8
+        for cell in row:
+            if _local(cell.tag) != "c":
+                continue
+            place = re.fullmatch(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})", cell.get("r", ""))
+            if place is None and cell.get("r") is not None:
+                raise DamagedSheet(f"no cell is called {cell.get('r', '')[:20]!r}")
+            letters, number = (place[1].encode(), place[2].encode()) if place else (b"", b"")
+            parts = {_local(part.tag): part for part in cell}
+            value = (parts["v"].text or "").encode() if "v" in parts else b""
+            text = _xml_text(parts["is"]) if "is" in parts else b""
+            escaped = [part.replace(b"&", b"&amp;").replace(b"<", b"&lt;") for part in (value, text)]
+            style, kind = cell.get("s", "").encode(), cell.get("t", "").encode()
+            yield b"", b"", letters, number, style, kind, b"", b"f" if "f" in parts else b"", *escaped
+
+
+def _xml_text(item: ElementTree.Element) -> bytes:
+    """Return the text of a shared or an inline string: its runs, in their order, without the readings above them."""
+    runs = [list(part) if _local(part.tag) == "r" else [part] for part in item]
+    return "".join(part.text or "" for run in runs for part in run if _local(part.tag) == "t").encode()
+
+
+def _plain(text: bytes) -> bytes:
+    return _REFERENCE.sub(_referred, text) if b"&" in text or b"_x" in text or b"\r" in text else text
+
+
+def _referred(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    if token[:1] == b"_":
+        return _ESCAPED.sub(_character, token)
+    if token[:1] == b"\r":
+        return b"\n"
+    name = token[1:-1].decode()
+    if name[0] != "#":
+        return _ENTITIES.get(name, token)
+    try:
+        return chr(int("0" + name[1:], 16) if name[1] in "xX" else int(name[1:])).encode(errors="replace")
+    except (ValueError, OverflowError):
+        return token
+
+
+def _character(found: re.Match[bytes]) -> bytes:
+    code = int(found[1], 16)
+    return found[0] if 0xD800 <= code < 0xE000 else chr(code).encode()
+
+
+def _moment(number: float, shown: str, date1904: bool) -> Cell:
+    """Write a day number as ISO 8601: a date, a time of day, both, or a duration (`1 day, 12:00:00`)."""
+    try:
+        duration = timedelta(milliseconds=round(number * 86_400_000))
+        if shown != MOMENT:
+            return str(duration).encode()
+        moment = _EPOCH + timedelta(days=_DAYS_TO_1904 * date1904) + duration
+    except OverflowError:
+        return number
+    if 0 <= number < 1 and not date1904:
+        return moment.time().isoformat().encode()
+    return (moment.date() if number.is_integer() else moment).isoformat().encode()
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _letters(column: int) -> bytes:
+    text = b""
+    while column >= 0:
+        column, place = divmod(column, 26)
+        text, column = bytes([65 + place]) + text, column - 1
+    return text
+
+
+_COLUMNS = {_letters(column): column for column in range(_ZZZ)}
