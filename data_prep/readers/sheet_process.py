@@ -241,12 +241,15 @@ class _Reading:
             columns = {name: [cells.get(place) for _, cells in batch] for name, place in self.places.items()}
             if self.date1904 and "timestamp" in columns:  # day numbers without the format of a date
                 columns["timestamp"] = [c + _DAYS_TO_1904 if type(c) is float else c for c in columns["timestamp"]]
-            problems = [(i, reason) for i, (_, cells) in enumerate(batch) if (reason := self._error(cells))]
-            length = sum(len(cell) for cells in columns.values() for cell in cells if type(cell) is bytes)
+            kinds = {name: set(map(type, cells)) for name, cells in columns.items()}
+            problems: list[tuple[int, str]] = []
+            if any(CellError in kind for kind in kinds.values()):
+                problems = [(i, reason) for i, (_, cells) in enumerate(batch) if (reason := self._error(cells))]
+            packed = {name: _packed(cells, kinds[name]) for name, cells in columns.items()}
+            length = sum(len(cells[1]) for cells in packed.values() if cells[0] == "text")
             self.room -= length
             if self.room < 0:
                 raise MemoryError
-            packed = {name: _packed(cells) for name, cells in columns.items()}
             _write(("rows", self.sheet, [number + 1 for number, _ in batch], packed, problems))
             size = max(1, min(4 * len(batch), _LARGEST_BATCH, _BATCH_BYTES * len(batch) // max(1, length)))
         if self._stopped:
@@ -280,14 +283,15 @@ class _Reading:
         return ""
 
 
-def _packed(cells: Sequence[Any]) -> PackedCells:
-    kinds = set(map(type, cells))
+def _packed(cells: Sequence[Any], kinds: set[type]) -> PackedCells:
     if kinds <= {bytes, type(None)}:
-        texts = [cell or b"" for cell in cells]
+        texts = [cell or b"" for cell in cells] if type(None) in kinds else cells
         return "text", b"".join(texts), array("i", accumulate(map(len, texts), initial=0)).tobytes()
     if kinds == {float}:
         return "number", array("d", cells).tobytes()
-    return "any", [c.decode() if isinstance(c, bytes) else None if isinstance(c, CellError) else c for c in cells]
+    if kinds <= {float, bool, type(None)}:
+        return "any", cells
+    return "any", [c.decode() if type(c) is bytes else None if type(c) is CellError else c for c in cells]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,18 +29,18 @@ _DAYS_TO_1904 = 1462
 _STRING = re.compile(
     rb"<si>\s*<t(?: xml:space=[\"']preserve[\"'])?(?:/>|>([^<]*)</t>)\s*(?:<phoneticPr [^>]*/>\s*)?</si>"
 )
-_STRING_START = re.compile(rb"<si[\s/>]")
 _ENTITIES = {"amp": b"&", "lt": b"<", "gt": b">", "quot": b'"', "apos": b"'"}
 _ESCAPED = re.compile(rb"_x([0-9A-Fa-f]{4})_")
 _REFERENCE = re.compile(rb"&#?\w+;|_x[0-9A-Fa-f]{4}_|\r\n?")
-_TOKEN = re.compile(
-    rb'(<row(?=[\s/>]))(?:[^>]*? r="([0-9]{1,7})")?[^>]*>'
-    rb'|<c(?: r="([A-Z]{1,3})([0-9]{1,7})")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?(?: s="([0-9]+)")?\s*'
+_CELL = re.compile(
+    rb'<c(?: r="([A-Z]{1,3})[0-9]{1,7}")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?\s*'
     rb"(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
     rb'(?:<v(?: xml:space="preserve")?>([^<]*)</v>|<v\s*/>|<is><t(?: xml:space="preserve")?>([^<]*)</t></is>)?</c>)'
 )
-_TOKEN_START = re.compile(rb"<(?:row|c)[\s/>]")
+_PLACE = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
+_NUMBER = re.compile(rb'\sr="([0-9]{1,7})"')
 _ROOT = re.compile(rb"<(?:(\w+):)?(?:worksheet|sst)(?:\s[^>]*)?>")
+_CELL_NUMBER = re.compile(rb'<c r="[A-Z]{1,3}([0-9]{1,7})"')
 _MERGED = re.compile(rb"mergeCell\s[^>]*?ref=[\"']\$?([A-Z]{1,3})\$?([0-9]{1,7}):\$?[A-Z]{1,3}\$?([0-9]{1,7})[\"']")
 
 
@@ -114,7 +114,7 @@ class WorkbookXml:
         texts: list[bytes] = []
         for piece, root in self._pieces(part, b"si"):
             found = _STRING.findall(piece)
-            if _is_plain(piece, root) and len(found) == len(_STRING_START.findall(piece)):
+            if _is_plain(piece, root) and len(found) == piece.count(b"<si"):
                 texts += found
             else:
                 items = (_xml_text(item) for item in _parsed(piece, root) if _local(item.tag) == "si")
@@ -147,41 +147,32 @@ class WorkbookXml:
     def rows(self, index: int) -> Iterator[tuple[int, Row]]:
         """Yield the rows of a sheet that hold a cell: number from 0, cells.
 
+        A cell without a reference is beside the one before it, a row without one below the one before it.
+
         Raises:
             DamagedSheet, ElementTree.ParseError, zipfile.BadZipFile: the sheet cannot be read from here on.
         """
-        number, cells = -1, Row()
-        last = -1
+        texts, dates, columns, number = self._texts, self._dates, _COLUMNS, -1
         for piece, root in self._pieces(self._parts[index], b"row"):
-            tokens = _TOKEN.findall(piece)
-            if not _is_plain(piece, root) or len(tokens) != len(_TOKEN_START.findall(piece)):
-                tokens = list(_parsed_tokens(piece, root))
-            for row, row_number, letters, cell_row, style, kind, late_style, formula, value, text in tokens:
-                if row:
-                    if cells:
-                        yield number, cells
-                        cells = {}
-                    number, last = int(row_number) - 1 if row_number else number + 1, -1
-                    continue
-                # A cell without a reference is beside the one before it; a row without one has that of its cells.
-                last = _COLUMNS[letters] if letters else last + 1
-                if cell_row and int(cell_row) != number + 1 and not cells:
-                    number = int(cell_row) - 1
-                if kind == b"s":
-                    if value:
-                        cells[last] = self._text(value)
-                elif value or text:
-                    cells[last] = self._value(kind, value, text, style or late_style)
-                elif formula and kind != b"str":
-                    cells[last] = CellError("")
-        if cells:
-            yield number, cells
-
-    def _text(self, value: bytes) -> bytes:
-        try:
-            return self._texts[int(value)]
-        except (ValueError, IndexError):
-            raise DamagedSheet(f"no shared text {value[:20].decode(errors='replace')}") from None
+            for row_number, found in _found_cells(piece, root):
+                number = row_number - 1 if row_number else number + 1
+                cells: Row = {}
+                last = -1
+                try:
+                    for letters, style, kind, formula, value, text in found:
+                        last = columns[letters] if letters else last + 1
+                        if kind == b"s":
+                            if value:
+                                cells[last] = texts[int(value)]
+                        elif value or text:
+                            plain = not kind and style not in dates
+                            cells[last] = float(value) if plain else self._value(kind, value, text, style)
+                        elif formula and kind != b"str":
+                            cells[last] = CellError("")
+                except (ValueError, IndexError):
+                    raise DamagedSheet(f"row {number + 1}: no number and no shared text") from None
+                if cells:
+                    yield number, cells
 
     def _value(self, kind: bytes, value: bytes, text: bytes, style: bytes) -> Cell:
         if kind == b"b":
@@ -190,11 +181,7 @@ class WorkbookXml:
             return CellError(value.decode(errors="replace")[:20])
         if kind in (b"str", b"inlineStr", b"d"):
             return _plain(text or value)
-        try:
-            number = float(value)
-        except ValueError:
-            raise DamagedSheet(f"no number: {value[:20].decode(errors='replace')!r}") from None
-        shown = self._dates.get(style) if style else None
+        number, shown = float(value), self._dates.get(style)
         return number if shown is None else _moment(number, shown, self.date1904)
 
     def _pieces(self, part: str, item: bytes) -> Iterator[tuple[bytes, re.Match[bytes]]]:
@@ -233,7 +220,25 @@ class WorkbookXml:
 
 def _is_plain(piece: bytes, root: re.Match[bytes]) -> bool:
     """Whether patterns may look at `piece`: no prefix in its tags, no comments and no CDATA."""
-    return root[1] is None and b"<!" not in piece and b"<?" not in piece
+    return root[1] is None and not any(sign[1:] in piece and sign in piece for sign in (b"<!", b"<?"))  # one is fast
+
+
+def _found_cells(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[int, Sequence[tuple[bytes, ...]]]]:
+    """Yield each row of a piece of a sheet: its number from 1, 0 for none, and what `_CELL` finds in it."""
+    if _is_plain(piece, root):
+        found = []
+        for text in piece.split(b"<row")[1:]:
+            head, _, body = text.partition(b">")
+            number = _NUMBER.search(head) or _CELL_NUMBER.match(body)
+            found.append((int(number[1]) if number else 0, _CELL.findall(body)))
+        if sum(len(cells) for _, cells in found) == piece.count(b"<c") and piece.count(b"<r") == len(found):
+            yield from found
+            return
+    for row in _parsed(piece, root):
+        if _local(row.tag) == "row":
+            cells = list(_parsed_cells(row))
+            first = next((number for number, _ in cells if number), 0)
+            yield int(row.get("r") or first), [cell for _, cell in cells]
 
 
 def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
@@ -241,25 +246,21 @@ def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
     return ElementTree.fromstring(root[0] + piece + b"</" + name + b">")
 
 
-def _parsed_tokens(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """Yield what `_TOKEN` finds in a piece of a sheet, for any XML. Numbers are checked, texts are escaped again."""
-    for row in _parsed(piece, root):
-        if _local(row.tag) != "row":
+def _parsed_cells(row: ElementTree.Element) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+    """Yield the number of its row that each cell names, 0 for none, and what `_CELL` finds in it, for any XML."""
+    for cell in row:
+        if _local(cell.tag) != "c":
             continue
-        yield b"row", row.get("r", "").strip().encode(), *[b""] * 8
-        for cell in row:
-            if _local(cell.tag) != "c":
-                continue
-            place = re.fullmatch(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})", cell.get("r", ""))
-            if place is None and cell.get("r") is not None:
-                raise DamagedSheet(f"no cell is called {cell.get('r', '')[:20]!r}")
-            letters, number = (place[1].encode(), place[2].encode()) if place else (b"", b"")
-            parts = {_local(part.tag): part for part in cell}
-            value = (parts["v"].text or "").encode() if "v" in parts else b""
-            text = _xml_text(parts["is"]) if "is" in parts else b""
-            escaped = [part.replace(b"&", b"&amp;").replace(b"<", b"&lt;") for part in (value, text)]
-            style, kind = cell.get("s", "").encode(), cell.get("t", "").encode()
-            yield b"", b"", letters, number, style, kind, b"", b"f" if "f" in parts else b"", *escaped
+        place = _PLACE.fullmatch(cell.get("r", ""))
+        if place is None and cell.get("r") is not None:
+            raise DamagedSheet(f"no cell is called {cell.get('r', '')[:20]!r}")
+        letters, number = (place[1].encode(), int(place[2])) if place else (b"", 0)
+        parts = {_local(part.tag): part for part in cell}
+        value = (parts["v"].text or "").encode() if "v" in parts else b""
+        text = _xml_text(parts["is"]) if "is" in parts else b""
+        escaped = (part.replace(b"&", b"&amp;").replace(b"<", b"&lt;") for part in (value, text))
+        style, kind = cell.get("s", "").encode(), cell.get("t", "").encode()
+        yield number, (letters, style, kind, b"f" if "f" in parts else b"", *escaped)
 
 
 def _xml_text(item: ElementTree.Element) -> bytes:
