@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.rows.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
+from data_prep.rows.missing import is_missing, without_missing
 from data_prep.rows.recall_cells import read_recall
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
 
@@ -57,8 +58,9 @@ def parse_columns(
     A cell that cannot be understood fills `refused` of its row (`top1_score: not a number: 'abc'`; of several, the
     first in the order of `columns.COLUMNS`) and reads as not recorded. So does an empty original_query.
 
-    - Numbers: 0.85, "0.85", "０.８５" and "85%" are the same; "0,85", infinities and NaN are refused. Scores of any
-      size pass: some rerankers give logits.
+    - Every column but recall_results: what `missing.is_missing` names (NaN, \\N, #N/A, -, …) is not recorded.
+    - Numbers: 0.85, "0.85", "０.８５" and "85%" are the same; "0,85" is refused. Scores of any size pass: some
+      rerankers give logits.
     - `success`: TRUE, 是, 1, 成功, 对, yes, … and their opposites.
     - `timestamp`: see `timestamps.read_timestamp`; one that says no moment reads as not recorded.
     - `recall_results`: see `recall_cells`. Its hits give recall_count, top1_score and avg_top3_score where those are
@@ -76,7 +78,7 @@ def parse_columns(
     typed: dict[str, pa.Array] = {}
     for name in COLUMNS:
         if name in columns and name != "recall_results":
-            typed[name] = _READERS[name](columns[name], problems[name])
+            typed[name] = _READERS[name](_recorded(columns[name]), problems[name])
         else:
             typed[name] = _nothing(ROWS.field(name).type, count)
     for index in _where(pc.match_substring_regex(typed["original_query"], _INVISIBLE)):
@@ -119,6 +121,16 @@ def _plain(cells: Cells) -> Cells:
     if not isinstance(cells, pa.Array) or pa.types.is_string(cells.type):
         return cells
     return cells.cast(pa.string()) if pa.types.is_large_string(cells.type) else cells.to_pylist()
+
+
+def _recorded(cells: Cells) -> Cells:
+    """Return `cells` with nothing in place of what `missing.is_missing` calls missing."""
+    if isinstance(cells, pa.DoubleArray):
+        return pc.if_else(pc.is_finite(cells), cells, None)
+    cells = _plain(cells)
+    if isinstance(cells, pa.Array):
+        return without_missing(cells)
+    return [None if is_missing(cell) else cell for cell in cells]
 
 
 def _where(mask: pa.Array) -> list[int]:
