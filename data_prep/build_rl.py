@@ -179,13 +179,13 @@ def write_dataset(
             files, counts[split] = write_split(out, split, lambda s=split: samples(dataset, qrels, s), tenant, share)  # type: ignore[misc]
             outputs += files
             point_latest(out / f"rl_{split}_latest.jsonl", files[0])
-        quarantine = out / f"rl_quarantine_{mode}.jsonl"
+        quarantine = out / _quarantine(mode)
         outputs.append(write_quarantine(quarantine, dataset.sources.unreadable, left_out(dataset)))
         names = {
             "card": f"RL_DATA_CARD_{mode}.md",
             "json": f"rl_stats_{mode}.json",
             "html": f"rl_stats_{mode}.html",
-            "quarantine": f"rl_quarantine_{mode}.jsonl",
+            "quarantine": _quarantine(mode),
         }
         outputs += write_reports(out, names, dataset, PURPOSE, 0, request)
     splits = {split: counts[split]["samples"] for split in dataset.names}
@@ -197,6 +197,10 @@ def write_dataset(
     if options.hard_share and "train" in counts:
         train = counts["train"]
         print(f"hard prompts: {train['hard']} of train, repeated to {train['rows']} training rows")
+
+
+def _quarantine(mode: str) -> str:
+    return f"rl_quarantine_{mode}.jsonl"
 
 
 def build_rl(options: RlOptions) -> None:
@@ -220,7 +224,8 @@ def build_rl(options: RlOptions) -> None:
     required = REQUIRED if options.qrels is None else (*REQUIRED, "query_id")
     # Of duplicates one that has a rewrite to beat is worth more than one that has none.
     worth = "(rewritten_query <> '')::INT"
-    with selected(options, tenant, required, competition_steps(tenant.filters), worth, RL_SHARES) as dataset:
+    steps, quarantine = competition_steps(tenant.filters), _quarantine(options.split)
+    with selected(options, tenant, required, steps, worth, quarantine, RL_SHARES) as dataset:
         # Qrels of other queries would leave every sample without relevant documents, and nobody would notice.
         if qrels and not any(query_id in qrels for (query_id,) in dataset.selection.ask(_QUERY_IDS)):
             raise BadInput(f"{options.qrels}: holds none of the query_ids of {inputs[0]}")

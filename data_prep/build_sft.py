@@ -48,6 +48,7 @@ PURPOSE = Purpose(
     "Distillation: queries with their context, and the deployed rewriter's rewrites that retrieved well, to imitate.",
 )
 REQUIRED = ("original_query", "rewritten_query", "success")
+_QUARANTINE = "quarantine.jsonl"
 _SCHEMA = pa.schema([("messages", MESSAGES)])
 
 _MANUAL = """\
@@ -65,6 +66,12 @@ what is written to DIR
   The same files, tenant and seed give the same bytes; only names and the header carry a time. A finished build is
   left alone.
 
+logs without scores
+  A service's log records the rewrite, and no score. Score the rewrites by retrieval first, or take them unscored:
+  python -m data_prep.fill_baseline --input logs/ --tenant fivedoctors --out filled.jsonl
+  python -m data_prep.build_sft --input filled.jsonl --tenant fivedoctors --out data/sft/fivedoctors
+  python -m data_prep.build_sft --input logs/ --tenant fivedoctors --out data/sft/fivedoctors --keep-unscored
+
 exit codes
   0 written, or nothing to do; 2 bad input, in one line
 """
@@ -76,10 +83,12 @@ class SftOptions(BuildOptions):
 
     Args:
         min_top1_score: in [0, 1]; None leaves it to the tenant's filters.
+        keep_unscored: keep rows without a score, as the tenant's filters.keep_unscored does.
         augment: add synonym-swapped copies of training samples.
     """
 
     min_top1_score: float | None = None
+    keep_unscored: bool = False
     augment: bool = True
 
 
@@ -131,8 +140,8 @@ def write_dataset(out: Path, dataset: Dataset, copies: list[str], request: dict[
             canonical = out / f"{split}_{stamp}.jsonl"
             outputs += _write_split(out, canonical, split, dataset, copies if split == "train" else [])
             point_latest(out / f"{split}_latest.jsonl", canonical)
-        outputs.append(write_quarantine(out / "quarantine.jsonl", dataset.sources.unreadable, left_out(dataset)))
-        names = {"card": "DATA_CARD.md", "json": "stats.json", "html": "stats.html", "quarantine": "quarantine.jsonl"}
+        outputs.append(write_quarantine(out / _QUARANTINE, dataset.sources.unreadable, left_out(dataset)))
+        names = {"card": "DATA_CARD.md", "json": "stats.json", "html": "stats.html", "quarantine": _QUARANTINE}
         outputs += write_reports(out, names, dataset, PURPOSE, len(copies), request)
     splits = {split: dataset.count(split) + (len(copies) if split == "train" else 0) for split in dataset.names}
     header = PURPOSE.header(dataset.tenant, now, splits) | {"seconds": dataset.seconds}
@@ -161,13 +170,13 @@ def _write_split(out: Path, canonical: Path, split: Split, dataset: Dataset, cop
     return [canonical, parquet, swift] if trained else [canonical]
 
 
-def _with_score(tenant: TenantSettings, min_top1_score: float | None) -> TenantSettings:
-    if min_top1_score is None:
-        return tenant
-    if not 0 <= min_top1_score <= 1:
-        raise BadInput(f"--min-top1-score {min_top1_score}: outside [0, 1]")
-    filters = tenant.filters.model_copy(update={"min_top1_score": min_top1_score})
-    return tenant.model_copy(update={"filters": filters})
+def _with_filters(tenant: TenantSettings, options: SftOptions) -> TenantSettings:
+    changed: dict[str, Any] = {"keep_unscored": True} if options.keep_unscored else {}
+    if options.min_top1_score is not None:
+        if not 0 <= options.min_top1_score <= 1:
+            raise BadInput(f"--min-top1-score {options.min_top1_score}: outside [0, 1]")
+        changed["min_top1_score"] = options.min_top1_score
+    return tenant.model_copy(update={"filters": tenant.filters.model_copy(update=changed)})
 
 
 def build_sft(options: SftOptions) -> None:
@@ -176,13 +185,13 @@ def build_sft(options: SftOptions) -> None:
     Raises:
         BadInput: an option or a file cannot be used, or no row is left.
     """
-    tenant = _with_score(load_tenant(options.tenant), options.min_top1_score)
+    tenant = _with_filters(load_tenant(options.tenant), options)
     request = describe_request(options, find_files(options.inputs), tenant) | {"augment": options.augment}
     if not options.dry_run and is_current(options.out / "dataset_latest.json", request):
         print(f"{options.out}: up to date, nothing to do")
         return
     steps = imitation_steps(tenant.filters)
-    with selected(options, tenant, REQUIRED, steps, "top1_score", SFT_SHARES) as dataset:
+    with selected(options, tenant, REQUIRED, steps, "top1_score", _QUARANTINE, SFT_SHARES) as dataset:
         if options.dry_run:
             print("dry run: nothing written")
             return
@@ -206,6 +215,9 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument(
         "--min-top1-score", type=float, help="instead of the tenant's filters.min_top1_score, a number in [0, 1]"
+    )
+    parser.add_argument(
+        "--keep-unscored", action="store_true", help="keep rows whose retrieval nobody recorded (a log has no scores)"
     )
     parser.add_argument("--split", choices=("auto", "train", "test"), default="auto", help="auto = 80/10/10 by query")
     parser.add_argument("--no-augment", dest="augment", action="store_false", help="no synonym-swapped copies")

@@ -10,20 +10,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
 from data_prep.dataset.artefacts import code_sha256, settings_sha256
-from data_prep.dataset.filters import intake_steps, log_window
+from data_prep.dataset.filters import NO_SCORE, intake_steps, log_window
 from data_prep.dataset.intake import give_back, take_in
 from data_prep.dataset.selection import Selection, Step
 from data_prep.dataset.stats import describe, funnel_table, write_data_card, write_stats_page
 from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
-from data_prep.readers.sources import Sources
+from data_prep.readers.sources import Sources, write_quarantine
 from data_prep.text.deidentify import deidentify_text
 from reward.records.files import BadInput, file_sha256, write_json
 from reward.records.sample import Context, Hit, Metadata
@@ -31,6 +31,12 @@ from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 
 NO_ROW = "no row passes the filters of tenant"
+WANTED_SAMPLES = 10_000  # below this many a build says so
+_HOW_TO_SCORE = (
+    "a log records no scores: score its rewrites by retrieval first (python -m data_prep.fill_baseline "
+    "--input {inputs} --tenant {tenant} --out filled.jsonl, then --input filled.jsonl), or take them unscored with "
+    "--keep-unscored"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Dataset:
     masked: Counter[str]
     names: tuple[Split, ...]
     leakage: Leakage | None = None
+    window: tuple[date | None, date | None] = (None, None)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def rows(self, split: Split) -> Iterator[dict[str, Any]]:
@@ -91,6 +98,7 @@ class BuildOptions:
         out: folder of the data set.
         split: auto splits by query; else every row belongs to this split.
         since, until: first and last day of production logs to take; None: see `filters.log_window`.
+        days: take the production logs of this many days up to today (UTC) instead.
         seed: of everything random.
         dry_run: print the funnel, write nothing.
     """
@@ -101,6 +109,7 @@ class BuildOptions:
     split: Literal["auto", "train", "test"] = "auto"
     since: date | None = None
     until: date | None = None
+    days: int | None = None
     seed: int = 0
     dry_run: bool = False
 
@@ -122,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", type=date.fromisoformat, help="last day (default: the newest there is; --since: 30 days up to it)"
     )
+    parser.add_argument("--days", type=int, metavar="N", help="production logs of the last N days up to today (UTC)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the funnel, write nothing")
 
@@ -136,7 +146,27 @@ def describe_request(options: BuildOptions, files: Sequence[Path], tenant: Tenan
         "split": options.split,
         "since": options.since and options.since.isoformat(),
         "until": options.until and options.until.isoformat(),
+        "days": options.days and f"{options.days} up to {datetime.now(UTC).date().isoformat()}",
     }
+
+
+def _asked_window(options: BuildOptions) -> tuple[date | None, date | None]:
+    """Return the first and last day that were asked for.
+
+    Raises:
+        BadInput: --days beside another option of the window, or below 1; a first day after the last.
+    """
+    since, until = options.since, options.until
+    if options.days is not None:
+        if since or until:
+            raise BadInput("--days: takes the last days up to today; leave out --since and --until")
+        if options.days < 1:
+            raise BadInput(f"--days {options.days}: must be 1 or more")
+        until = datetime.now(UTC).date()
+        since = until - timedelta(days=options.days - 1)
+    if since and until and since > until:
+        raise BadInput(f"--since {since} is after --until {until}: no day is left")
+    return since, until
 
 
 @contextmanager
@@ -146,18 +176,21 @@ def selected(
     required: Sequence[str],
     steps: Sequence[Step],
     worth: str,
+    quarantine: str,
     shares: tuple[tuple[Split, float], ...],
 ) -> Iterator[Dataset]:
     """Read, clean, select and split the rows of `options.inputs`; print the funnel.
 
     Args:
         worth: SQL number; of duplicates the worthiest stays.
+        quarantine: name of the file that says why each row is left out; it is written here when no row is kept.
         shares: of `data_prep.questions.split`, for `options.split` auto; else that split takes every row.
 
     Raises:
         BadInput: no file could be read, no row is left, or a training row is like a held-out one after all.
     """
     threshold = tenant.filters.near_duplicate
+    asked = _asked_window(options)
     sources = Sources(options.inputs, tenant.sources, required)
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
@@ -173,7 +206,8 @@ def selected(
         dataset = Dataset(tenant, sources, selection, intake.masked, names, seconds=seconds)
         # Filter, then drop duplicates: a row that a filter drops must not win over its duplicate.
         with dataset.timed("clean"):
-            window = log_window(selection.newest_log_day(), tenant.sources.log_days, options.since, options.until)
+            window = log_window(selection.newest_log_day(), tenant.sources.log_days, *asked)
+            dataset.window = window
             selection.apply([*intake_steps(tenant, *window), *steps], worth)
             selection.drop_duplicates()
         groups = None
@@ -191,10 +225,30 @@ def selected(
                 selection.fix_split(options.split)
         _report(dataset)
         if not selection.kept:
-            raise BadInput(f"{_inputs(options.inputs)}: {NO_ROW} {tenant.tenant_id}")
+            raise BadInput(_nothing_left(dataset, options, quarantine))
         if dataset.leakage and not dataset.leakage.clean:
             raise BadInput(f"{_inputs(options.inputs)}: {dataset.leakage}")
         yield dataset
+
+
+def _nothing_left(dataset: Dataset, options: BuildOptions, quarantine: str) -> str:
+    """Write the quarantine of a build that keeps no row, and say what dropped the rows and what to do."""
+    selection, tenant = dataset.selection, dataset.tenant.tenant_id
+    steps = selection.ask("SELECT step, count(*) AS n FROM dropped GROUP BY step ORDER BY n DESC, step")
+    dropped = ", ".join(f"{step} {count}" for step, count in steps)
+    said = f"{_inputs(options.inputs)}: {NO_ROW} {tenant} (of {selection.rows_in} rows in, dropped by: {dropped})"
+    if _unscored(selection):
+        said += f"; {_HOW_TO_SCORE.format(inputs=' '.join(map(str, options.inputs)), tenant=options.tenant)}"
+    if not options.dry_run:
+        path = write_quarantine(options.out / quarantine, dataset.sources.unreadable, left_out(dataset))
+        said += f"; every row and its reason: {path}"
+    return said
+
+
+def _unscored(selection: Selection) -> int:
+    """Return how many rows are left out only because their retrieval was never recorded."""
+    [(count,)] = selection.ask(f"SELECT count(*) FROM dropped WHERE reason = '{NO_SCORE}'")
+    return int(str(count))
 
 
 def _inputs(paths: Sequence[Path]) -> str:
@@ -206,6 +260,13 @@ def _report(dataset: Dataset) -> None:
     console.print(funnel_table(selection.rows_in, selection.funnel))
     for note in dataset.sources.notes:
         print(f"note: {note}")
+    since, until = dataset.window
+    if until is not None:
+        print(f"production logs: {since or 'the first day'} to {until}, both days included")
+    if selection.kept and (unscored := _unscored(selection)):
+        print(f"note: {unscored} rows have no top1_score; fill_baseline scores them, --keep-unscored takes them as is")
+    if 0 < selection.kept < WANTED_SAMPLES:
+        print(f"note: {selection.kept:,} samples, fewer than the wanted {WANTED_SAMPLES:,}")
     for unreadable in dataset.sources.unreadable:
         print(f"unreadable: {unreadable.file}: {unreadable.reason}")
     if dataset.masked:

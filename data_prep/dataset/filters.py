@@ -9,6 +9,7 @@ from data_prep.rows.sql import literal
 from reward.settings.data import FilterSettings
 from reward.settings.recipe import TenantSettings
 
+NO_SCORE = "top1_score is not recorded"  # the reason of a row whose retrieval nobody recorded
 _LOG = "source = 'production_log'"
 _OK = f"CASE WHEN success IS NULL AND {_LOG} THEN rewritten_query <> '' ELSE success END"
 _FAILED = """CASE WHEN success IS NULL THEN 'success is not recorded'
@@ -57,7 +58,7 @@ def imitation_steps(settings: FilterSettings) -> list[Step]:
         Step(
             f"top1_score ≥ {settings.min_top1_score:g}",
             f"{score} OR top1_score IS NULL" if settings.keep_unscored else score,
-            f"""CASE WHEN top1_score IS NULL THEN 'top1_score is not recorded'
+            f"""CASE WHEN top1_score IS NULL THEN '{NO_SCORE}'
             ELSE 'top1_score ' || round(top1_score, 4) || ' < {settings.min_top1_score:g}' END""",
         ),
         Step("rewrite present", "rewritten_query <> ''", "'no rewritten_query'"),

@@ -131,6 +131,9 @@ LOG_PATHS: dict[str, tuple[str, ...]] = {
     "history_context": (
         "payload.history",
         "payload.history_context",
+        "response.history_context",
+        "response.data.history_context",
+        "response.history",
         "data.history_context",
         "history_context",
         "history",

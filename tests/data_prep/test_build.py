@@ -341,7 +341,9 @@ def test_bad_input_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
         assert build(source, tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {source}: {message}") and error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    # A build that keeps nothing leaves the reasons behind, and nothing else.
+    [reasons] = (tmp_path / "out").iterdir()
+    assert "quarantine" in reasons.name and [line["step"] for line in quarantine(reasons)] == ["success"]
 
 
 @pytest.mark.parametrize(
