@@ -5,26 +5,30 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from data_prep.readers.text_file import TextFile
 from reward.records.files import BadInput
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read query id → ids of its relevant documents (score > 0) from a BEIR `qrels.tsv` (query-id, corpus-id, score).
+    """Read query id → ids of its relevant documents (score > 0) from a BEIR `qrels.tsv` (query-id, corpus-id, score),
+    in any encoding that `text_file.TextFile` reads.
 
     Raises:
-        BadInput: no such file, or a line is not three tab-separated fields with a numeric score.
+        BadInput: no such file, it is no text, or a line is not three tab-separated fields with a numeric score.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
+    file = TextFile(path)
+    if file.note:
+        print(f"note: {file.note}")
     relevant: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        for row, fields in enumerate(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
-            if not fields or (row == 1 and fields[0] == "query-id"):
-                continue
-            try:
-                query_id, doc_id, score = fields
-                if float(score) > 0:
-                    relevant.setdefault(query_id, []).append(doc_id)
-            except ValueError:
-                raise BadInput(f"{path}: row {row}: expected query-id, corpus-id, score") from None
+    for row, fields in enumerate(csv.reader(file.lines(), delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+        if not any(map(str.strip, fields)) or (row == 1 and fields[0].strip() == "query-id"):
+            continue
+        try:
+            query_id, doc_id, score = map(str.strip, fields)
+            if float(score) > 0:
+                relevant.setdefault(query_id, []).append(doc_id)
+        except ValueError:
+            raise BadInput(f"{path}: row {row}: expected query-id, corpus-id, score") from None
     return {query_id: tuple(doc_ids) for query_id, doc_ids in relevant.items()}
