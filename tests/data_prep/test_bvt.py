@@ -466,7 +466,7 @@ HOSTILE = [
     "<r>XlsxWriter's own markup & no XML</r>",
     "<r></r>",
     "  两边空格  ",
-    "\x7f\x85\u2028\u200b",
+    "钙\x7f\x85\u2028\u200b",
     "😀👨‍👩‍👧",
 ]
 

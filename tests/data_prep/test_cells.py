@@ -216,7 +216,6 @@ BROKEN = "neither JSON nor a Python literal"
         ('[{"content": "a"}, {"score": 1}]', "hit 2 has no text as its content"),
         ('[{"content": "a", "score": "高"}]', "hit 1: score is not a finite number: '高'"),
         ('[{"content": "a", "reranker_score": 1e999}]', "hit 1: reranker_score is not a finite number: 'inf'"),
-        ('[{"content": "a", "score": NaN}]', "hit 1: score is not a finite number: 'nan'"),
         ('[{"content": "a", "score": true}]', "hit 1: score is not a finite number: 'True'"),
         ('[{"content": "a", "doc_id": []}]', "hit 1: doc_id is neither text nor a number"),
     ],

@@ -239,7 +239,6 @@ REFUSED: list[tuple[object, str]] = [
     (a_line(recall=[*HITS, {"score": 1}]), "recall_results: hit 3 "),
     (a_line(recall=[{"content": "x", "score": "高"}]), "recall_results: hit 1: score"),
     (a_line(recall=[*HITS, {"content": "x", "score": 1, "reranker_score": "高"}]), "recall_results: hit 3: reranker_s"),
-    (dumps(a_line(recall=[{"content": "x", "score": float("nan")}])), "recall_results: hit 1: score"),
     (dumps(a_line(recall=HITS * 3)).replace("0.6", "1e999"), "recall_results: hit 2: score"),
     (a_line() | {"top1_score": "abc"}, "top1_score: not a number: 'abc'"),
     (a_line() | {"recall_count": -1}, "recall_count: not a count: -1"),
