@@ -95,9 +95,9 @@ def _recited(said: list[str], weights: list[int], places: dict[str, int]) -> int
         end, new = _run(said, weights, places, start)
         longest = max(longest, new)
         if new >= PIECE:
-            pieces, start = pieces + new, end
-        else:
-            start += 1
+            pieces += new
+        # A run of words that are known alone is passed over, not tried again from each of them.
+        start = end if new >= PIECE or (new == 0 and end > start) else start + 1
     return max(longest, pieces)
 
 
