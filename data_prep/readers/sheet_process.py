@@ -13,6 +13,7 @@ In: one marshalled `Request` (a dict). Out: marshalled tuples, each after its le
 
 from __future__ import annotations
 
+import gc
 import io
 import marshal
 import os
@@ -84,6 +85,8 @@ def main() -> int:
     ):
         with suppress(ValueError, OSError):  # a stricter limit is set already, or the system knows none
             resource.setrlimit(limit, (value, hard))
+    sys.setswitchinterval(0.0005)  # seconds: unpacking waits for Python's lock less
+    gc.disable()  # nothing here refers to itself, and looking for what does takes a tenth of the time
     passed_over: list[str] = []
     try:
         failure = _read(request, passed_over)

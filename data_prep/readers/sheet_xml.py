@@ -11,6 +11,7 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,10 +33,13 @@ _STRING = re.compile(
 _ENTITIES = {"amp": b"&", "lt": b"<", "gt": b">", "quot": b'"', "apos": b"'"}
 _ESCAPED = re.compile(rb"_x([0-9A-Fa-f]{4})_")
 _REFERENCE = re.compile(rb"&#?\w+;|_x[0-9A-Fa-f]{4}_|\r\n?")
-_CELL = re.compile(
-    rb'<c(?: r="([A-Z]{1,3})[0-9]{1,7}")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?\s*'
-    rb"(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
-    rb'(?:<v(?: xml:space="preserve")?>([^<]*)</v>|<v\s*/>|<is><t(?: xml:space="preserve")?>([^<]*)</t></is>)?</c>)'
+_UNCALCULATED = b"uncalculated"  # in the place of a cell's type
+# Groups: letters of the column, style, type, value; in `_ANY_CELL` also the formula.
+_ATTRIBUTES = rb'<c(?: r="([A-Z]{1,3})[0-9]{1,7}")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?'
+_CELL = re.compile(_ATTRIBUTES + rb"(?:/>|><v>([^<]*)</v></c>)")
+_ANY_CELL = re.compile(
+    _ATTRIBUTES + rb"\s*(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
+    rb'(?:<v\s*/>|(?:<v(?: xml:space="preserve")?>|<is><t(?: xml:space="preserve")?>)([^<]*)(?:</v>|</t></is>))?</c>)'
 )
 _PLACE = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 _NUMBER = re.compile(rb'\sr="([0-9]{1,7})"')
@@ -132,16 +136,15 @@ class WorkbookXml:
         """
         found: Merged = {}
         held = b""
-        with self._zip.open(self._parts[index]) as stream:
-            while chunk := stream.read(_CHUNK):
-                held += chunk
-                if b"mergeCell" in held:
-                    for letters, top, bottom in _MERGED.findall(held):
-                        if int(bottom) > int(top):
-                            found.setdefault(int(top) - 1, []).append((int(bottom) - 1, _COLUMNS[letters]))
-                    held = held[held.rfind(b">") + 1 :]
-                else:
-                    held = held[-200:]
+        for chunk in self._chunks(self._parts[index]):
+            held += chunk
+            if b"mergeCell" in held:
+                for letters, top, bottom in _MERGED.findall(held):
+                    if int(bottom) > int(top):
+                        found.setdefault(int(top) - 1, []).append((int(bottom) - 1, _COLUMNS[letters]))
+                held = held[held.rfind(b">") + 1 :]
+            else:
+                held = held[-200:]
         return found
 
     def rows(self, index: int) -> Iterator[tuple[int, Row]]:
@@ -159,63 +162,72 @@ class WorkbookXml:
                 cells: Row = {}
                 last = -1
                 try:
-                    for letters, style, kind, formula, value, text in found:
+                    for letters, style, kind, value in found:
                         last = columns[letters] if letters else last + 1
-                        if kind == b"s":
-                            if value:
-                                cells[last] = texts[int(value)]
-                        elif value or text:
-                            plain = not kind and style not in dates
-                            cells[last] = float(value) if plain else self._value(kind, value, text, style)
-                        elif formula and kind != b"str":
-                            cells[last] = CellError("")
+                        if not value:
+                            if kind == _UNCALCULATED:
+                                cells[last] = CellError("")
+                        elif kind == b"s":
+                            cells[last] = texts[int(value)]
+                        elif not kind and style not in dates:
+                            cells[last] = float(value)
+                        else:
+                            cells[last] = self._value(kind, value, style)
                 except (ValueError, IndexError):
                     raise DamagedSheet(f"row {number + 1}: no number and no shared text") from None
                 if cells:
                     yield number, cells
 
-    def _value(self, kind: bytes, value: bytes, text: bytes, style: bytes) -> Cell:
+    def _value(self, kind: bytes, value: bytes, style: bytes) -> Cell:
         if kind == b"b":
             return value.strip() in (b"1", b"true")
         if kind == b"e":
             return CellError(value.decode(errors="replace")[:20])
         if kind in (b"str", b"inlineStr", b"d"):
-            return _plain(text or value)
+            return _plain(value)
         number, shown = float(value), self._dates.get(style)
         return number if shown is None else _moment(number, shown, self.date1904)
 
     def _pieces(self, part: str, item: bytes) -> Iterator[tuple[bytes, re.Match[bytes]]]:
         """Yield the content of `part` in pieces that end behind a whole `item`, each with the root's start tag."""
-        with self._zip.open(part) as stream:
-            held = stream.read(_CHUNK)
-            if held.startswith((b"\xff\xfe", b"\xfe\xff")) or b"<!DOCTYPE" in held:
-                raise DamagedSheet("XML of an unusual kind")
-            root = _ROOT.search(held)
-            if root is None:
-                raise DamagedSheet("no XML of a workbook")
-            prefix = root[1] + b":" if root[1] else b""
-            container = b"sheetData" if item == b"row" else b"sst"
-            opened = re.search(rb"<%b%b(?:\s[^>]*)?(/?)>" % (prefix, container), held)
-            while opened is None and (chunk := stream.read(_CHUNK)) and len(held) < _LARGEST_ROW:
-                held += chunk  # a great many columns are described above the rows
-                opened = re.search(rb"<%b%b(?:\s[^>]*)?(/?)>" % (prefix, container), held)
-            if opened is None or opened[1]:
+        chunks = self._chunks(part)
+        held = next(chunks, b"")
+        if held.startswith((b"\xff\xfe", b"\xfe\xff")) or b"<!DOCTYPE" in held:
+            raise DamagedSheet("XML of an unusual kind")
+        root = _ROOT.search(held)
+        if root is None:
+            raise DamagedSheet("no XML of a workbook")
+        prefix = root[1] + b":" if root[1] else b""
+        container = b"sheetData" if item == b"row" else b"sst"
+        opening = re.compile(rb"<%b%b(?:\s[^>]*)?>" % (prefix, container))
+        while (opened := opening.search(held)) is None and (chunk := next(chunks, b"")) and len(held) < _LARGEST_ROW:
+            held += chunk  # many columns are described above the rows
+        if opened is None or opened[0].endswith(b"/>"):
+            return
+        held = held[opened.end() :]
+        end, close = b"</%b%b>" % (prefix, container), b"</%b%b>" % (prefix, item)
+        while True:
+            before, ended, _ = held.partition(end)
+            if ended:
+                yield before, root
                 return
-            held = held[opened.end() :]
-            end, close = b"</%b%b>" % (prefix, container), b"</%b%b>" % (prefix, item)
-            while True:
-                before, ended, _ = held.partition(end)
-                if ended:
-                    yield before, root
-                    return
-                cut = held.rfind(close) + len(close)
-                if cut >= len(close):
-                    yield held[:cut], root
-                    held = held[cut:]
-                chunk = stream.read(_CHUNK)
-                if not chunk or len(held) > _LARGEST_ROW:
-                    raise DamagedSheet(f"{part} ends in the middle")
-                held += chunk
+            cut = held.rfind(close) + len(close)
+            if cut >= len(close):
+                yield held[:cut], root
+                held = held[cut:]
+            chunk = next(chunks, b"")
+            if not chunk or len(held) > _LARGEST_ROW:
+                raise DamagedSheet(f"{part} ends in the middle")
+            held += chunk
+
+    def _chunks(self, part: str) -> Iterator[bytes]:
+        """Yield the content of `part`; the next chunk is unpacked beside the work on this one."""
+        with self._zip.open(part) as stream, ThreadPoolExecutor(1) as beside:
+            stream.MIN_READ_SIZE = _CHUNK  # type: ignore[attr-defined]  # fewer turns of Python's lock
+            coming = beside.submit(stream.read, _CHUNK)
+            while chunk := coming.result():
+                coming = beside.submit(stream.read, _CHUNK)
+                yield chunk
 
 
 def _is_plain(piece: bytes, root: re.Match[bytes]) -> bool:
@@ -223,17 +235,25 @@ def _is_plain(piece: bytes, root: re.Match[bytes]) -> bool:
     return root[1] is None and not any(sign[1:] in piece and sign in piece for sign in (b"<!", b"<?"))  # one is fast
 
 
+def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
+    name = root[0][1:].split(None, 1)[0].rstrip(b">")
+    return ElementTree.fromstring(root[0] + piece + b"</" + name + b">")
+
+
 def _found_cells(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[int, Sequence[tuple[bytes, ...]]]]:
     """Yield each row of a piece of a sheet: its number from 1, 0 for none, and what `_CELL` finds in it."""
-    if _is_plain(piece, root):
+    count = piece.count(b"<c")
+    for find in (_CELL.findall, _find_any) if _is_plain(piece, root) else ():
         found = []
         for text in piece.split(b"<row")[1:]:
             head, _, body = text.partition(b">")
             number = _NUMBER.search(head) or _CELL_NUMBER.match(body)
-            found.append((int(number[1]) if number else 0, _CELL.findall(body)))
-        if sum(len(cells) for _, cells in found) == piece.count(b"<c") and piece.count(b"<r") == len(found):
+            found.append((int(number[1]) if number else 0, find(body)))
+            count -= len(found[-1][1])
+        if not count and piece.count(b"<r") == len(found):
             yield from found
             return
+        count = piece.count(b"<c")
     for row in _parsed(piece, root):
         if _local(row.tag) == "row":
             cells = list(_parsed_cells(row))
@@ -241,9 +261,12 @@ def _found_cells(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[int, Seq
             yield int(row.get("r") or first), [cell for _, cell in cells]
 
 
-def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
-    name = root[0][1:].split(None, 1)[0].rstrip(b">")
-    return ElementTree.fromstring(root[0] + piece + b"</" + name + b">")
+def _find_any(text: bytes) -> list[tuple[bytes, ...]]:
+    """Find cells with formulas and texts of their own."""
+    return [
+        (letters, style, _UNCALCULATED if formula and not value and kind != b"str" else kind, value)
+        for letters, style, kind, formula, value in _ANY_CELL.findall(text)
+    ]
 
 
 def _parsed_cells(row: ElementTree.Element) -> Iterator[tuple[int, tuple[bytes, ...]]]:
@@ -256,11 +279,11 @@ def _parsed_cells(row: ElementTree.Element) -> Iterator[tuple[int, tuple[bytes, 
             raise DamagedSheet(f"no cell is called {cell.get('r', '')[:20]!r}")
         letters, number = (place[1].encode(), int(place[2])) if place else (b"", 0)
         parts = {_local(part.tag): part for part in cell}
-        value = (parts["v"].text or "").encode() if "v" in parts else b""
-        text = _xml_text(parts["is"]) if "is" in parts else b""
-        escaped = (part.replace(b"&", b"&amp;").replace(b"<", b"&lt;") for part in (value, text))
+        value = (parts["v"].text or "").encode() if "v" in parts else _xml_text(parts["is"]) if "is" in parts else b""
         style, kind = cell.get("s", "").encode(), cell.get("t", "").encode()
-        yield number, (letters, style, kind, b"f" if "f" in parts else b"", *escaped)
+        if "f" in parts and not value and kind != b"str":
+            kind = _UNCALCULATED
+        yield number, (letters, style, kind, value.replace(b"&", b"&amp;").replace(b"<", b"&lt;"))
 
 
 def _xml_text(item: ElementTree.Element) -> bytes:
