@@ -241,6 +241,8 @@ def _pace(settings: RagSettings) -> str:
 def _print_reading(queries: Queries) -> None:
     accounts = queries.accounts
     print("rows in {rows_in} = asked {asked} + quarantined {quarantined}".format_map(accounts))
+    for note in queries.notes:
+        print(f"note: {note}")
     for file in queries.unreadable:
         print(f"unreadable: {file.file}: {file.reason}")
     if queries.quarantined:

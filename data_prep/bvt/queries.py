@@ -21,12 +21,13 @@ _REFUSED = ("file", "sheet", "row", "refused")
 @dataclass(frozen=True)
 class Queries:
     """The questions found in some files. `quarantined`: file, sheet, row and reason of each row that cannot be
-    asked."""
+    asked; `notes`: what else a user should know of the files."""
 
     files: list[Path]
     rows: list[BvtRow]
     quarantined: list[dict[str, Any]]
     unreadable: list[Unreadable]
+    notes: list[str]
 
     @property
     def accounts(self) -> dict[str, int]:
@@ -52,7 +53,7 @@ def read_queries(paths: Sequence[Path], settings: SourceSettings) -> Queries:
     if not rows:
         first = "row {row} of {file}: {reason}".format_map(quarantined[0]) if quarantined else "there is no row"
         raise BadInput(f"{', '.join(map(str, paths))}: no query can be asked; {first}")
-    return Queries(sources.files, rows, quarantined, sources.unreadable)
+    return Queries(sources.files, rows, quarantined, sources.unreadable, sources.notes)
 
 
 def _question(values: dict[str, Any]) -> BvtRow:

@@ -27,6 +27,7 @@ from data_prep.rows.headings import (
     find_headings,
     known_names,
 )
+from data_prep.rows.recall_cells import count_cut_off
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -35,6 +36,8 @@ _TOP_BYTES = 4 << 20  # the headings end within
 _DELIMITERS = ",\t;"
 _BLANK = r"^\s*$"
 _AS_TEXT = r'^\s*="(?s:(.*))"\s*$'  # what Excel needs to leave a long number alone
+_IDS = {"query_id", "doc_id", "request_id", "tenant_id"}
+_ROUNDED = r"^\s*[0-9](\.[0-9]+)?[eE]\+[0-9]{2}\s*$"  # how Excel saves a number of more than 11 digits
 _NEVER_CLOSED = "a quote is opened and never closed"
 
 
@@ -82,18 +85,21 @@ def read_csv(
     except csv.Error as problem:
         raise BadInput(f"{path}: not CSV ({problem})") from None
     numbering = _Numbering(layout.above + 1)
-    rows = 0
+    rows = cut_off = 0
     with layout.quoting.open(file, layout.delimiter) as stream:
         stream.read(layout.offset)
         for block in _blocks(path, stream, layout, numbering):
-            batch = _rows(path, table, block, layout, numbering, required[0], file.damaged)
+            batch, cut = _rows(path, table, block, layout, numbering, required[0], file.damaged)
             rows += batch.num_rows
+            cut_off += cut
             if batch.num_rows:
                 yield batch
             if numbering.stopped:
                 raise BadInput(f"{path}: row {numbering.stopped[0]}: {numbering.stopped[1]}")
     if numbering.repeated and notes is not None:
         notes.append(f"{path}: {numbering.repeated} more headings in the middle: no rows")
+    if cut_off and notes is not None:
+        notes.append(f"{path}: recall_results of {cut_off} rows cut off at Excel's limit: read without hits")
     if not rows:
         raise BadInput(f"{path}: no row below the headings")
 
@@ -239,7 +245,8 @@ def _blocks(path: Path, stream: BinaryIO, layout: _Layout, numbering: _Numbering
 
 def _rows(
     path: Path, table: Table, block: pa.RecordBatch, layout: _Layout, numbering: _Numbering, key: str, damaged: bool
-) -> pa.RecordBatch:
+) -> tuple[pa.RecordBatch, int]:
+    """Return the typed rows of `block`, and how many of them have hits that were cut off."""
     numbers, ragged = numbering.take(block.num_rows)
     present = pc.and_(_not_blank(block, layout.places[key]), _no_headings(block, layout, numbering, key, numbers))
     rows = pa.array(numbers, pa.int64()).filter(present)
@@ -264,7 +271,12 @@ def _rows(
         rows, refused = rows[:above], refused[:above]
         cells = {name: column[:above] for name, column in cells.items()}
     cells = {name: _without_formula(column) for name, column in cells.items()}
-    return table.parse(cells, file=str(path), sheet="", rows=rows, source="test_set", refused=refused)
+    for name in _IDS & cells.keys():
+        for index in pc.indices_nonzero(pc.match_substring_regex(cells[name], _ROUNDED)).to_pylist():
+            shown = cells[name][index].as_py().strip()
+            refused[index] = refused[index] or f"{name}: rounded by Excel ({shown}): format the column as text"
+    batch = table.parse(cells, file=str(path), sheet="", rows=rows, source="test_set", refused=refused)
+    return batch, count_cut_off(cells["recall_results"], batch) if "recall_results" in cells else 0
 
 
 def _no_headings(

@@ -1,7 +1,8 @@
-"""Read workbooks (.xlsx, .xlsm, .xls) with calamine, through a process that may fail (`sheet_process`).
+"""Read workbooks (.xlsx, .xlsm, .xls) through a process that may fail (`sheet_process`).
 
-calamine by its own interface, not behind pandas: pandas would hold every cell of the sheet as a Python object at once
-(gigabytes at 200 000 rows with their hits), and knows neither hidden sheets nor merged cells.
+An .xlsx is read cell by cell from its XML (`sheet_xml`), an .xls by calamine (`calamine_book`). pandas would hold every
+cell of a sheet as a Python object at once, gigabytes at 200 000 rows with their hits, and knows no hidden sheets and no
+merged cells.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import pyarrow as pa
 
 from data_prep.readers.sheet_process import LENGTH_BYTES, PackedCells, Request
 from data_prep.rows.cells import EXPORT, Cells, Table
+from data_prep.rows.columns import SCORES
 from data_prep.rows.headings import NoHeadings, known_names
+from data_prep.rows.recall_cells import count_cut_off
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -39,6 +42,8 @@ _ENDS = {
 }
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # an .xls, or an encrypted .xlsx
 _SHEETS_SHOWN, _SHOWN = 4, 500
+_EXACT = 2**53  # above it, not every whole number is one that a workbook can hold
+_NO_TEXTS = {*SCORES, "recall_count", "success", "slices", "timestamp", "clicked", "position", "recall_results"}
 _SECONDS, _BYTES_A_SECOND = 30, 5_000_000  # of processor time: many times what is needed
 
 
@@ -49,11 +54,13 @@ def read_workbook(
 
     Hidden sheets count only where no visible one has the columns. A cell merged over several rows counts in each of
     them. Formulas count with the value that was saved with them. A cell of ours that holds an error (#N/A) or a formula
-    that was never calculated refuses its row; in an .xls, calamine reads errors as empty. Blank rows are no rows.
+    that was never calculated refuses its row; in an .xls, calamine reads errors as empty. So does a number in the place
+    of a text, such as an id, that is too large to be exact. Blank rows are no rows, nor are headings in the middle.
 
     Args:
         required: columns without which nothing can be done; the first is `original_query`.
-        notes: takes a line for each sheet with text that was not read: which and why.
+        notes: takes a line for each sheet with text that was not read, for headings in the middle, and for recorded
+            hits that were cut off.
         table: what is looked for, and what rows are made of it.
 
     Raises:
@@ -78,19 +85,22 @@ def read_workbook(
     # The process may fail at any sheet: the rows before it are given, the failure is raised at the end.
     rows = 0
     passed: list[str] = []
-    failure = ""
+    failure, cut_off = "", 0
     for message in _messages(path, request):
         if message[0] == "done":
             _, passed, failure = message
             continue
-        batch = _parse(path, table, *message[1:])
+        batch, cut = _parse(path, table, *message[1:])
         del message  # what waits for its reader is the batch alone
+        cut_off += cut
         rows += batch.num_rows
         yield batch
     if failure or not rows:
         raise BadInput(f"{path}: {failure or _nothing_in(passed)}")
     if notes is not None:
         notes += [f"{path}: {reason}" for reason in passed]
+        if cut_off:
+            notes.append(f"{path}: recall_results of {cut_off} rows cut off at Excel's limit: read without hits")
 
 
 def _parse(
@@ -100,12 +110,30 @@ def _parse(
     numbers: list[int],
     columns: dict[str, PackedCells],
     problems: list[tuple[int, str]],
-) -> pa.RecordBatch:
+) -> tuple[pa.RecordBatch, int]:
+    """Return the typed rows, and how many of them have hits that were cut off."""
     refused = [""] * len(numbers)
     for index, reason in problems:
         refused[index] = reason
     cells = {name: _unpacked(packed, len(numbers)) for name, packed in columns.items()}
-    return table.parse(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
+    for name in cells.keys() - _NO_TEXTS:
+        cells[name] = _numbers_as_texts(name, cells[name], refused)
+    batch = table.parse(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
+    return batch, count_cut_off(cells["recall_results"], batch) if "recall_results" in cells else 0
+
+
+def _numbers_as_texts(name: str, cells: Cells, refused: list[str]) -> Cells:
+    """Write the whole numbers of a column of texts without a point, and refuse the rows of those that are not exact."""
+    if isinstance(cells, pa.StringArray):
+        return cells
+    texts: list[object] = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
+    for index, cell in enumerate(texts):
+        if type(cell) is not float:
+            continue
+        if abs(cell) > _EXACT:
+            refused[index] = refused[index] or f"{name}: rounded by Excel ({cell:.15g}): format the column as text"
+        texts[index] = str(int(cell)) if cell.is_integer() and abs(cell) <= _EXACT else str(cell)
+    return texts
 
 
 def _unpacked(packed: PackedCells, count: int) -> Cells:

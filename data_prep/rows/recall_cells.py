@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 EXCEL_CELL_LIMIT = 32_767  # UTF-16 units; a program that writes a workbook cuts longer texts
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
@@ -185,6 +186,16 @@ def is_cut_off(text: str) -> bool:
     return (
         2 * len(text) >= EXCEL_CELL_LIMIT - 1 and len(text.encode("utf-16-le", "replace")) // 2 >= EXCEL_CELL_LIMIT - 1
     )
+
+
+def count_cut_off(cells: Sequence[object] | pa.Array, rows: pa.RecordBatch) -> int:
+    """Count the `recall_results` of raw `cells` that were cut off and are empty in their typed `rows`."""
+    empty = pc.and_(pc.equal(rows.column("recall_results"), ""), pc.equal(rows.column("refused"), ""))
+    if isinstance(cells, pa.Array):
+        texts = cells.filter(empty).to_pylist()
+    else:
+        texts = [cells[index] for index in pc.indices_nonzero(empty).to_pylist()]
+    return sum(isinstance(text, str) and is_cut_off(text) for text in texts)
 
 
 def _as_json(text: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import ROWS
+from data_prep.rows.recall_cells import read_recall
 from data_prep.rows.timestamps import read_timestamp
 from reward.records.sample import Hit
 
@@ -216,6 +217,9 @@ BROKEN = "neither JSON nor a Python literal"
         ('[{"content": "a"}, {"score": 1}]', "hit 2 has no text as its content"),
         ('[{"content": "a", "score": "高"}]', "hit 1: score is not a finite number: '高'"),
         ('[{"content": "a", "reranker_score": 1e999}]', "hit 1: reranker_score is not a finite number: 'inf'"),
+        ("[{'content': 'a', 'score': inf}]", "hit 1: score is not a finite number: 'inf'"),
+        ("[{'content': 'a', 'score': np.float64(-inf)}]", "hit 1: score is not a finite number: '-inf'"),
+        ('[{"content": "a", "doc_id": 1.994723847123456e18}]', "doc_id is a rounded number: 1.994723847123456e+18"),
         ('[{"content": "a", "score": true}]', "hit 1: score is not a finite number: 'True'"),
         ('[{"content": "a", "doc_id": []}]', "hit 1: doc_id is neither text nor a number"),
     ],
@@ -271,3 +275,31 @@ def test_no_cell_breaks_anything(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 4))
     rows = parse(**{name: data.draw(st.lists(_JUNK, min_size=count, max_size=count)) for name in names})
     assert len(rows) == count and all("\n" not in row["refused"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("cell", "hits"),
+    [
+        ("[{'content': 'a', 'score': np.float64(0.93), 'doc_id': np.int64(7)}]", [("a", 0.93, "7")]),
+        ("[{'content': 'a', 'score': 0.93, 'reranker_score': nan}]", [("a", 0.93, None)]),
+        ('[{"content": "a", "score": NaN, "doc_id": 7.0}]', [("a", None, "7")]),
+        ("[{'content': np.str_('np.float64(1), nan)'), 'score': np.float32(1)}]", [("np.float64(1), nan)", 1.0, None)]),
+        ("({'content': 'a', 'score': np.float64(nan), 'doc_id': <NA>},)", [("a", None, None)]),
+        ("[{'content': 'a', 'ok': np.True_, 'x': array([1., 2.], dtype=float32)}]", [("a", None, None)]),
+        ("array([{'content': 'a', 'score': Decimal('0.25')}], dtype=object)", [("a", 0.25, None)]),
+        ("[{'content': 'a', 't': datetime.date(2026, 1, 2), 's': Timestamp('2026-01-02')}]", [("a", None, None)]),
+        ("[{'content': 'a', 'score': '', 'reranker_score': 'nan', 'doc_id': np.str_('d1')}]", [("a", None, "d1")]),
+    ],
+)  # fmt: skip
+def test_hits_as_numpy_and_pandas_print_them(cell: str, hits: list[tuple[str, float | None, str | None]]) -> None:
+    found = read_recall([cell], [True])
+    assert not found.problems
+    assert [(hit["content"], hit["score"], hit["doc_id"]) for hit in json.loads(found.texts[0])] == hits
+
+
+@pytest.mark.parametrize(("length", "cut"), [(32_767, True), (32_766, True), (32_000, False)])
+def test_cells_cut_off_by_excel_are_counted_in_utf16(length: int, cut: bool) -> None:
+    start = '[{"content": "'
+    emoji, rest = divmod(length - len(start), 2)
+    found = read_recall([start + "👩" * emoji + "x" * rest], [True])
+    assert (found.problems == {}) is cut

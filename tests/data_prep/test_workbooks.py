@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -197,6 +198,96 @@ def test_formulas_that_were_never_calculated_refuse_their_row(tmp_path: Path) ->
     calculated, good = read(tmp_path / "a.xlsx")
     assert calculated["refused"].startswith("original_query: a formula that was never calculated")
     assert (good["row"], good["refused"]) == (3, "")
+
+
+def test_cells_without_references_are_read_and_refused_alike(tmp_path: Path) -> None:
+    def fill(book: xlsxwriter.Workbook) -> None:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, HEADINGS)
+        sheet.write_row(1, 0, ["a", "b", 0.5])
+        sheet.write(2, 0, "c")
+        sheet.write_formula(2, 1, "=1/0", None, "#N/A")
+        sheet.write_formula(3, 0, "=A1", None, "")
+        sheet.write(3, 1, "d")
+
+    path = write(tmp_path / "a.xlsx", fill)
+    replace_in(path, SHEET, lambda xml: xml.replace(b"<v></v>", b""))
+    whole = read(path)
+    replace_in(path, SHEET, lambda xml: re.sub(rb'(<(?:c|row)) r="[A-Z]*[0-9]+"', rb"\1", xml))
+    assert read(path) == whole
+    assert [row["refused"] for row in whole] == [
+        "",
+        "rewritten_query: the cell holds the error #N/A",
+        "original_query: a formula that was never calculated: open and save the workbook in Excel or WPS",
+    ]
+
+
+def test_headings_in_the_middle_are_no_row(tmp_path: Path) -> None:
+    cells = [HEADINGS, ["a", "b", 1], HEADINGS, ["c", "d", 1], ["查詢", "改寫", "Top1分數"], ["original_query", "x", 1]]
+    path, notes = write_cells(tmp_path / "a.xlsx", cells), list[str]()
+    assert queries(path, notes=notes) == [(2, "a"), (4, "c"), (6, "original_query")]
+    assert notes == [f"{path}: sheet Sheet1: 2 more headings in the middle: no rows"]
+    other = write_cells(tmp_path / "b.xlsx", [HEADINGS, ["a", "b", 1], ["改写", "查询"], ["c", "d"]])
+    batches = read_workbook(other, SourceSettings(), REQUIRED)
+    assert next(batches)["original_query"].to_pylist() == ["a"]
+    with pytest.raises(BadInput, match="sheet Sheet1: row 3: headings again, of other columns than above"):
+        next(batches)
+
+
+def test_ids_are_exact_or_refused(tmp_path: Path) -> None:
+    ids = [17, 1234567890123456, 2**53, 2**53 + 2, 1994723847123456789, "1994723847123456789", -(2**60), 1.5]
+    rows = [["查询", "编号"], *([f"问题{n}", number] for n, number in enumerate(ids)), [2.0**60, "x"]]
+    found = read(write_cells(tmp_path / "a.xlsx", rows), required=["original_query"])
+    assert [row["query_id"] for row in found if not row["refused"]] == [
+        "17", "1234567890123456", "9007199254740992", "1994723847123456789", "1.5",
+    ]  # fmt: skip
+    assert [row["refused"].partition(" (")[0] for row in found if row["refused"]] == [
+        *["query_id: rounded by Excel"] * 3,
+        "original_query: rounded by Excel",
+    ]
+
+
+def test_hits_that_excel_cut_off_are_counted(tmp_path: Path) -> None:
+    cut = ('[{"content": "' + "👩" * 20_000).encode("utf-16-le")[: 2 * EXCEL_CELL_LIMIT].decode("utf-16-le", "ignore")
+    cells = [[*HEADINGS, "recall_results"], ["a", "b", 0.9, cut], ["c", "d", 0.8, '[{"content": "x", "score": 1}]']]
+    path, notes = write_cells(tmp_path / "a.xlsx", cells), list[str]()
+    assert [(row["refused"], row["top1_score"]) for row in read(path, notes=notes)] == [("", 0.9), ("", 0.8)]
+    assert notes == [f"{path}: recall_results of 1 rows cut off at Excel's limit: read without hits"]
+
+
+def _with_prefix(xml: bytes) -> bytes:
+    return re.sub(rb"<(/?)(?=[a-zA-Z])", rb"<\1x:", xml).replace(b"xmlns=", b"xmlns:x=", 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with_prefix,
+        lambda xml: xml.replace(b"<v>", b"<!-- a note --><v>"),
+        lambda xml: xml.replace(b"<c ", b"<c  "),
+        lambda xml: re.sub(rb'(<c r="[^"]*") s="([0-9]+)"( t="[a-z]+")', rb'\1\3 s="\2"', xml),
+        lambda xml: re.sub(rb"<v>([^<&]*)</v>", rb"<v><![CDATA[\1]]></v>", xml),
+        lambda xml: xml.replace(b"><", b">\n  <"),
+        lambda xml: xml.replace(b'"', b"'"),
+    ],
+)
+def test_xml_written_otherwise_is_read_alike(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    def fill(book: xlsxwriter.Workbook) -> None:
+        sheet, bold = book.add_worksheet(), book.add_format({"bold": True})
+        sheet.write_row(0, 0, [*HEADINGS, "success", "时间", "备注"])
+        for row in range(1, 400):
+            sheet.write_row(row, 0, [f"a&b<{row}> _x000D_\x0b", f" 改 写\n{row}", row / 400, row % 2 == 0], bold)
+            sheet.write_datetime(row, 4, datetime(2026, 1, row % 28 + 1, 3, 4, 5), book.add_format({"num_format": 22}))
+        sheet.write_rich_string(7, 1, "一", bold, "二", "三")
+        sheet.write_formula(8, 0, "=1/0", None, "#DIV/0!")
+        sheet.write_formula(9, 1, '="x"', None, "x<y")
+        sheet.merge_range(20, 0, 24, 0, "合并", bold)
+
+    path = write(tmp_path / "a.xlsx", fill)
+    whole = read(path)
+    assert whole[6]["rewritten_query"] == "一二三" and whole[22]["original_query"] == "合并" and len(whole) == 399
+    replace_in(path, SHEET, change)
+    assert read(path) == whole
 
 
 @pytest.mark.parametrize("date_1904", [False, True])
