@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,46 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return held.getvalue().encode("utf-8", "surrogatepass")
 
 
+def _dialect(chance: random.Random) -> bytes:
+    """CSV with backslashes, joined, with cells too many or left out, and quotes that are never closed."""
+    rows = _hostile_rows(chance, [*_TEXTS, '"', "\\", '\\"', 'a"b\\', '"\n,"'])
+    held = io.StringIO(newline="")
+    how = chance.choice(({"doublequote": False, "escapechar": "\\"}, {"quoting": csv.QUOTE_ALL}, {"delimiter": "\t"}))
+    out = csv.writer(held, lineterminator=chance.choice(("\n", "\r\n", "\r")), **how)
+    for number, row in enumerate(rows):
+        if number in (0, chance.randrange(len(rows))):
+            out.writerow(EXPORT_COLUMNS)
+        cells = [*row.values()]
+        out.writerow(chance.choice((cells, cells, cells, [*cells, ""], cells[: chance.randrange(10)])))
+    text = held.getvalue()
+    for _ in range(chance.choice((0, 1, 5))):
+        place = chance.randrange(len(text))
+        text = text[:place] + chance.choice('"\\,\n\ufeff') + text[place:]
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _odd_sheet(chance: random.Random, path: Path) -> None:
+    """A sheet without references, with a stray cell, joined with itself, or of XML that is written otherwise."""
+    book = _workbook(_hostile_rows(chance, _CELLS))
+    name = "xl/worksheets/sheet1.xml"
+    sheet = _parts(book)[name]
+    stray = b'<row r="%d"><c r="XFD%d"><v>1</v></c></row></sheetData>' % (
+        (number := chance.randrange(90, 1 << 20)),
+        number,
+    )
+    top, _, below = sheet.partition(b'<row r="2"')
+    changes = [
+        re.sub(rb'(<(?:c|row)) r="[A-Z]*[0-9]+"', rb"\1", sheet),
+        sheet.replace(b"</sheetData>", stray),
+        top + top[top.index(b"<row") :] + b'<row r="2"' + below,
+        re.sub(rb"<(/?)(?=[a-zA-Z])", rb"<\1x:", sheet).replace(b"xmlns=", b"xmlns:x=", 1),
+        sheet.replace(b"<v>", b"<!-- <c><v>1</v></c> --><v>", chance.randrange(9)),
+        _flip(chance, sheet),
+        _cut(chance, sheet),
+    ]
+    path.write_bytes(_with_part(book, name, chance.choice(changes)))
+
+
 def _log(rows: list[dict[str, Any]], ascii_only: bool = True) -> bytes:
     lines = []
     for number, row in enumerate(rows):
@@ -249,6 +290,8 @@ MUTATORS: list[tuple[str, str, Mutator]] = [
     ("cells", ".csv", _writes(lambda c: _csv(_hostile_rows(c, [*_CELLS, "\0", '"', "\ud800", '"\n,"'])))),
     ("cells", ".jsonl", _writes(lambda c: _log(_hostile_rows(c, _JSON_VALUES)))),
     ("part", ".xlsx", _tampered_part),
+    ("dialect", ".csv", _writes(_dialect)),
+    ("sheet", ".xlsx", _odd_sheet),
     ("flipped", ".jsonl", _writes(lambda c: _flip(c, _log(_good(), ascii_only=False)))),
     ("flipped", ".xlsx", _writes(lambda c: _flip(c, _workbook(_good())))),
     ("flipped", ".csv", _writes(lambda c: _flip(c, _csv(_good())))),
