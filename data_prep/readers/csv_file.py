@@ -84,6 +84,8 @@ def read_csv(
         raise BadInput(f"{path}: {problem}") from None
     except csv.Error as problem:
         raise BadInput(f"{path}: not CSV ({problem})") from None
+    if file.note and notes is not None:
+        notes.append(file.note)
     numbering = _Numbering(layout.above + 1)
     rows = cut_off = 0
     with layout.quoting.open(file, layout.delimiter) as stream:

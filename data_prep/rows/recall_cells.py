@@ -18,6 +18,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.rows.missing import is_missing_text
+
 EXCEL_CELL_LIMIT = 32_767  # UTF-16 units; a program that writes a workbook cuts longer texts
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
 
@@ -55,7 +57,6 @@ _ONE_VALUE = re.compile(
     r"(?:np\.|numpy\.|torch\.|decimal\.)?(?:(?:float|int|uint|bool|str)\w*|long\w+|Decimal|array|tensor)\("
 )
 _QUOTES = re.compile(r"\\(.)|\"", re.DOTALL)
-_NOTHING = ("", "null", "none", "nan")
 _EXACT = 2**53  # the largest float below which every whole number is one
 _WORDS = (
     {"np.True_": "true", "numpy.True_": "true", "np.False_": "false", "numpy.False_": "false"}
@@ -138,7 +139,7 @@ def _read_slowly(cell: object) -> list[_Hit] | None:
     value = cell
     if isinstance(cell, bytes | str):
         text = cell.decode(errors="replace") if isinstance(cell, bytes) else cell
-        if text.strip().lower() in _NOTHING:
+        if is_missing_text(text):
             return None
         try:
             if text.lstrip().startswith('[{"'):
@@ -252,7 +253,7 @@ def _doc_id(value: str | int | float | None) -> str | None:
     Raises:
         ValueError: a number too large for its digits to be exact.
     """
-    if value is None or value != value:
+    if value is None or value != value or (isinstance(value, str) and is_missing_text(value)):
         return None
     if isinstance(value, float):
         if abs(value) > _EXACT:
@@ -262,7 +263,7 @@ def _doc_id(value: str | int | float | None) -> str | None:
 
 
 def _score(name: str, value: object) -> float | None:
-    if value is None or value != value or (isinstance(value, str) and value.strip().lower() in _NOTHING):
+    if value is None or value != value or (isinstance(value, str) and is_missing_text(value)):
         return None
     try:
         score = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
