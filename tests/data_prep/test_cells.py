@@ -211,7 +211,7 @@ BROKEN = "neither JSON nor a Python literal"
         ("[{'a':" * 5_000, BROKEN),
         ("['" + "\\'" * 15_000, BROKEN),
         ("[" + "9" * 5_000 + "]", BROKEN),
-        ("\x00", BROKEN),
+        ("\x00x", BROKEN),
         ('{"content": "a"}', "expected a list of hits, found dict"),
         ("[1]", "hit 1 is no object but int"),
         ('[{"content": "a"}, {"score": 1}]', "hit 2 has no text as its content"),
