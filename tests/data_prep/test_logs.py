@@ -235,7 +235,6 @@ REFUSED: list[tuple[object, str]] = [
     (a_line(recall="无"), "recall_results: "),
     (a_line(recall={"content": "x"}), "recall_results: expected a list of hits"),
     (a_line(recall=[1]), "recall_results: hit 1 "),
-    (a_line(recall=[None]), "recall_results: hit 1 "),
     (a_line(recall=[*HITS, {"score": 1}]), "recall_results: hit 3 "),
     (a_line(recall=[{"content": "x", "score": "高"}]), "recall_results: hit 1: score"),
     (a_line(recall=[*HITS, {"content": "x", "score": 1, "reranker_score": "高"}]), "recall_results: hit 3: reranker_s"),
