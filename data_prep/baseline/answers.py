@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.bvt.row import NO_HIT
 from data_prep.dataset.dataset import context_of
 from data_prep.text.deidentify import deidentify_text
-from data_prep.text.normalise import normalise_line
+from data_prep.text.normalise import normalise_line, without_thinking
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls, Perform
 from reward.ledger.ledger import Ledger
@@ -120,7 +120,7 @@ class BaselineAnswers:
             filled.asked[CallKind.BASELINE] = answer.value.reason
             return
         # Cleaned as the builders clean a recorded one: this is what training will retrieve with.
-        told = normalise_line(str(answer.value["rewritten_query"]))
+        told = normalise_line(without_thinking(str(answer.value["rewritten_query"])))
         rewrite, _ = deidentify_text(told, self._tenant.deidentify)
         if not rewrite:
             filled.asked[CallKind.BASELINE] = "a rewrite of invisible characters came back"

@@ -86,7 +86,7 @@ def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBa
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xlsm", ".xls"):
         yield from read_workbook(path, settings, REQUIRED, table=_TABLE)
-    elif suffix == ".csv":
+    elif suffix in (".csv", ".tsv"):
         yield from read_csv(path, settings, REQUIRED, table=_TABLE)
     else:
         yield from _read_lines(path, known_names(settings.headings, _TABLE.aliases, _TABLE.columns))

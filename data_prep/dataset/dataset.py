@@ -20,7 +20,7 @@ from data_prep.dataset.artefacts import code_sha256, settings_sha256
 from data_prep.dataset.filters import NO_SCORE, intake_steps, log_window
 from data_prep.dataset.intake import give_back, take_in
 from data_prep.dataset.selection import Selection, Step
-from data_prep.dataset.stats import describe, funnel_table, write_data_card, write_stats_page
+from data_prep.dataset.stats import describe, funnel_table, remarks_of, write_data_card, write_stats_page
 from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
 from data_prep.readers.sources import Sources, write_quarantine
@@ -260,6 +260,13 @@ def _report(dataset: Dataset) -> None:
     console.print(funnel_table(selection.rows_in, selection.funnel))
     for note in dataset.sources.notes:
         print(f"note: {note}")
+    for remark in remarks_of(selection):
+        details = f" ({', '.join(remark['details'])})" if remark["details"] else ""
+        print(
+            "passed over: {what}: {count}{details}, first in row {row} of {file}".format_map(
+                remark | {"details": details}
+            )
+        )
     since, until = dataset.window
     if until is not None:
         print(f"production logs: {since or 'the first day'} to {until}, both days included")
@@ -300,6 +307,8 @@ def write_reports(
         stats=stats,
         request=request,
         unreadable=dataset.sources.unreadable,
+        notes=dataset.sources.notes,
+        window=dataset.window,
         leakage=dataset.leakage,
         quarantine=names["quarantine"],
     )

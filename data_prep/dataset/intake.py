@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
@@ -20,7 +21,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from data_prep.readers.sources import Sources
 from data_prep.rows.columns import ROWS
 from data_prep.text.deidentify import deidentify_column
-from data_prep.text.normalise import normalise_column
+from data_prep.text.normalise import normalise_column, without_thinking
 from reward.settings.data import DeidentifySettings
 
 # The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
@@ -67,6 +68,7 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
         rows, masked = 0, Counter[str]()
         with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
             for batch in read.iter_batches(_BATCH):
+                batch = _without_thinking(batch)
                 cleaned, found = clean_batch(batch, FREE_TEXTS, settings)
                 masked += found
                 out.write_batch(cleaned.append_column("id", pa.array(range(rows, rows + batch.num_rows), pa.int64())))
@@ -74,6 +76,26 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
                 bar.update(task, completed=rows)
     raw.unlink()
     return Intake(rows, masked)
+
+
+def _without_thinking(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Strip the thinking of recorded rewrites, and remark on each."""
+    name = "rewritten_query"
+    rewrites = batch.column(name)
+    thinking = pc.match_substring(rewrites, "think>", ignore_case=True)
+    if not pc.any(thinking).as_py():
+        return batch
+    places = pc.indices_nonzero(thinking).to_pylist()
+    texts, remarks = rewrites.to_pylist(), batch.column("remarks").to_pylist()
+    for place in places:
+        told = without_thinking(texts[place])
+        if told != texts[place]:
+            texts[place] = told
+            remarks[place] = [*(remarks[place] or []), f"{name}: <think> stripped"]
+    for column, values in ((name, texts), ("remarks", remarks)):
+        index = batch.schema.get_field_index(column)
+        batch = batch.set_column(index, batch.schema.field(index), pa.array(values, batch.schema.field(index).type))
+    return batch
 
 
 def give_back() -> None:

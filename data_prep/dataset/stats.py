@@ -56,6 +56,7 @@ def describe(
                 GROUP BY field ORDER BY n DESC, field"""
             )  # type: ignore[arg-type]
         ),
+        "passed_over": remarks_of(selection),
         "masked": dict(sorted(masked.items())),
         "augmented": augmented,
         "splits": _splits(selection, names),
@@ -72,6 +73,20 @@ def describe(
         "examples": _examples(selection, seed),
         "leakage": asdict(leakage) if leakage else None,
     }
+
+
+def remarks_of(selection: Selection) -> list[dict[str, Any]]:
+    """Count what was passed over in usable rows, by column and kind, with the first row and some of the details."""
+    found = selection.ask(
+        """SELECT regexp_replace(remark, ' \\([^()]*\\)$', '') AS what, count(*) AS n,
+            list(DISTINCT regexp_extract(remark, '\\(([^()]*)\\)$', 1))[:5] AS details,
+            arg_min(row, id) AS row, arg_min(file, id) AS file
+        FROM (SELECT unnest(remarks) AS remark, row, file, id FROM rows WHERE refused = '')
+        GROUP BY what ORDER BY n DESC, what"""
+    )
+    names = ("what", "count", "details", "row", "file")
+    rows: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in found]
+    return [row | {"details": sorted(filter(None, row["details"]))} for row in rows]
 
 
 def _splits(selection: Selection, names: Sequence[Split]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import pyarrow as pa
 from charset_normalizer import from_bytes
 
 LOST = "\ufffd"  # in place of bytes that are no text
@@ -22,6 +24,7 @@ _CHINESE = ("gb18030", "big5hkscs")
 _NULS = re.compile(rb"\0{8,}")  # a hole in a file, and no text of 16 or 32 bits
 _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
 _SAMPLE = 500  # lines that the detector looks at
+_LONGEST = 8 << 20  # bytes of a line; what is longer is handed on as it is
 _PLAUSIBLE = 0.8  # of the characters beyond ASCII are in daily use
 _HABIT = 0.25  # by so much another encoding must be more plausible than that of the lines before
 _OWN_LETTERS = {"cp932": 0.3, "euc_jp": 0.3, "cp949": 0.95}  # share of kana, of hangul
@@ -78,14 +81,15 @@ def plausibility(text: str, encoding: str) -> float:
 
 
 def find_legacy(lines: Sequence[bytes]) -> str:
-    """Return the encoding of lines that are no UTF-8 (Python's name), "" where none is plausible. A tenth of them may
-    be damaged."""
+    """Return the encoding of lines that are no UTF-8 (Python's name), "" where none is plausible. Less than
+    half of them may be damaged."""
     texts: dict[str, str] = {}
+    scores: dict[str, float] = {}
     for name in _NAMES:
         decoded = [text for line in lines if (text := _decoded(line, name)) is not None]
-        if len(decoded) >= len(lines) * 0.9 and decoded:
+        if len(decoded) * 2 > len(lines):
             texts[name] = "".join(decoded)
-    scores = {name: plausibility(text, name) for name, text in texts.items()}
+            scores[name] = plausibility(texts[name], name) - (1 - len(decoded) / len(lines)) / 5
     # Japanese and Korean bytes also make common hanzi: their own letters decide, when there are enough of them.
     rival = max((scores.get(name, 0.0) for name in _CHINESE), default=0.0)
     for name, least in _OWN_LETTERS.items():
@@ -183,6 +187,9 @@ class Utf8Lines:
             rest = data[end:]
             if end:
                 yield self._utf8(data[:end])
+            if len(rest) > _LONGEST:
+                yield rest
+                rest = b""
         if rest:
             yield self._utf8(rest)
 
@@ -199,11 +206,11 @@ class Utf8Lines:
         if codecs.BOM_UTF8 in data:
             data = re.sub(rb"(?<![^\r\n])(?:\xef\xbb\xbf)+", b"", data)
         try:
-            if not data.isascii():
-                data.decode()
-                self.lines["UTF-8"] += 1
+            whole = pa.py_buffer(np.array([0, len(data)], np.int32))
+            pa.StringArray.from_buffers(1, whole, pa.py_buffer(data)).validate(full=True)  # at memory's speed
+            self.lines["UTF-8"] += data.count(b"\n") if self._legacy else 1
             return data
-        except UnicodeDecodeError:
+        except pa.ArrowInvalid:
             return b"".join(self._lines(data))
 
     def _lines(self, data: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ looked at in Python, to be read after all or refused with the reason.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,20 +18,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.readers.log_lines import LONGEST_LINE, SCHEMA, LogLines
-from data_prep.readers.log_paths import LogPaths, unpacked
-from data_prep.readers.log_query import SPEAKERS, LogQuery
-from data_prep.rows.cells import parse_columns
+from data_prep.readers.log_paths import LogPaths, same_key
+from data_prep.readers.log_query import LogQuery
+from data_prep.rows.cells import Remarks, add_unread_times, parse_columns
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
+from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.timestamps import read_timestamps
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 16_384
+_KEYS = re.compile(rb'"((?:[^"\\\n]|\\+u[0-9a-fA-F]{4}){1,80})\\*"\s*:')
+_ESCAPES, _ONE_BACKSLASH = re.compile(r"\\+u"), r"\\u"
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
 
 
-def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_logs(
+    path: Path, settings: SourceSettings, required: Sequence[str], notes: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield a row for each line that is not blank, in order; `row` is the number of the line.
 
     Every column is what the first of its paths that is not empty holds (`settings.log_paths`, `columns.LOG_PATHS`,
@@ -38,12 +44,14 @@ def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> 
 
     - `source` is production_log for nested lines and those whose query is at a path of the tenant's own, test_set for
       flat ones; a flat field `source` that says one of the two counts.
-    - `history_context` may be a list of {role, content}; it becomes lines of `用户: …` and `助手: …`.
     - A profile or summary that is an object is kept as JSON.
     - A file that is damaged from some place on gives the lines before it, and one refused row for the rest.
-    - GB18030 and UTF-16 (with a mark) are understood too.
+    - Keys count however they are spelled (`log_paths.same_key`); of a key that is twice in an object the first counts.
+    - JSON that is packed into a text is unpacked: the whole line, an object in it, the hits, the dialogue.
+    - Other encodings than UTF-8 are understood (`encodings.Utf8Lines`), and NULs before a line are passed over.
 
     Args:
+        notes: takes a line for which encodings were taken, and for NULs passed over.
         required: columns that some line must hold; texts only, what a log computes or need not have is not asked for.
 
     Raises:
@@ -61,6 +69,10 @@ def read_logs(path: Path, settings: SourceSettings, required: Sequence[str]) -> 
                     yield batch
         except (duckdb.Error, OSError) as error:  # the latter while the stream runs
             raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    if notes is not None:
+        text = lines.encodings
+        notes += [f"{path}: read as {text.said}"] if text.said else []
+        notes += [f"{path}: {text.nuls} NUL bytes passed over"] if text.nuls else []
     if lines.damage:
         rest, problem = [lines.last_row + 1], [lines.damage]
         yield parse_columns({}, file=str(path), sheet="", rows=rest, source="production_log", refused=problem)
@@ -81,8 +93,9 @@ def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _check(path: Path, lines: LogLines, paths: LogPaths, required: Sequence[str]) -> dict[str, object]:
     """Return the first object among the first lines of the file."""
     sample = _first_object(path, lines)
+    named = _names(lines.head)
     for name in required:
-        if name in TEXTS and not any(_names(lines.head, key) for key in paths.keys(name)):
+        if name in TEXTS and not any(same_key(key) in named for key in paths.keys(name)):
             raise BadInput(
                 f"{path}: no line has {name}: nothing at {paths.looked_at(name)} (the tenant setting "
                 f"sources.log_paths.{name} can name other places)"
@@ -108,8 +121,17 @@ def _first_object(path: Path, lines: LogLines) -> dict[str, object]:
     return {}
 
 
-def _names(text: bytes, key: str) -> bool:
-    return key.encode() in text or json.dumps(key)[1:-1].encode() in text
+def _names(text: bytes) -> set[str]:
+    """Return what counts (`same_key`) of every key in the text, of JSON that is packed into texts too."""
+    keys = {key for key in _KEYS.findall(text)}
+    return {same_key(_unescaped(key.decode("utf-8", "replace"))) for key in keys}
+
+
+def _unescaped(key: str) -> str:
+    try:
+        return str(json.loads(f'"{_ESCAPES.sub(_ONE_BACKSLASH, key)}"'))
+    except ValueError:
+        return key
 
 
 def _rows(found: pa.RecordBatch, file: str, paths: LogPaths, too_long: set[int]) -> pa.RecordBatch:
@@ -117,12 +139,15 @@ def _rows(found: pa.RecordBatch, file: str, paths: LogPaths, too_long: set[int])
     count = found.num_rows
     columns = {name: found.column(name) for name in found.schema.names}
     written = columns.pop("written")
+    remarks: Remarks = {}
     if written.null_count < count:
         times = read_timestamps(written.drop_null())
+        add_unread_times(written, pc.replace_with_mask(written, written.is_valid(), times), remarks)
         columns["timestamp"] = pc.replace_with_mask(columns["timestamp"], written.is_valid(), times)
     texts = pa.repeat(pa.scalar(""), count)
     columns |= {"file": pa.repeat(pa.scalar(file), count), "sheet": texts, "refused": texts}
     columns["slices"] = pa.repeat(pa.scalar([], ROWS.field("slices").type), count)
+    columns["remarks"] = pa.array([remarks.get(n, []) for n in range(count)], ROWS.field("remarks").type)
     doubtful = columns["line"].is_valid()
     batch = pa.RecordBatch.from_arrays([columns[name] for name in ROWS.names], schema=ROWS)
     if columns["line"].null_count == count:
@@ -165,9 +190,10 @@ def _look_at(lines: Mapping[int, bytes], file: str, paths: LogPaths, too_long: s
 def _parse(line: bytes) -> tuple[dict[str, object], str]:
     """Return the object on `line` and "", or why there is none."""
     try:
-        value = json.loads(line.decode())
+        value = parse_json(line.decode().strip("\ufeff\0 \t\r\n"))
+        value = unpacked(value) if isinstance(value, str) and value.lstrip().startswith(("{", '"')) else value
     except UnicodeDecodeError:
-        return {}, "neither UTF-8 nor GB18030 text"
+        return {}, "bytes that are no text"
     except json.JSONDecodeError as error:
         return {}, f"not JSON ({error.msg}: column {error.colno})"
     except (ValueError, RecursionError):
@@ -180,31 +206,12 @@ def _parse(line: bytes) -> tuple[dict[str, object], str]:
 def _prepare(cells: dict[str, object]) -> str:
     """Make texts of what may be one in a log; why the line is refused, "" if it is not."""
     for name, value in cells.items():
-        if name == "history_context" and isinstance(value, str):
-            value = unpacked(value) if value.startswith("[") else value
-        if name not in TEXTS or not isinstance(value, dict | list):
+        if name not in TEXTS or name == "history_context" or not isinstance(value, dict | list):
             continue
         if name == "recall_results":
             cells[name] = json.dumps(value)
         elif name in ("original_query", "rewritten_query"):
             return f"{name}: expected a text, found {_KINDS[type(value)]}"
-        elif name == "history_context":
-            said = _dialogue(value)
-            if said is None:
-                return "history_context: expected a text or a list of {role, content}"
-            cells[name] = said
         else:
             cells[name] = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return ""
-
-
-def _dialogue(turns: object) -> str | None:
-    """Write a dialogue as lines, as `log_query` does."""
-    said = []
-    for turn in turns if isinstance(turns, list) else [None]:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            return None
-        speaker = SPEAKERS.get(turn["role"].lower())
-        if speaker:
-            said.append(f"{speaker}: {' '.join(turn['content'].split())}")
-    return "\n".join(said)

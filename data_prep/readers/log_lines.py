@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import codecs
 import io
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from data_prep.readers.encodings import Utf8Lines
 from reward.records.files import BadInput
 
 SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
 LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request
 _CHUNK = 1 << 20  # bytes; larger ones are fresh pages from the system each time, smaller ones short vectors
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame that may precede zstd's own
 
 
 class LogLines:
     """Iterate once, or `close`. Blank lines are in; a line longer than `LONGEST_LINE` is an empty one named in
     `too_long`.
 
-    The texts are as the file has them and may be no valid UTF-8: the parser finds out, so that nobody has to
-    look at every byte twice.
+    Encodings: see `encodings.Utf8Lines`. A line that is no text in any keeps its bytes: the parser finds out.
 
     Args:
         path: plain, gzip or zstd by its first bytes; its name does not count.
@@ -38,20 +39,26 @@ class LogLines:
         self.too_long: set[int] = set()
         self.last_row = 0  # number of the last complete line handed out
         self._packing = self._find_packing()
-        chunks = self._chunks()
-        head = b""
-        for chunk in chunks:
-            head += chunk
-            if len(head) >= _CHUNK:
+        self._chunks_read = self._chunks()
+        self.encodings = Utf8Lines(self._chunks_read)
+        self._texts = iter(self.encodings)
+        head, self._head_is_all = b"", True
+        for text in self._texts:
+            head += text
+            if len(head) >= _CHUNK // 2:
+                self._head_is_all = False
                 break
         if not head:
             raise BadInput(f"{path}: {self.damage or 'the file is empty'}")
-        self._texts = _as_utf8(head, chunks)
-        self.head: bytes = next(self._texts)  # about 1 MiB, or all there is
-        self._head_is_all = len(head) < _CHUNK
+        # Of a file that ends its lines as old Macs did.
+        self._old_ends = b"\n" not in head and b"\r" in head
+        self.head = self._with_newlines(head)  # the first lines, or all there is
+
+    def _with_newlines(self, text: bytes) -> bytes:
+        return text.replace(b"\r", b"\n") if self._old_ends else text
 
     def close(self) -> None:
-        self._texts.close()
+        self._chunks_read.close()
 
     def head_lines(self) -> list[bytes]:
         """Return the first lines of the file, complete ones only: none where the first is a very long one."""
@@ -80,7 +87,8 @@ class LogLines:
 
     def _all_texts(self) -> Iterator[bytes]:
         yield b""
-        yield from self._texts
+        for text in self._texts:
+            yield self._with_newlines(text)
 
     def _batch(self, data: bytes) -> pa.RecordBatch:
         """Return the lines of `data` that end in it. Buffers are shared: nothing but line lengths is copied."""
@@ -99,9 +107,11 @@ class LogLines:
                 start = file.read(4)
         except OSError as error:
             raise BadInput(f"{self._path}: cannot be read: {error.strerror or error}") from None
+        if _SKIPPABLE.match(start):
+            return "zstd"
         return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _chunks(self) -> Generator[bytes, None, None]:
         """Read the file piece by piece. A read that meets damage gives nothing, so what is before it is read again in
         ever smaller pieces."""
         done = 0
@@ -118,37 +128,3 @@ class LogLines:
                 return
             except OSError as error:
                 self.damage = f"the file is damaged or cut off ({error})"
-
-
-def _as_utf8(head: bytes, chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Yield `head` and `chunks` in UTF-8 without a mark; bytes that mean nothing stay as they are."""
-    encoding = _encoding(head)
-    if encoding == "utf-8":
-        yield head.removeprefix(codecs.BOM_UTF8)
-        yield from chunks
-        return
-    decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
-    yield decoder.decode(head).encode(errors="surrogateescape")
-    for chunk in chunks:
-        yield decoder.decode(chunk).encode(errors="surrogateescape")
-    yield decoder.decode(b"", final=True).encode(errors="surrogateescape")
-
-
-def _encoding(head: bytes) -> str:
-    """Find the encoding by its mark, else by what most lines with Chinese in them are: one torn character does not
-    change it."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    lines = [line for line in head.split(b"\n")[:1000] if not line.isascii()]
-    broken = [line for line in lines[: len(lines) - (len(lines) > 1)] if not _is(line, "utf-8")]
-    if len(broken) * 2 > len(lines) and sum(_is(line, "gb18030") for line in broken) * 2 > len(broken):
-        return "gb18030"
-    return "utf-8"
-
-
-def _is(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS
+from data_prep.rows.dialogue import unpacked
+from data_prep.rows.headings import heading_key
+from data_prep.rows.missing import is_missing
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -34,26 +36,38 @@ class LogPath:
         return len(self.steps) > 1
 
     def find(self, line: object) -> object:
-        """Return what `line` holds at this path, None for nothing. JSON packed into a text is looked into."""
+        """Return what `line` holds at this path, None for nothing. JSON packed into a text, even twice, is looked into.
+        A key that is spelled otherwise (`same_key`) counts where the proper one is not there."""
         node = line
         for step in self.steps:
-            if isinstance(node, str) and node.startswith(("{", "[")):
+            if isinstance(node, str):
                 node = unpacked(node)
-            if (isinstance(node, dict) and step in node) or (
-                isinstance(node, list) and isinstance(step, int) and step < len(node)
-            ):
-                node = node[step]  # type: ignore[index]
-            else:
+            if isinstance(step, int):
+                if not isinstance(node, list) or step >= len(node):
+                    return None
+                node = node[step]
+                continue
+            if not isinstance(node, dict):
                 return None
+            if step not in node:
+                other = _by_meaning(tuple(node)).get(same_key(step))
+                if other is None:
+                    return None
+                step = other
+            node = node[step]
         return node
 
 
-def unpacked(text: str) -> object:
-    """Parse the JSON in `text`; None where there is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+@lru_cache(4096)
+def same_key(key: str) -> str:
+    """Reduce a key to what counts, as a heading: `User_Profile`, ` user-profile ` and `userProfile` are one key."""
+    return heading_key(key)
+
+
+@lru_cache(1024)
+def _by_meaning(keys: tuple[str, ...]) -> dict[str, str]:
+    """Return what counts of each key → the first key that it counts of."""
+    return {same_key(key): key for key in reversed(keys)}
 
 
 def parse_path(text: str) -> LogPath | None:
@@ -112,6 +126,23 @@ class LogPaths:
         nested = (path for paths in self.of_column.values() for path in paths if path.nested)
         return list(dict.fromkeys(str(path.steps[0]) for path in nested))
 
+    @cached_property
+    def objects(self) -> list[tuple[str | int, ...]]:
+        """Return the places of the objects that hold something wanted, the line itself, (), first."""
+        found: dict[tuple[str | int, ...], None] = {(): None}
+        for paths in self.of_column.values():
+            for path in paths:
+                for length in range(1, len(path.steps)):
+                    found.setdefault(path.steps[:length])
+        return list(found)
+
+    def wanted_in(self, place: tuple[str | int, ...]) -> list[str]:
+        """Return the keys that are looked for in the object at `place`."""
+        depth = len(place)
+        paths = (path.steps for paths in self.of_column.values() for path in paths)
+        steps = (steps[depth] for steps in paths if len(steps) > depth and steps[:depth] == place)
+        return list(dict.fromkeys(step for step in steps if isinstance(step, str)))
+
     def keys(self, column: str) -> list[str]:
         """Return the keys of which a line that holds `column` has at least one."""
         return list(dict.fromkeys([*(path.key for path in self.of_column[column]), *self.flat_names[column]]))
@@ -122,26 +153,24 @@ class LogPaths:
     def raw_cells(self, line: Mapping[str, Any]) -> dict[str, object]:
         """Return the cells that `line` (one parsed line) holds: the first path counts, then any heading."""
         cells: dict[str, object] = {}
+        others = _by_meaning(tuple(line))
         for name, paths in self.of_column.items():
-            found = [value for path in paths if (value := path.find(line)) is not None]
-            value = next((value for value in found if not _is_empty(value)), [] if [] in found else None)
+            values = [path.find(line) for path in paths]
+            headings = self.flat_names[name]
+            values += [line[key] for key in headings if key in line]
+            values += [line[other] for key in headings if (other := others.get(same_key(key))) and key not in line]
+            value = next((value for value in values if not is_missing(value)), [] if [] in values else None)
             if value is not None:
-                cells[name] = value
-        for key, value in line.items():
-            heading = key.strip().lower()
-            name = ALIASES.get(heading, heading)
-            if name in self.of_column and name not in cells and not _is_empty(value):
                 cells[name] = value
         return cells
 
     def is_log(self, line: Mapping[str, Any]) -> bool:
         """Return whether `line` is nested as a service's log is, rather than flat as a table's row is."""
+        roots = (LogPath(root, (root,)).find(line) for root in self.roots)
+        if any(isinstance(unpacked(root) if isinstance(root, str) else root, dict) for root in roots):
+            return True
         own = (path for path in self.of_column["original_query"] if path.own)
-        return any(line.get(root) is not None for root in self.roots) or any(path.find(line) for path in own)
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
+        return any(path.find(line) not in (None, "") for path in own)
 
 
 def placed(tree: dict[str, Any], path: LogPath, kind: object) -> bool:
@@ -163,6 +192,6 @@ def placed(tree: dict[str, Any], path: LogPath, kind: object) -> bool:
     return bool(node == kind)
 
 
-def json_path(path: LogPath) -> str:
-    """Write `path` as DuckDB's JSON functions take it."""
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f'."{step}"' for step in path.steps)
+def json_path(steps: Sequence[str | int]) -> str:
+    """Write a path as DuckDB's JSON functions take it."""
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f'."{step}"' for step in steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,10 +18,13 @@ from data_prep.readers.workbook import read_workbook
 from reward.records.files import BadInput, writing_lines
 from reward.settings.data import SourceSettings
 
-_TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv}
-_LOGS = (".jsonl", ".json", ".log")
+_TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv, ".tsv": read_csv}
+_LOGS = (".jsonl", ".ndjson", ".json", ".log")
 _PACKED = ("", ".gz", ".zst")
 KINDS = (*_TABLES, *(log + packed for log in _LOGS for packed in _PACKED))
+# A log that was rotated: app.log.1, app.log.2026-01-02.gz, app.jsonl-20260102.
+_ROTATED = re.compile(r"\.(jsonl|ndjson|json|log)([.\-_](\d[\d\-_.T:]*|bak|old))+(\.gz|\.zst)?", re.IGNORECASE)
+_NAMED = 10  # files passed over that a note names
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterabl
     return path
 
 
+def passed_over(paths: Sequence[Path]) -> list[Path]:
+    """Return the files in the folders among `paths` that are of no readable kind, hidden ones aside."""
+    folders = [path for path in paths if path.is_dir()]
+    return [file for folder in folders for file in sorted(folder.rglob("*")) if _is_other(file, folder)]
+
+
 class Sources:
     """Files and folders of one tenant's data, read one after another.
 
@@ -72,7 +82,7 @@ class Sources:
     """
 
     def __init__(self, paths: Sequence[Path], settings: SourceSettings, required: Sequence[str]):
-        self.files = find_files(paths)
+        self._paths, self.files = paths, find_files(paths)
         self.unreadable: list[Unreadable] = []
         self.notes: list[str] = []
         self._settings, self._required = settings, required
@@ -85,6 +95,10 @@ class Sources:
         """
         self.unreadable.clear()
         self.notes.clear()
+        if unknown := passed_over(self._paths):
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            shown = ", ".join(map(str, unknown[:_NAMED]))
+            self.notes.append(f"{len(unknown)} files passed over (no kind that is read): {shown}{more}")
         rows = 0
         for file in self.files:
             try:
@@ -101,14 +115,21 @@ class Sources:
     def _read(self, file: Path) -> Iterator[pa.RecordBatch]:
         reader = _TABLES.get(file.suffix.lower())
         if reader is None:
-            return read_logs(file, self._settings, self._required)
+            return read_logs(file, self._settings, self._required, self.notes)
         return reader(file, self._settings, self._required, self.notes)
 
 
 def _is_kind(path: Path) -> bool:
-    return path.name.lower().endswith(KINDS)
+    return path.name.lower().endswith(KINDS) or bool(_ROTATED.search(path.name) and _ROTATED.split(path.name)[-1] == "")
 
 
 def _is_readable(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith((".", "~$")) for part in file.relative_to(folder).parts)
-    return not hidden and _is_kind(file) and file.is_file()
+    return not _is_hidden(file, folder) and _is_kind(file) and file.is_file()
+
+
+def _is_other(file: Path, folder: Path) -> bool:
+    return not _is_hidden(file, folder) and not _is_kind(file) and file.is_file()
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "~$")) for part in file.relative_to(folder).parts)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.rows.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
+from data_prep.rows.dialogue import read_dialogue
 from data_prep.rows.missing import is_missing, without_missing
 from data_prep.rows.recall_cells import read_recall
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
@@ -28,10 +29,12 @@ _PLAIN_NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?$"
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(\s*%)?", re.ASCII | re.IGNORECASE)
 _INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"  # what normalising leaves nothing of
 _SHOWN = 40  # characters of a bad cell that its reason repeats
+_PACKED = ("[", "{", '"[', '"{', "(")  # what may hold a list of turns
 _COUNT_LIMIT = 2.0**53
 
 Cells: TypeAlias = Sequence[object] | pa.Array
 Problems = dict[int, str]  # index in the batch → what is wrong with the cell
+Remarks = dict[int, list[str]]  # index in the batch → what of the row was passed over
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def parse_columns(
       rerankers give logits.
     - `success`: TRUE, 是, 1, 成功, 对, yes, … and their opposites.
     - `timestamp`: see `timestamps.read_timestamp`; one that says no moment reads as not recorded.
+    - `history_context`: see `dialogue.read_dialogue`.
+    - What of a usable row is passed over (a time that is not understood, a turn of an unknown speaker) is in `remarks`.
     - `recall_results`: see `recall_cells`. Its hits give recall_count, top1_score and avg_top3_score where those are
       not recorded.
 
@@ -76,9 +81,15 @@ def parse_columns(
     count = len(rows)
     problems: dict[str, Problems] = {name: {} for name in COLUMNS}
     typed: dict[str, pa.Array] = {}
+    remarks: Remarks = {}
     for name in COLUMNS:
         if name in columns and name != "recall_results":
-            typed[name] = _READERS[name](_recorded(columns[name]), problems[name])
+            cells = _recorded(columns[name])
+            if name == "history_context":
+                cells = _dialogues(cells, problems[name], remarks)
+            typed[name] = _READERS[name](cells, problems[name])
+            if name == "timestamp":
+                add_unread_times(cells, typed[name], remarks)
         else:
             typed[name] = _nothing(ROWS.field(name).type, count)
     for index in _where(pc.match_substring_regex(typed["original_query"], _INVISIBLE)):
@@ -89,6 +100,7 @@ def parse_columns(
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
     typed["refused"] = _reasons(problems, refused, count)
+    typed["remarks"] = pa.array([remarks.get(index, []) for index in range(count)], ROWS.field("remarks").type)
     return pa.RecordBatch.from_arrays([typed[name] for name in ROWS.names], schema=ROWS)
 
 
@@ -131,6 +143,41 @@ def _recorded(cells: Cells) -> Cells:
     if isinstance(cells, pa.Array):
         return without_missing(cells)
     return [None if is_missing(cell) else cell for cell in cells]
+
+
+def _dialogues(cells: Cells, found: Problems, remarks: Remarks) -> Cells:
+    """Return dialogues as lines; texts that hold no list stay as they are."""
+    texts = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
+    changed = False
+    for index, cell in enumerate(texts):
+        if (
+            cell is None
+            or cell == ""
+            or (isinstance(cell, str) and not cell.lstrip("\ufeff \t\r\n").startswith(_PACKED))
+        ):
+            continue
+        try:
+            dialogue = read_dialogue(cell)
+        except ValueError as problem:
+            found[index], texts[index] = str(problem), ""
+        else:
+            texts[index] = dialogue.text
+            _remark(remarks, index, "history_context", dialogue.passed_over)
+        changed = True
+    return texts if changed else cells
+
+
+def add_unread_times(cells: Cells, times: pa.Array, remarks: Remarks) -> None:
+    """Remark on every cell that is recorded and says no moment."""
+    for index in _where(pc.equal(times, "")):
+        cell = cells[index].as_py() if isinstance(cells, pa.Array) else cells[index]
+        if not is_missing(cell):
+            _remark(remarks, index, "timestamp", [f"not understood ({str(cell)[:_SHOWN]})"])
+
+
+def _remark(remarks: Remarks, index: int, name: str, said: Iterable[str]) -> None:
+    for what in said:
+        remarks.setdefault(index, []).append(f"{name}: {what}")
 
 
 def _where(mask: pa.Array) -> list[int]:

@@ -24,6 +24,7 @@ TEXTS = (
 SCORES = ("top1_score", "avg_top3_score", "quality_score")  # None = not recorded
 
 # Texts are "" where nothing was recorded. `row` is the line or sheet row, from 1, headings and blank ones counted.
+# `remarks`: what of a usable row was passed over: "column: what (which)", e.g. "timestamp: not understood (昨天)".
 # `refused`: why the row cannot be used ("field: problem"), "" for a usable one; a refused row still is a row.
 ROWS = pa.schema(
     [
@@ -37,6 +38,7 @@ ROWS = pa.schema(
         ("recall_count", pa.int64()),
         ("success", pa.bool_()),  # None = not recorded
         ("slices", pa.list_(pa.string())),
+        ("remarks", pa.list_(pa.string())),
     ]
 )
 

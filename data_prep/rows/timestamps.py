@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from dateutil import parser
 
 _EXCEL_EPOCH = datetime(1899, 12, 30)  # as every reader takes it: day 60 is Excel's 29 February 1900, which never was
 _ZONE = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 _ISO = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\.[0-9]{{1,6}})?{_ZONE}?)?$"
 _WRITTEN = re.compile(
     r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})日?"
-    r"(?:[T\s]*(\d{1,2})[:时点](?:(\d{1,2})(?:[:分](?:(\d{1,2})(?:\.\d+)?秒?)?)?)?)?",
+    r"(?:[T\s]*(?:星期.|周.)?\s*(上午|下午|晚上|凌晨|中午|AM|PM|am|pm)?\s*(\d{1,2})[:时点](?:(\d{1,2})(?:[:分](?:(\d{1,2})(?:\.\d+)?秒?)?)?)?)?",
     re.ASCII,
 )
+_AFTERNOON = ("下午", "晚上", "PM", "pm")
+_FRACTION = re.compile(r"(?<=:\d\d)[.,](?=\d{7})(\d{6})\d+")  # nanoseconds
+_GO_CLOCK = re.compile(r"\s+m=[+-]\d+\.\d+$")
+_ACCESS_LOG = re.compile(r"^(\d{1,2}/[A-Za-z]{3}/\d{4}):(\d\d:\d\d:\d\d)")
 
 
 def read_timestamps(texts: pa.Array) -> pa.Array:
@@ -51,22 +59,71 @@ def read_timestamp(cell: object) -> str:
     """Read `2026-01-02T03:04:05`, with fraction and zone (`+08:00`) where they are given, or "" where no moment is
     meant.
 
-    Understood are ISO 8601 itself, dates of a workbook, 2026/1/2 3:04, 2026年1月2日 3时4分, 20260102, seconds, milli-,
-    micro- and nanoseconds since 1970 (UTC), and Excel's day numbers of the years 1954 to 2119.
+    Understood are ISO 8601 itself, dates of a workbook, 2026/1/2 3:04, 2026年1月2日 下午3时4分, 20260102 (030405),
+    seconds, milli-, micro- and nanoseconds since 1970 (UTC), Excel's day numbers of the years 1954 to 2119, MongoDB's
+    {"$date": …}, and what dateutil reads in one way only: access logs, mail, ctime, Go. 01/02/2024 has two readings.
     """
     if isinstance(cell, date):
         return cell.isoformat() if isinstance(cell, datetime) else f"{cell.isoformat()}T00:00:00"
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return _from_number(float(cell))
+    if isinstance(cell, Mapping):
+        return _from_object(cell)
     text = str(cell).strip() if isinstance(cell, str) else ""
     try:
+        if text.startswith("{"):
+            return _from_object(json.loads(text))
         if re.fullmatch(r"\d{5}(\.\d+)?|\d{9,19}(\.\d+)?", text, re.ASCII):
-            return _from_number(float(text))
+            return _from_digits(text) or _from_number(float(text))
         if written := _WRITTEN.fullmatch(text):
-            return datetime(*(int(part or 0) for part in written.groups())).isoformat()  # type: ignore[arg-type]
-        return datetime.fromisoformat(text).isoformat()
-    except (ValueError, OverflowError):
+            year, month, day, half, hour, minute, second = written.groups()
+            clock = int(hour or 0) + 12 * (half in _AFTERNOON and int(hour) < 12)
+            return datetime(int(year), int(month), int(day), clock, int(minute or 0), int(second or 0)).isoformat()
+        return datetime.fromisoformat(_FRACTION.sub(r".\1", text)).isoformat()
+    except (ValueError, OverflowError, RecursionError):
+        return _from_words(text)
+
+
+def _from_object(value: object) -> str:
+    """Read MongoDB's extended JSON, and objects that hold seconds."""
+    for name in ("$date", "$numberLong", "$timestamp", "seconds", "t") if isinstance(value, Mapping) else ():
+        if name in value:  # type: ignore[operator]
+            inner = value[name]  # type: ignore[index]
+            return read_timestamp(inner)
+    return ""
+
+
+def _from_digits(text: str) -> str:
+    """Read 20240102030405, 202401020304 and fractions of a second behind the former."""
+    for digits, layout in ((14, "%Y%m%d%H%M%S"), (12, "%Y%m%d%H%M")):
+        if not re.match(r"(19[89]|20[0-9])\d", text):  # milliseconds of twelve digits are of 1973 to 2001
+            return ""
+        if len(text) == digits or (digits == 14 and 14 < len(text) <= 20):
+            try:
+                return datetime.strptime(text[:digits], layout).isoformat()
+            except ValueError:
+                continue
+    return ""
+
+
+def _from_words(text: str) -> str:
+    """Read what dateutil understands, when the order of its numbers does not matter and no part of the date is
+    missing."""
+    if not 8 <= len(text) <= 60 or not re.search(r"\d", text):
         return ""
+    plain = _GO_CLOCK.sub("", text)
+    plain = _ACCESS_LOG.sub(r"\1 \2", plain.strip("[]"))
+    plain = re.sub(r"([+-]\d{4}) [A-Z]{2,5}$", r"\1", plain)
+    found = set()
+    for day_first in (False,) if re.match(r"\d{4}\D", plain) else (False, True):
+        for unsaid in (datetime(2001, 2, 3), datetime(2004, 5, 6)):  # what is not said must not come from here
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # a zone's name that has many meanings
+                    found.add(parser.parse(plain, dayfirst=day_first, default=unsaid).isoformat())
+            except (ValueError, OverflowError, TypeError):
+                return ""
+    return found.pop() if len(found) == 1 else ""
 
 
 def _from_number(value: float) -> str:

@@ -1,0 +1,165 @@
+"""A dialogue as logs and cells record it → lines of `用户: …` and `助手: …`: the one reader of both."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_prep.rows.missing import is_missing
+
+USER, ASSISTANT = "用户", "助手"
+# Who speaks, folded.
+SPEAKERS = {
+    **dict.fromkeys(("user", "human", "customer", "client", "buyer", "visitor", "guest", "patient"), USER),
+    **dict.fromkeys(("用户", "客户", "顾客", "买家", "访客", "患者", "消费者", "会员", "提问者"), USER),
+    **dict.fromkeys(("用戶", "客戶", "顧客", "買家"), USER),
+    **dict.fromkeys(("assistant", "ai", "bot", "agent", "model", "gpt", "chatgpt", "robot", "chatbot"), ASSISTANT),
+    **dict.fromkeys(("seller", "staff", "service", "kefu", "operator", "advisor", "doctor"), ASSISTANT),
+    **dict.fromkeys(("助手", "客服", "坐席", "座席", "机器人", "卖家", "商家", "店员", "顾问", "医生"), ASSISTANT),
+    **dict.fromkeys(("助理", "小助手", "人工客服", "智能客服", "在线客服", "機器人", "賣家"), ASSISTANT),
+}
+# Their turns are no part of a dialogue.
+_NO_SPEAKERS = frozenset(("system", "tool", "function", "developer", "系统", "工具", "系統"))
+_ROLES = ("role", "from", "speaker", "sender", "author")
+_CONTENTS = ("content", "value", "text", "message", "parts")
+_LISTS = ("messages", "history", "turns", "conversations", "conversation", "dialogue", "dialog")
+_LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
+
+
+@dataclass
+class Dialogue:
+    """`text` is "" for no turn; `passed_over` names what is no line of it, such as turns of an unknown speaker."""
+
+    text: str = ""
+    passed_over: list[str] = field(default_factory=list)
+
+
+def read_dialogue(value: object) -> Dialogue:
+    """Read a list of turns, as it is or as JSON or a Python literal in a text; any other text is the dialogue itself.
+
+    A turn is {role, content} or names these two as ShareGPT and others do, or {speaker: words}, or a pair [question,
+    answer]. Content that is missing (a tool's call) is no turn; of parts the texts are joined. A turn of `system` or
+    `tool` is no part of a dialogue.
+
+    Raises:
+        ValueError: a list or an object that holds no turns.
+    """
+    if isinstance(value, str):
+        parsed = unpacked(value)
+        if not isinstance(parsed, list | dict):
+            return Dialogue("" if is_missing(value) else value)
+        value = parsed
+    if is_missing(value):
+        return Dialogue()
+    found = Dialogue()
+    lines: list[str] = []
+    for turn in _turns(value):
+        for role, content in _said(turn):
+            speaker = role.strip().casefold()
+            text = _text(content, found.passed_over)
+            if speaker not in SPEAKERS:
+                if text or speaker not in _NO_SPEAKERS:
+                    kind = "turn that is no dialogue" if speaker in _NO_SPEAKERS else "turn of an unknown speaker"
+                    found.passed_over.append(f"{kind} ({role.strip()[:20]})")
+            elif text:
+                lines.append(f"{SPEAKERS[speaker]}: {text}")
+    found.text = "\n".join(lines)
+    return found
+
+
+def unpacked(text: str) -> object:
+    """Parse the list, object or packed text that `text` spells as JSON (once, twice, …) or as a Python literal; None
+    where it spells none."""
+    value: object = text
+    for _ in range(5):
+        if not isinstance(value, str):
+            return value
+        inner = value.strip("\ufeff \t\r\n\0")
+        if not inner.startswith(("{", "[", '"', "(")):
+            return None if value is text else value
+        try:
+            value = parse_json(inner)
+        except (ValueError, RecursionError):
+            literal = _literal(inner)
+            return literal if isinstance(literal, list | dict) else None if value is text else value
+    return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; of a key that is twice in an object the first counts, as in every reader of a log.
+
+    Raises:
+        ValueError, RecursionError: as `json.loads` does.
+    """
+    return json.loads(text, object_pairs_hook=_first_of_each, strict=False)
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
+
+
+def _literal(text: str) -> object:
+    if len(text) > _LITERAL_LIMIT or not text.startswith(("[", "{", "(")):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _turns(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        for name in _LISTS:
+            if isinstance(value.get(name), list):
+                return list(value[name])
+        if any(name in value for name in _ROLES) and any(name in value for name in _CONTENTS):
+            return [value]
+    raise ValueError("expected a text or a list of {role, content}")
+
+
+def _said(turn: object) -> list[tuple[str, object]]:
+    """Return who said what in one turn."""
+    if isinstance(turn, str) and isinstance(inner := unpacked(turn), dict):
+        turn = inner
+    if isinstance(turn, Mapping):
+        named = {str(key).strip().casefold(): value for key, value in turn.items()}
+        role = next((named[name] for name in _ROLES if isinstance(named.get(name), str)), None)
+        if role is not None and any(name in named for name in (*_CONTENTS, "tool_calls", "function_call")):
+            return [(role, next((named[name] for name in _CONTENTS if not is_missing(named.get(name))), None))]
+        spoken = [(name, words) for name, words in named.items() if name in SPEAKERS]
+        if spoken and len(spoken) == len(named):
+            return spoken
+    if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(words, str | None) for words in turn):
+        return [("user", turn[0]), ("assistant", turn[1])]
+    raise ValueError("expected a text or a list of {role, content}")
+
+
+def _text(content: object, passed_over: list[str]) -> str:
+    """Return what was said on one line; parts of a message that are no text are named."""
+    if isinstance(content, Mapping) and any(name in content for name in ("text", "content", "parts")):
+        content = next(content[name] for name in ("parts", "text", "content") if name in content)
+    if is_missing(content):
+        return ""
+    if isinstance(content, list | tuple):
+        texts = []
+        for part in content:
+            words = part.get("text", part.get("content")) if isinstance(part, Mapping) else part
+            if isinstance(words, str):
+                texts.append(words)
+            elif not is_missing(part):
+                kind = part.get("type", "") if isinstance(part, Mapping) else type(part).__name__
+                passed_over.append(f"part of a turn that is no text ({str(kind)[:20]})")
+        content = " ".join(texts)
+    if isinstance(content, bool) or not isinstance(content, str | int | float):
+        raise ValueError("expected a text or a list of {role, content}")
+    return " ".join(str(content).split())
