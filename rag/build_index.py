@@ -1,19 +1,23 @@
 """Index one tenant's knowledge base, from a folder of documents or from what was stored before.
 
     python -m rag.build_index --kb-dir knowledge/fivedoctors --out data --tenant fivedoctors
+    python -m rag.build_index --kb-dir docs --out data --questions --llm-url http://127.0.0.1:8000/v1 --rewrite-model m
 
 `--kb-dir` holds a BEIR corpus.jsonl (one passage a document), or .txt, .md, .pdf, .xlsx and .jsonl files, cut at
 sentence ends to 300 characters. The knowledge base is made to hold these documents and no others. Nothing is done
 when it does already and its index was made by the same code. A file that cannot be read is named and passed over;
 what the knowledge base holds of it already stays. Without `--kb-dir` the index is built anew from what the
 knowledge base holds. `--out` may hold any number of tenants, and may be served meanwhile: the service goes on with
-the earlier index until the new one is complete. With QDRANT_URL set, the vectors go to that server.
+the earlier index until the new one is complete. With QDRANT_URL set, the vectors go to that server. With `--questions`
+a language model writes questions for the passages that have none (rag.write_questions), and the best are indexed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -29,13 +33,22 @@ from rag.documents.tokenizer import TOKENIZER_ID
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
+from rag.write_questions import CONCURRENCY, KEEP, QUESTIONS, Options, count, share, write_missing_questions
+
+TENANT = "default"
 
 
 def build_index(
-    kb_dir: Path | None, out: Path, tenant_id: str, kb_name: str = "default", retriever: str = "hashing"
+    kb_dir: Path | None,
+    out: Path,
+    tenant_id: str = TENANT,
+    kb_name: str = "default",
+    retriever: str = "hashing",
+    write_questions: Callable[[Catalogue, KnowledgeBase], None] | None = None,
 ) -> tuple[KnowledgeBase, bool, list[str]]:
     """Make the knowledge base hold the documents of `kb_dir` and index it, unless that is so already; returns it,
-    whether an index was built, and a line for each file that cannot be read.
+    whether an index was built, and a line for each file that cannot be read. `write_questions` adds questions to what
+    is stored, before it is indexed.
 
     Raises:
         IngestError: nothing to index, a damaged .jsonl file, or `out` exists and is no data folder.
@@ -59,6 +72,9 @@ def build_index(
                 found = catalogue.find_knowledge_base(tenant_id, kb_name)
             if found is None:
                 raise IngestError(f"{out}: no knowledge base {tenant_id}/{kb_name}")
+            if write_questions is not None:
+                write_questions(catalogue, found)
+                found = catalogue.find_knowledge_base(tenant_id, kb_name) or found
             if kb_dir is not None and _is_current(catalogue, indexer, found, models.id):
                 return found, False, list(refused.values())
             with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -81,20 +97,45 @@ def main(argv: list[str] | None = None) -> int:
         "--kb-dir", "--kb_dir", type=Path, help="folder of documents; without it, what is stored is indexed anew"
     )
     parser.add_argument("--out", type=Path, required=True, help="data folder, created or added to")
-    parser.add_argument("--tenant", required=True, help="tenant_id that requests will name")
+    parser.add_argument("--tenant", default=TENANT, help="tenant_id that requests will name (default: %(default)s)")
     parser.add_argument("--kb-name", "--kb_name", default="default", help="knowledge base name (default: %(default)s)")
     parser.add_argument(
         "--retriever",
         default="hashing",
         help="embedder: hashing, a sentence-transformers folder, or http(s)://…/v1#model (default: %(default)s)",
     )
+    parser.add_argument(
+        "--questions",
+        type=count,
+        nargs="?",
+        const=QUESTIONS,
+        metavar="N",
+        help=f"write N questions a passage (default: {QUESTIONS}) where there are none (by --rewrite-model)",
+    )
+    parser.add_argument(
+        "--keep", type=share, default=KEEP, help="share of the questions that is indexed (default: %(default)s)"
+    )
+    parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
     args = parser.parse_args(argv)
-    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever)
+    write = None
+    code = 0
+    if args.questions:
+        if not (args.llm_url and args.rewrite_model):
+            parser.error("--questions needs --llm-url and --rewrite-model")
+        asked = Options(args.llm_url, args.rewrite_model, False, None, args.questions, CONCURRENCY, args.keep)
+
+        def write(catalogue: Catalogue, kb: KnowledgeBase) -> None:
+            nonlocal code
+            code = asyncio.run(write_missing_questions(asked, catalogue, kb))
+
+    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever, write)
     for line in refused:
         print(f"passed over: {line}", file=sys.stderr)
     state = "built" if built else "up to date"
-    print(f"{args.out}: {kb.tenant_id}/{kb.name}, {kb.passages} passages, {state}")
-    return 0
+    questions = f" and {kb.questions} questions" if kb.questions else ""
+    print(f"{args.out}: {kb.tenant_id}/{kb.name}, {kb.passages} passages{questions}, {state}")
+    return code
 
 
 def _read(folder: Path) -> tuple[list[Document], dict[str, str]]:

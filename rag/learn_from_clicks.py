@@ -8,8 +8,8 @@ Per query and passage the clicks say for sure that it answers, for sure that it 
 
 - passages that surely do not answer a query get their pseudo-questions written anew, and lose those near to the query
   (without --llm-url they only lose those). What a passage was once renewed for is not done again (`manifest.json`);
-- `reranker_pairs.jsonl`: a line {"query", "docs", "labels"} for each query with a sure answer: the answers (1) and
-  what was shown and never clicked (0), for a cross-encoder's training;
+- `reranker_pairs.jsonl`, for the reranker's training: a line for each query with a sure answer. `positives` are the
+  answers, `negatives` what was shown and never clicked (`rag.learning.reranker_pairs`);
 - R@1/5/10, MRR@10 and nDCG@10 before and after, over queries nothing was learned from: those of a BEIR folder
   (`--heldout`), else of every fifth query with a sure answer. Measured on a copy of the knowledge base, built and then
   updated incrementally as a service does it.

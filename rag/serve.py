@@ -121,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retriever", help="embedder: hashing (default), a model folder, or URL#model")
     parser.add_argument("--reranker", help="cross-encoder: a model folder, or URL#model (default: none)")
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 of a language model; key: LLM_API_KEY")
-    parser.add_argument("--rewrite-model", "--rewrite_model", metavar="MODEL", help="its name there")
+    parser.add_argument(
+        "--rewrite-model",
+        "--rewrite_model",
+        metavar="MODEL",
+        help="its name there, or at the endpoint of --settings' language_model",
+    )
     parser.add_argument("--top-k", "--top_k", type=int, help="candidates of each channel (default: 30)")
     parser.add_argument(
         "--auth", choices=("keys", "off"), help="whether callers need a key (default: keys once there is one)"
@@ -137,12 +142,10 @@ def _settings(options: Options) -> ServiceSettings:
     Raises:
         IngestError: one of them cannot be used.
     """
-    if (options.llm_url is None) != (options.rewrite_model is None):
-        raise IngestError("--llm-url and --rewrite-model belong together")
     values = _given(options, "retriever", "reranker", "top_k")
     values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
-    if options.llm_url is not None:
-        values["language_model"] = {"url": options.llm_url, "model": options.rewrite_model}
+    named = {"url": options.llm_url, "model": options.rewrite_model}
+    values["language_model"] = {name: value for name, value in named.items() if value is not None}
     return read_settings(options.settings, values)
 
 

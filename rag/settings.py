@@ -85,13 +85,31 @@ def read_settings(file: Path | None, options: Mapping[str, Any] | None = None) -
         if not isinstance(values, dict):
             raise IngestError(f"{file}: holds no settings")
     options = dict(options or {})
+    language_model = _language_model(file, values.get("language_model"), options.pop("language_model", {}))
     default = _laid_over(values.get("default") or {}, options.pop("default", {}))
     try:
-        return ServiceSettings.model_validate({**values, **options, "default": default})
+        return ServiceSettings.model_validate(
+            {**values, **options, "default": default, "language_model": language_model}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"]) or "settings"
         raise IngestError(f"{file or 'options'}: {field}: {problem['msg']}") from None
+
+
+def _language_model(file: Path | None, in_file: Any, options: Mapping[str, Any]) -> Any:
+    """Write the command line's endpoint and model over the file's.
+
+    Raises:
+        IngestError: the one is given without the other.
+    """
+    if not options or not isinstance(in_file, dict | None):
+        return in_file
+    merged = {**(in_file or {}), **options}
+    for name, option in (("url", "--llm-url"), ("model", "--rewrite-model")):
+        if not merged.get(name):
+            raise IngestError(f"no {option}, and no language_model.{name} in {file or '--settings'}")
+    return merged
 
 
 def _laid_over(default: Any, tenant: Any) -> Any:

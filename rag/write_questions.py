@@ -36,6 +36,7 @@ Score = Callable[[Sequence[str], StoredPassage], Awaitable[Sequence[float]]]
 
 _GIVE_UP_AFTER = 50  # failures in a row: the endpoint is gone, and each further attempt would only take its time
 _PAGE = 1000
+QUESTIONS, KEEP, CONCURRENCY = 5, 0.7, 8  # a passage; share that is indexed; requests at one time
 _LISTED = 10
 
 
@@ -142,7 +143,9 @@ def _pages(read: Callable[..., list[StoredPassage]], kb_id: int) -> Iterator[Sto
         after = page[-1].id
 
 
-async def _run(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int:
+async def write_missing_questions(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int:
+    """Write questions for the passages that have none, keep the best and print what was done; return the exit code: 75
+    when more than half of the passages tried got no question."""
     reranker = open_reranker(options.reranker) if options.reranker else None
     settings = LanguageModelSettings(options.llm_url, options.rewrite_model, disable_thinking=options.disable_thinking)
     language_model = LanguageModel(settings)
@@ -176,23 +179,26 @@ async def _run(options: Options, catalogue: Catalogue, kb: KnowledgeBase) -> int
         print(f"… and {len(written.failures) - _LISTED} more", file=sys.stderr)
     print(
         f"{kb.tenant_id}/{kb.name}: {written.questions} questions for {written.passages} of {todo} passages, "
-        f"{len(written.failures)} failed{', given up' if written.gave_up else ''}; {kept} of {of} questions are indexed"
+        f"{len(written.failures)} failed{', given up' if written.gave_up else ''}; {kept} of {of} questions are "
+        f"indexed, the best {options.keep:.0%} (--keep)"
     )
     return 75 if 2 * len(written.failures) > written.passages + len(written.failures) else 0
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 < share <= 1:
+def share(text: str) -> float:
+    """Read a command line's number in (0, 1]."""
+    value = float(text)
+    if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: not in (0, 1]")
-    return share
+    return value
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
+def count(text: str) -> int:
+    """Read a command line's whole number above 0."""
+    value = int(text)
+    if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: less than 1")
-    return count
+    return value
 
 
 @command
@@ -210,14 +216,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--disable-thinking", "--disable_thinking", action="store_true", help="for servers of Qwen3-like models"
     )
-    parser.add_argument("--questions", type=_count, default=5, help="a passage")
-    parser.add_argument("--keep", type=_share, default=0.7, help="share of the questions that is indexed")
-    parser.add_argument("--concurrency", type=_count, default=8)
+    parser.add_argument("--questions", type=count, default=QUESTIONS, help="a passage (default: %(default)s)")
+    parser.add_argument(
+        "--keep", type=share, default=KEEP, help="share of the questions that is indexed (default: %(default)s)"
+    )
+    parser.add_argument("--concurrency", type=count, default=CONCURRENCY)
     parser.add_argument("--reranker", help="CrossEncoder folder, or URL#model of a rerank endpoint")
     args = parser.parse_args(argv)
     with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
         options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
-        return asyncio.run(_run(options, catalogue, kb))
+        return asyncio.run(write_missing_questions(options, catalogue, kb))
 
 
 if __name__ == "__main__":

@@ -10,31 +10,43 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase
 from rag.learning.click_evidence import Pair
 
+_PROMPT_STYLE = "click_log"  # a user's own words, not a generated question
+
 
 def write_reranker_pairs(catalogue: Catalogue, kb: KnowledgeBase, pairs: Sequence[Pair], path: Path) -> dict[str, int]:
     """Write a line for each query with a sure answer and something shown that nobody clicked; passages that are gone
-    are left out. Returns counts of queries, positives and negatives."""
+    are left out. Return counts of queries, positives and negatives.
+
+    A line is a record of the reranker's trainer: `query_text`, `positives` and `negatives` (each `doc_id`, `text`),
+    `source_chunk` (empty: no passage gave rise to the query), `meta` (`domain`, `prompt_style`).
+    """
     by_query: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_query.setdefault(pair.query, []).append(pair)
     counts = {"queries": 0, "positives": 0, "negatives": 0}
     with path.open("w", encoding="utf-8") as out:
         for query, of_query in by_query.items():
-            labelled: list[tuple[str, int]] = []
+            passages: dict[str, list[dict[str, str]]] = {"positive": [], "negative": []}
             for pair in of_query:
                 answers = pair.label == "positive"
                 if not answers and (pair.clicked or not pair.seen):
                     continue
                 passage = catalogue.passage(kb.id, pair.passage_key)
                 if passage is not None:
-                    labelled.append((passage.content, int(answers)))
-            positives = sum(label for _, label in labelled)
-            if not positives or positives == len(labelled):
+                    one = {"doc_id": passage.key, "text": passage.content}
+                    passages["positive" if answers else "negative"].append(one)
+            positives, negatives = passages["positive"], passages["negative"]
+            if not positives or not negatives:
                 continue
-            labelled.sort(key=lambda one: -one[1])
-            docs, labels = zip(*labelled, strict=True)
-            out.write(json.dumps({"query": query, "docs": docs, "labels": labels}, ensure_ascii=False) + "\n")
+            record = {
+                "query_text": query,
+                "positives": positives,
+                "negatives": negatives,
+                "source_chunk": "",
+                "meta": {"domain": kb.tenant_id, "prompt_style": _PROMPT_STYLE},
+            }
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
             counts["queries"] += 1
-            counts["positives"] += positives
-            counts["negatives"] += len(labelled) - positives
+            counts["positives"] += len(positives)
+            counts["negatives"] += len(negatives)
     return counts

@@ -20,15 +20,24 @@ import openai
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from rag.models.completion_text import Unthinking, cut_at_sentence, says_unknown, split_questions, without_thinking
+from rag.models.completion_text import (
+    Unthinking,
+    cut_at_sentence,
+    says_unknown,
+    split_questions,
+    thinks_unopened,
+    without_thinking,
+)
 from rag.models.endpoint_embedder import NO_KEY
-from rag.models.failure import ModelFailure, reason
+from rag.models.failure import BrokenOff, ModelFailure, reason
 
 __all__ = ["UNKNOWN", "LanguageModel", "LanguageModelSettings", "ModelFailure"]
 
 UNKNOWN = "未知"
-PSEUDO_DOCUMENT_LENGTH = 80
+SHORTEST_PSEUDO_DOCUMENT, PSEUDO_DOCUMENT_LENGTH = 30, 80  # characters; 60 to 80 are asked for
 PSEUDO_DOCUMENT, QUESTIONS, ANSWER = "pseudo_document-v1", "questions-v1", "answer-v1"
+# What servers call the end of a whole text; others are "length", "content_filter" and errors of their own.
+_WHOLE = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
 _PROMPTS = Path(__file__).parent / "prompts"
 # What begins a chat template's control token (<|im_end|>, </s>, <｜User｜>) or a <think>; "血压<140" stays as it is.
 _CONTROL = re.compile(r"<(?=[^\s\d=])")
@@ -61,6 +70,8 @@ class LanguageModel:
             # A proxy meant for the internet must not swallow calls inside the network.
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
         )
+        # Whether its template opens the thinking itself, so that only the end of it is in the text.
+        self._thinks_unopened = False
         self._patient_client = self._client.with_options(max_retries=2)
         self._prompts = {
             name: (_PROMPTS / f"{name}.txt").read_text(encoding="utf-8")
@@ -68,19 +79,33 @@ class LanguageModel:
         }
 
     async def pseudo_document(self, query: str, context: str, timeout: float = 0.3) -> str:
-        """Write a technical note of at most 80 characters, one line, in which an answer to `query` could be found. It
-        is one attempt of at most `timeout` seconds as a whole: a user is waiting."""
+        """Write a technical note of 30 to 80 characters, one line, in which an answer to `query` could be found. It
+        is one attempt of at most `timeout` seconds as a whole: a user is waiting.
+
+        Raises:
+            ModelFailure: also for a shorter note, which says no more than the query.
+        """
         data = {"问题": query, "背景": context}
-        text = await self._complete(PSEUDO_DOCUMENT, data, timeout, max_tokens=200)
-        return cut_at_sentence(" ".join(text.split()), PSEUDO_DOCUMENT_LENGTH)
+        try:
+            text = await self._complete(PSEUDO_DOCUMENT, data, timeout, max_tokens=200)
+        except BrokenOff as failure:
+            text = failure.text  # it is cut below anyway
+        text = " ".join(text.split())
+        if len(text) < SHORTEST_PSEUDO_DOCUMENT:
+            wanted = f"of {len(text)} characters, less than {SHORTEST_PSEUDO_DOCUMENT}"
+            raise ModelFailure(f"{self._settings.model}: a pseudo-document {wanted}")
+        return cut_at_sentence(text, PSEUDO_DOCUMENT_LENGTH)
 
     async def questions(self, passage: str, n: int = 5) -> list[str]:
         """Return at most `n` different questions that `passage` answers. Each time others: the model is asked to
         vary."""
         data = {"材料": passage, "数量": n}
-        text = await self._complete(
-            QUESTIONS, data, 3 * self._settings.timeout, patient=True, temperature=0.8, max_tokens=100 * n
-        )
+        try:
+            text = await self._complete(
+                QUESTIONS, data, 3 * self._settings.timeout, patient=True, temperature=0.8, max_tokens=100 * n
+            )
+        except BrokenOff as failure:
+            text = failure.text.rpartition("\n")[0]  # the last question may be half of one
         questions = split_questions(text, n)
         if not questions:
             raise ModelFailure(f"{self._settings.model}: wrote no question")
@@ -88,7 +113,11 @@ class LanguageModel:
 
     async def answer(self, query: str, context: str, passages: Sequence[str]) -> str:
         """Return the answer that `passages` hold, naming them as [1], [2] … in their order; 未知 when they hold
-        none."""
+        none.
+
+        Raises:
+            BrokenOff: the answer is not whole.
+        """
         if not passages:
             return UNKNOWN
         text = await self._complete(ANSWER, _material(query, context, passages), self._settings.timeout)
@@ -129,13 +158,23 @@ class LanguageModel:
             async with asyncio.timeout(timeout):
                 client = self._patient_client if patient else self._client
                 completion = await client.chat.completions.create(**self._request(prompt, data, **more))
-            text = completion.choices[0].message.content
-        if not isinstance(text, str) or not (text := without_thinking(text).strip()):
+            text, ended = completion.choices[0].message.content, completion.choices[0].finish_reason
+        if not isinstance(text, str):
             raise ModelFailure(f"{self._settings.model}: empty answer")
+        broken = f"{self._settings.model}: breaks off ({ended})" if ended and ended not in _WHOLE else ""
+        if thinks_unopened(text):
+            self._thinks_unopened = True
+        elif broken and self._thinks_unopened:  # in the midst of thinking
+            text = ""
+        if not (text := without_thinking(text).strip()):
+            raise ModelFailure(broken or f"{self._settings.model}: empty answer")
+        if broken:
+            raise BrokenOff(broken, text)
         return text
 
     async def _pieces(self, prompt: str, data: dict[str, Any]) -> AsyncGenerator[str, None]:
-        timeout, thinking = self._settings.timeout, Unthinking()
+        timeout, thinking = self._settings.timeout, Unthinking(self._thinks_unopened)
+        whole, ended = "", None
         with self._failures(timeout):
             async with asyncio.timeout(timeout):
                 stream = await self._client.chat.completions.create(**self._request(prompt, data), stream=True)
@@ -149,10 +188,19 @@ class LanguageModel:
                         break
                     # The last chunk of some servers holds the usage and no choice.
                     text = (chunk.choices[0].delta.content or "") if chunk.choices else ""
+                    ended = (chunk.choices[0].finish_reason if chunk.choices else None) or ended
                     piece = thinking.feed(text)
+                    whole += text
                 if piece:
                     yield piece
+            # A stream that says nothing of its end was cut: a proxy's timeout, a server that died.
+            broken = ended not in _WHOLE
+            if (rest := thinking.finish()) and not (broken and self._thinks_unopened):
+                yield rest
+            if broken and whole:
+                raise ModelFailure(f"{self._settings.model}: breaks off ({ended or 'the stream ended early'})")
         finally:
+            self._thinks_unopened = self._thinks_unopened or thinks_unopened(whole)
             await stream.close()
 
     def _request(self, prompt: str, data: dict[str, Any], temperature: float = 0.0, **more: Any) -> dict[str, Any]:

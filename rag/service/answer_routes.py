@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 
 from fastapi import APIRouter, Depends, Request
@@ -11,18 +12,26 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
-from rag.models.language_model import UNKNOWN, ModelFailure
+from rag.models.completion_text import without_thinking
+from rag.models.failure import BrokenOff, ModelFailure
+from rag.models.language_model import UNKNOWN
 from rag.retrieval.retriever import SearchRequest
 from rag.service.contracts import Answered, Asked, AskRequest, AskResponse, Context
 from rag.service.deployment import Deployment
 from rag.service.problems import problems
+from rag.service.unnamed_json import UnnamedJson
 
 NO_MODEL = "no language model is configured"
-_CITED = re.compile(r"[\[【](\d{1,3}(?:\s*[,，、]\s*\d{1,3})*)[\]】]")
+# After NFKC: [1], [1, 2], [1-3], [1;2], [^1], 【1】, 【1†source】, 【4:0†source】, [材料1].
+_NUMBER = r"(?:\^|材料|来源|编号|资料|文档|参考)?\s*\d{1,3}"
+_CITED = re.compile(
+    rf"[\[【〔]\s*({_NUMBER}(?:\s*[-‐–—~〜至到,、;/和与&]\s*{_NUMBER})*)(?::\d+)?\s*(?:†[^\]】〕]*)?[\]】〕]"
+)
+_RANGE = re.compile(r"(\d+)(?:\s*[-‐–—~〜至到]\s*\D{0,2}(\d+))?")
 
 
 def answer_routes(deployment: Deployment) -> APIRouter:
-    router = APIRouter(tags=["answer"], dependencies=[Depends(deployment.gate)])
+    router = APIRouter(tags=["answer"], dependencies=[Depends(deployment.gate)], route_class=UnnamedJson)
     event_stream = {"text/event-stream": {"schema": _EVENT_SCHEMA, "example": _EXAMPLE_EVENTS}}
 
     @router.post(
@@ -35,7 +44,8 @@ def answer_routes(deployment: Deployment) -> APIRouter:
         """`未知` when nothing was found or the material holds no answer. A language model that fails, or is not
         configured, is no answer: then `answer_failure` says why.
 
-        With `stream`: an event `contexts`, an event `token` for each piece of the answer, and an event `done`."""
+        With `stream`: an event `contexts`, an event `token` for each piece of the answer, and an event `done` with the
+        whole, which counts. An answer that breaks off comes as far as it goes, and `answer_failure` says so."""
         tenant_id = await deployment.admit(http, body.tenant_id)
         request = SearchRequest(
             query=body.query,
@@ -52,7 +62,8 @@ def answer_routes(deployment: Deployment) -> APIRouter:
             query=body.query,
             rewritten_query=found.rewrite.text,
             pseudo_doc=found.pseudo_document,
-            contexts=[
+            contexts=[hit.content for hit in found.hits],
+            passages=[
                 Context(n=n, doc_id=hit.doc_id, content=hit.content, score=hit.score, reranker_score=hit.reranker_score)
                 for n, hit in enumerate(found.hits, start=1)
             ],
@@ -77,6 +88,8 @@ async def _answer(deployment: Deployment, asked: Asked, context: str) -> Answere
     started = time.perf_counter()
     try:
         answer = await deployment.language_model.answer(asked.query, context, _material(asked))
+    except BrokenOff as failure:
+        return _answered(failure.text, asked, str(failure))
     except ModelFailure as failure:
         return _answered("", asked, str(failure))
     finally:
@@ -102,7 +115,8 @@ async def _events(deployment: Deployment, asked: Asked, context: str) -> AsyncIt
     except ModelFailure as failure:
         failed = str(failure)
     deployment.metrics.observe_stage("answer", time.perf_counter() - started)
-    yield _event("done", _answered("".join(pieces), asked, failed))
+    # Thinking that nothing opened may have been given before its end showed what it was.
+    yield _event("done", _answered(without_thinking("".join(pieces)), asked, failed))
 
 
 class Token(BaseModel):
@@ -116,13 +130,17 @@ def _answered(answer: str, asked: Asked, failure: str = "") -> Answered:
 
 
 def cited(answer: str, contexts: int) -> list[int]:
-    """Return the numbers in [1], [1, 2] or 【1】 that are contexts', each once, in the order of their first mention."""
-    numbers = (int(number) for group in _CITED.findall(answer) for number in re.findall(r"\d+", group))
-    return [number for number in dict.fromkeys(numbers) if 1 <= number <= contexts]
+    """Return the numbers in brackets that are contexts', each once, in the order of their first mention; of a range
+    all."""
+    numbers: dict[int, None] = {}
+    for group in _CITED.findall(unicodedata.normalize("NFKC", answer)):
+        for first, last in _RANGE.findall(group):
+            numbers |= dict.fromkeys(range(int(first), int(last or first) + 1))
+    return [number for number in numbers if 1 <= number <= contexts]
 
 
 def _material(asked: Asked) -> Sequence[str]:
-    return [context.content for context in asked.contexts]
+    return asked.contexts
 
 
 def _event(name: str, data: BaseModel) -> bytes:
@@ -135,7 +153,7 @@ _EVENT_SCHEMA = {  # of each event
     "required": ["event", "data"],
 }
 _EXAMPLE_EVENTS = (
-    'event: contexts\ndata: {"query": "鱼油怎么吃", "contexts": [{"n": 1, "doc_id": "0-usage"}]}\n\n'
+    'event: contexts\ndata: {"query": "鱼油怎么吃", "contexts": ["鱼油：每日两粒。"]}\n\n'
     'event: token\ndata: {"text": "每日两粒[1]"}\n\n'
     'event: done\ndata: {"answer": "每日两粒[1]", "citations": [1], "answer_failure": ""}\n\n'
 )

@@ -11,11 +11,35 @@ from rag.retrieval.channels import Channels
 
 _SPEAKER_LABEL = re.compile(r"^(?:用户|助手)[:：]\s*", re.MULTILINE)
 
+_NO_TURN = "each turn needs a role and a content string"
+
 SPEAKERS = {"user": "用户", "human": "用户", "assistant": "助手", "ai": "助手"}
 
 Query = Annotated[str, Field(min_length=1, max_length=4000, examples=["鱼油怎么吃"])]
 TenantId = Annotated[str, Field(min_length=1, max_length=200, examples=["fivedoctors"])]
 KnowledgeBaseName = Annotated[str, Field(min_length=1, max_length=200, examples=["default"])]
+
+
+def _said(content: Any) -> str:
+    """Return the text of a turn's content as OpenAI's API has it: a text, parts of which some are texts, or null.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    match content:
+        case None:
+            return ""
+        case str():
+            return content
+        case list():
+            return " ".join(_said(part) for part in content)
+        case {"text": text} | {"text": {"value": text}} if isinstance(text, str | None):
+            return text or ""
+        case {"text": {"value": str(text)}}:
+            return text
+        case {"type": _}:  # an image, a file, a tool call
+            return ""
+    raise ValueError(_NO_TURN)
 
 
 class ConversationRequest(BaseModel):
@@ -36,18 +60,20 @@ class ConversationRequest(BaseModel):
     @field_validator("history", mode="before")
     @classmethod
     def _history_as_lines(cls, value: Any) -> Any:
-        """Turn a list of {role, content} into lines of `用户: …` / `助手: …`; system and tool turns are no dialogue."""
+        """Turn a list of {role, content} into lines of `用户: …` / `助手: …`. System and tool turns are no dialogue,
+        nor are turns without text. Content is a text or a list of parts, of which the texts count."""
         if value is None:
             return ""
         if not isinstance(value, list):
             return value
         lines = []
         for turn in value:
-            if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-                raise ValueError("each turn needs a role and a content string")
+            if not isinstance(turn, dict) or "content" not in turn:
+                raise ValueError(_NO_TURN)
             speaker = SPEAKERS.get(str(turn.get("role")).lower())
-            if speaker:
-                lines.append(f"{speaker}: {' '.join(turn['content'].split())}")
+            said = " ".join(_said(turn.get("content")).split())
+            if speaker and said:
+                lines.append(f"{speaker}: {said}")
         return "\n".join(lines)
 
     @field_validator("user_profile", "history_summary", mode="before")
@@ -147,7 +173,8 @@ class Asked(BaseModel):
     query: str
     rewritten_query: str
     pseudo_doc: str = Field(description="the query as a technical note, by which the passages were found; often empty")
-    contexts: list[Context]
+    contexts: list[str] = Field(description="the texts of the passages, as the answer cites them: [1] is the first")
+    passages: list[Context] = Field(description="the same, with ids and scores")
     channels: ChannelStates
 
 

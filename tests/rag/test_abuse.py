@@ -257,5 +257,5 @@ def test_a_document_that_gives_orders_reaches_the_model_as_escaped_data(url: str
     assert material == {"编号": 1, "内容": INJECTION}
     if not streamed:
         told = answer.json()
-        assert told["contexts"][0]["content"] == INJECTION
+        assert told["contexts"] == [INJECTION]
         assert told["citations"] == [1]  # not [9]: there is no such passage

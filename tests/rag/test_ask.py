@@ -54,23 +54,93 @@ def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
 
 def test_an_answer_cites_its_contexts(folder: Path) -> None:
     with (
-        loopback_llm(lambda body: "每日两粒[1]，随餐【2，1】，详见[77]。") as model,
+        loopback_llm(lambda body: "鱼油建议每日两粒[1]，随餐用温水送服【2，1】，其余请看说明书[77]。") as model,
         serving(folder, with_model(model)) as url,
     ):
         response = ask(url, top_k=3)
     AskResponse.model_validate_json(response.content, strict=True)
     answer = response.json()
     assert (answer["query"], answer["rewritten_query"]) == ("鱼油怎么吃", "鱼油怎么吃")
-    assert (answer["answer"], answer["answer_failure"]) == ("每日两粒[1]，随餐【2，1】，详见[77]。", "")
+    assert (answer["answer"], answer["answer_failure"]) == (
+        "鱼油建议每日两粒[1]，随餐用温水送服【2，1】，其余请看说明书[77]。",
+        "",
+    )
     assert answer["citations"] == [1, 2]
-    assert [context["n"] for context in answer["contexts"]] == [1, 2, 3]
-    assert all(context["content"] == HEALTH[context["doc_id"]] for context in answer["contexts"])
+    assert [passage["n"] for passage in answer["passages"]] == [1, 2, 3]
+    assert answer["contexts"] == [passage["content"] for passage in answer["passages"]]
+    assert all(passage["content"] == HEALTH[passage["doc_id"]] for passage in answer["passages"])
     assert answer["pseudo_doc"] != "" and answer["channels"]["query2doc"] == "on"
 
 
 def test_citations_are_numbers_of_contexts_once_each() -> None:
     assert cited("[2][1] [2, 3]【1】 [0] [9] [a] 2022", 3) == [2, 1, 3]
     assert cited("未知", 3) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "numbers"),
+    [
+        ("随餐[1-3]。", [1, 2, 3]),
+        ("随餐［1］，每日两粒［２，３］。", [1, 2, 3]),
+        ("随餐[1；2]", [1, 2]),
+        ("随餐[^1]，两粒[^3]。", [1, 3]),
+        ("随餐【1†来源】，两粒【2:0†source】", [1, 2]),
+        ("随餐【1-2†source】", [1, 2]),
+        ("随餐[1–2]、[3]", [1, 2, 3]),
+        ("随餐[1]至[3]", [1, 3]),
+        ("随餐[材料1][材料 3]", [1, 3]),
+        ("随餐[ 2 ]", [2]),
+        ("随餐〔2、3〕", [2, 3]),
+        ("随餐[1~3]", [1, 2, 3]),
+        ("[2-99]", [2, 3]),
+        ("[3-1]", []),
+        ("第[2024]年[1.5]克[a1]", []),
+    ],
+)
+def test_citations_are_read_in_every_spelling(answer: str, numbers: list[int]) -> None:
+    assert cited(answer, 3) == numbers
+
+
+THOUGHT = "用户问鱼油怎么吃，先看材料[3]。\n\n</think>\n\n每日两粒[1]。"
+
+
+def test_thinking_that_nothing_opens_is_cut_off(folder: Path) -> None:
+    with loopback_llm(lambda body: THOUGHT) as model, serving(folder, with_model(model)) as url:
+        answer = ask(url).json()
+        assert (answer["answer"], answer["citations"], answer["answer_failure"]) == ("每日两粒[1]。", [1], "")
+        short = "fell back: tiny: a pseudo-document of 8 characters, less than 30"
+        assert (answer["pseudo_doc"], answer["channels"]["query2doc"]) == ("", short)
+        events = events_of(ask(url, stream=True))
+    assert "".join(data["text"] for name, data in events if name == "token") == "每日两粒[1]。"
+    assert events[-1][1] == {"answer": "每日两粒[1]。", "citations": [1], "answer_failure": ""}
+    # Where nothing was known of the model, the end of the stream holds the answer alone.
+    with loopback_llm(lambda body: THOUGHT) as model, serving(folder, with_model(model)) as url:
+        events = events_of(ask(url, stream=True, channels={"query2doc": False}))
+    assert events[-1][1] == {"answer": "每日两粒[1]。", "citations": [1], "answer_failure": ""}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("ended", ["length", "content_filter", "abort"])
+def test_an_answer_that_breaks_off_says_so(folder: Path, stream: bool, ended: str) -> None:
+    fault = Fault(text="每日两粒[1]，随餐服", ended=ended)
+    with loopback_llm(lambda body: fault) as model, serving(folder, with_model(model)) as url:
+        response = ask(url, stream=stream, channels={"query2doc": False})
+        answer = events_of(response)[-1][1] if stream else response.json()
+    assert (answer["answer"], answer["citations"]) == ("每日两粒[1]，随餐服", [1])
+    assert answer["answer_failure"] == f"tiny: breaks off ({ended})"
+
+
+def test_a_stream_that_ends_early_says_so(folder: Path) -> None:
+    with (
+        loopback_llm(lambda body: Fault(text="每日两粒[1]，随", ended=None)) as model,
+        serving(folder, with_model(model)) as url,
+    ):
+        done = events_of(ask(url, stream=True, channels={"query2doc": False}))[-1][1]
+    assert done == {
+        "answer": "每日两粒[1]，随",
+        "citations": [1],
+        "answer_failure": "tiny: breaks off (the stream ended early)",
+    }
 
 
 def test_the_model_sees_the_users_own_query_and_the_context(folder: Path) -> None:
@@ -110,7 +180,16 @@ def test_without_a_language_model_it_says_so(folder: Path) -> None:
 def test_the_query_alone_is_enough_where_there_is_one_tenant(folder: Path, tmp_path: Path) -> None:
     add_knowledge_base(tmp_path, "only", {"a": "鱼油每日两粒。"})
     with serving(tmp_path) as url:
-        assert [found["doc_id"] for found in post(url, "/ask", query="鱼油").json()["contexts"]] == ["a"]
+        assert [found["doc_id"] for found in post(url, "/ask", query="鱼油").json()["passages"]] == ["a"]
+        # As `curl -X POST … -d '{"query": …}'` sends it, and with no header at all.
+        for headers in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/plain"}, {}):
+            body = json.dumps({"query": "鱼油"}).encode()
+            answer = httpx.post(f"{url}/ask", content=body, headers=headers, trust_env=False)
+            assert answer.status_code == 200 and answer.json()["contexts"] == ["鱼油每日两粒。"], headers
+            # A page of another site cannot do that in its visitor's name.
+            foreign = headers | {"Origin": "https://elsewhere.example"}
+            assert httpx.post(f"{url}/ask", content=body, headers=foreign, trust_env=False).status_code == 422
+        assert httpx.post(f"{url}/ask", content=b"query=x", trust_env=False).status_code == 422
     with serving(folder) as url:
         assert post(url, "/ask", query="鱼油").status_code == 422, "whose?"
 

@@ -13,6 +13,7 @@ from rag.documents.records import IngestError
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, engine_of
 from rag.models.embedder import HashingMaker
+from tests.support.loopback_llm import loopback_llm
 from tests.support.loopback_qdrant import qdrant_server
 
 FISH_OIL = {"d1": "鱼油随餐服用，每日两粒。", "d2": "钙片建议睡前服用。", "d3": "益生菌需要冷藏保存。"}
@@ -190,3 +191,24 @@ def test_a_file_that_cannot_be_read_is_named_and_leaves_the_rest(
     for path in kb_dir.iterdir():
         path.write_bytes(b"%PDF-1.7 \x00\x01")
     assert main(["--kb_dir", str(kb_dir), "--out", str(out), "--tenant", "t"]) == 2
+
+
+def test_folder_and_out_are_enough_and_questions_are_written_in_the_same_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kb_dir, out = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data"
+    assert main(["--kb_dir", str(kb_dir), "--out", str(out)]) == 0
+    assert f"{out}: default/default, 3 passages, built" in capsys.readouterr().out
+    with loopback_llm(lambda body: "多少钱一瓶\n怎么吃才好") as llm:
+        model = ["--llm_url", llm, "--rewrite_model", "m"]
+        options = ["--questions", "2", "--keep", "1", *model]
+        assert main(["--kb_dir", str(kb_dir), "--out", str(out), *options]) == 0
+        printed = capsys.readouterr().out
+        assert "6 of 6 questions are indexed, the best 100% (--keep)" in printed
+        assert "3 passages and 6 questions, built" in printed
+        assert len(llm.requests) == 3  # asked once for each passage
+        assert main(["--kb_dir", str(kb_dir), "--out", str(out), *options]) == 0
+        assert "up to date" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--kb_dir", str(kb_dir), "--out", str(out), "--questions"])
+    assert "--questions needs --llm-url and --rewrite-model" in capsys.readouterr().err

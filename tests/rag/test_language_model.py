@@ -68,6 +68,21 @@ def test_a_pseudo_document_is_given_up_in_its_time(fault):
         run(url, lambda m: m.pseudo_document("鱼油", "", 0.05))
 
 
+@pytest.mark.parametrize(("length", "enough"), [(3, False), (29, False), (30, True), (80, True)])
+def test_a_pseudo_document_that_says_nothing_is_a_failure(length, enough):
+    with loopback_llm(lambda body: (NOTE * 3)[:length]) as url:
+        if enough:
+            assert len(run(url, lambda m: m.pseudo_document("鱼油", "", 5))) > length / 2
+        else:
+            with pytest.raises(ModelFailure, match=f"a pseudo-document of {length} characters, less than 30"):
+                run(url, lambda m: m.pseudo_document("鱼油", "", 5))
+
+
+def test_of_questions_that_break_off_the_last_is_left_out():
+    with loopback_llm(lambda body: Fault(text="鱼油怎么吃\n一天几粒\n孕妇能", ended="length")) as url:
+        assert run(url, lambda m: m.questions("鱼油每日一粒。")) == ["鱼油怎么吃", "一天几粒"]
+
+
 def test_a_pseudo_document_is_asked_for_once_only():
     with loopback_llm(lambda body: Fault(status=503)) as url:
         with pytest.raises(ModelFailure, match="503"):

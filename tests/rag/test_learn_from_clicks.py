@@ -109,7 +109,13 @@ def test_a_question_that_led_to_the_wrong_passage_goes_and_others_find_the_right
     assert first["before"] == 0 and first["after"] == 1 and first["low"] > 0
     assert manifest(out)["pairs"] == {"positive": 1, "negative": 1, "ambiguous": 0}
     assert [json.loads(line) for line in (out / PAIRS).read_text(encoding="utf-8").splitlines()] == [
-        {"query": ASKED, "docs": [PASSAGES["oil"], PASSAGES["calcium"]], "labels": [1, 0]}
+        {
+            "query_text": ASKED,
+            "positives": [{"doc_id": "oil", "text": PASSAGES["oil"]}],
+            "negatives": [{"doc_id": "calcium", "text": PASSAGES["calcium"]}],
+            "source_chunk": "",
+            "meta": {"domain": "fivedoctors", "prompt_style": "click_log"},
+        }
     ]
 
 
@@ -200,7 +206,7 @@ def test_every_fifth_sure_query_is_held_out_where_no_set_is_given(data, tmp_path
         show(data, f"第{n}种鱼油怎么吃", 6, clicked="oil")
     out = tmp_path / "out"
     assert learn(data, out) == 0
-    learned = {json.loads(line)["query"] for line in (out / PAIRS).read_text(encoding="utf-8").splitlines()}
+    learned = {json.loads(line)["query_text"] for line in (out / PAIRS).read_text(encoding="utf-8").splitlines()}
     apart = manifest(out)["heldout"]["queries"]
     assert 1 <= apart <= 20 and len(learned) == 40 - apart
 

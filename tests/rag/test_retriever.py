@@ -147,7 +147,7 @@ def test_what_is_not_there_says_so(shop: Shop) -> None:
 
 
 def test_an_imagined_passage_finds_what_the_query_does_not(shop: Shop) -> None:
-    with loopback_llm(lambda body: "下单时填写抬头，即可开具电子发票。") as url:
+    with loopback_llm(lambda body: "下单时填写抬头，即可开具电子发票；发票随货寄出或者发到邮箱。") as url:
         models = {"language_model": language_model(url)}
         found = shop.ask("报销", models, channels=Channels(dense=False))
         assert found.channels["query2doc"] == "on" and "发票" in found.pseudo_document
@@ -159,7 +159,7 @@ def test_an_imagined_passage_finds_what_the_query_does_not(shop: Shop) -> None:
 
 
 def test_the_query_outweighs_what_was_imagined(shop: Shop) -> None:
-    with loopback_llm(lambda body: "未拆封的产品七天内可以退货") as url:
+    with loopback_llm(lambda body: "未拆封的产品七天内可以退货，其余情形另行说明并以页面公示内容为准") as url:
         found = shop.ask("鱼油建议每日两粒", {"language_model": language_model(url)}, channels=Channels(dense=False))
     assert keys(found)[:2] == ["fish-oil", "refund"]
 

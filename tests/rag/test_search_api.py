@@ -83,6 +83,20 @@ def test_history_comes_as_lines_or_as_turns(url: str) -> None:
         {"role": "assistant", "content": "好的"},
     ]
     assert recall(url, history=turns) == lines
+    parts = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "我是"}, {"type": "image_url", "image_url": {"url": "x"}}],
+        },
+        {"role": "user", "content": [{"type": "input_text", "text": "孕妇"}, "鱼油"]},
+        {"role": "user", "content": [{"type": "text", "text": {"value": "怎么吃"}}, None]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "assistant", "content": []},
+        {"role": "assistant", "content": "  "},
+    ]
+    assert recall(url, history=parts) == recall(url, history="用户: 我是\n用户: 孕妇 鱼油\n用户: 怎么吃")
+    for content in (5, True, {"a": 1}, [[7]]):
+        assert search(url, history=[{"role": "user", "content": content}]).status_code == 422
     assert recall(url, history=[]) == recall(url, history=None) == recall(url)
     assert lines != recall(url)
 

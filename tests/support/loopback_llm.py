@@ -27,7 +27,8 @@ EMBEDDING_DIMENSION = 16
 @dataclass(frozen=True)
 class Fault:
     """`delay` seconds pass first. Then: `body` as it stands with `status`, or `text` as an answer; `cut`: a stream
-    whose connection breaks after half of `text`; `empty_choices`: a well-formed answer without a choice."""
+    whose connection breaks after half of `text`; `empty_choices`: a well-formed answer without a choice. `ended`: the
+    finish reason; None: a stream ends without a word."""
 
     delay: float = 0.0
     status: int = 200
@@ -36,6 +37,7 @@ class Fault:
     cut: bool = False
     empty_choices: bool = False
     piece_delay: float = 0.0
+    ended: str | None = "stop"
 
 
 class LlmUrl(str):
@@ -98,7 +100,7 @@ def loopback_llm(
         if body.get("stream"):
             return StreamingResponse(stream(fault), media_type="text/event-stream")
         message = {"role": "assistant", "content": fault.text}
-        choices = [] if fault.empty_choices else [{"index": 0, "message": message, "finish_reason": "stop"}]
+        choices = [] if fault.empty_choices else [{"index": 0, "message": message, "finish_reason": fault.ended}]
         return {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"], "choices": choices}
 
     @app.post("/v1/embeddings")
@@ -139,6 +141,12 @@ async def stream(fault: Fault):
         await asyncio.sleep(fault.piece_delay)
     if fault.cut:
         raise ConnectionResetError("scripted fault: the stream breaks off")
+    if fault.ended is None:
+        return
+    if not fault.empty_choices:
+        last = {"index": 0, "delta": {}, "finish_reason": fault.ended}
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [last]}
+        yield f"data: {json.dumps(chunk)}\n\n"
     yield "data: [DONE]\n\n"
 
 
