@@ -33,6 +33,7 @@ from rag.documents.tokenizer import TOKENIZER_ID
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
+from rag.models.endpoint_embedder import with_prompts
 from rag.write_questions import CONCURRENCY, KEEP, QUESTIONS, Options, count, share, write_missing_questions
 
 TENANT = "default"
@@ -104,6 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         default="hashing",
         help="embedder: hashing, a sentence-transformers folder, or http(s)://…/v1#model (default: %(default)s)",
     )
+    parser.add_argument("--passage-prompt", "--passage_prompt", help="what URL#model wants before a passage")
     parser.add_argument(
         "--questions",
         type=count,
@@ -118,6 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
     parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
     args = parser.parse_args(argv)
+    retriever = with_prompts(args.retriever, None, args.passage_prompt)
     write = None
     code = 0
     if args.questions:
@@ -129,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
             nonlocal code
             code = asyncio.run(write_missing_questions(asked, catalogue, kb))
 
-    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, args.retriever, write)
+    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, retriever, write)
     for line in refused:
         print(f"passed over: {line}", file=sys.stderr)
     state = "built" if built else "up to date"

@@ -53,6 +53,8 @@ class Options:
     rewriter_url: str | None
     rewriter_timeout: float | None
     retriever: str | None
+    query_prompt: str | None
+    passage_prompt: str | None
     reranker: str | None
     llm_url: str | None
     rewrite_model: str | None
@@ -119,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds before its answer is given up (default: 2)",
     )
     parser.add_argument("--retriever", help="embedder: hashing (default), a model folder, or URL#model")
+    parser.add_argument("--query-prompt", "--query_prompt", help="what URL#model wants before a query")
+    parser.add_argument("--passage-prompt", "--passage_prompt", help="before a passage, as in rag.build_index")
     parser.add_argument("--reranker", help="cross-encoder: a model folder, or URL#model (default: none)")
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 of a language model; key: LLM_API_KEY")
     parser.add_argument(
@@ -142,7 +146,7 @@ def _settings(options: Options) -> ServiceSettings:
     Raises:
         IngestError: one of them cannot be used.
     """
-    values = _given(options, "retriever", "reranker", "top_k")
+    values = _given(options, "retriever", "query_prompt", "passage_prompt", "reranker", "top_k")
     values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
     named = {"url": options.llm_url, "model": options.rewrite_model}
     values["language_model"] = {name: value for name, value in named.items() if value is not None}

@@ -1,5 +1,6 @@
 """What an operator sets: one YAML file for the service and its tenants (`python -m rag.serve --settings FILE`).
 
+    retriever: http://embedder:8000/v1#e5-large     # with query_prompt: "query: " and passage_prompt: "passage: "
     language_model: {url: "http://llm:8000/v1", model: qwen3-8b}
     default: {requests_per_minute: 600}
     tenants:
@@ -18,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rag.documents.records import IngestError
+from rag.models.endpoint_embedder import with_prompts
 from rag.models.language_model import LanguageModelSettings
 from rag.retrieval.channels import Channels
 
@@ -45,6 +47,8 @@ class ServiceSettings(BaseModel):
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
     retriever: str = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
+    query_prompt: str = Field(default="", description="what the retriever's model wants before a query")
+    passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
     reranker: str | None = Field(default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank")
     language_model: LanguageModelSettings | None = None
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
@@ -63,6 +67,11 @@ class ServiceSettings(BaseModel):
             return values
         tenants = {name: _laid_over(default, tenant) for name, tenant in values["tenants"].items()}
         return {**values, "tenants": tenants}
+
+    @property
+    def embedder(self) -> str:
+        """The retriever with its prompts, as `embedder_maker` and `rag.build_index --retriever` take it."""
+        return with_prompts(self.retriever, self.query_prompt, self.passage_prompt)
 
     def tenant(self, tenant_id: str) -> TenantSettings:
         return self.tenants.get(tenant_id, self.default)

@@ -198,7 +198,8 @@ class Indexer:
             if built != mine:
                 raise IngestError(
                     f"{self._catalogue.folder}: {kb.tenant_id}/{kb.name} was indexed with {built}, but this is {mine}: "
-                    f"build the index again"
+                    f"build the index again (python -m rag.build_index --out {self._catalogue.folder} "
+                    f"--tenant {kb.tenant_id} --kb-name {kb.name})"
                 )
         space = Space(version.id, made.dimension)
         try:

@@ -111,7 +111,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
     """
     # Models first: a service that cannot have them must not start.
     catalogue = Catalogue(folder)
-    maker = embedder_maker(settings.retriever)
+    maker = embedder_maker(settings.embedder)
     indexer = Indexer(catalogue, open_engine(folder), maker)
     language_model = LanguageModel(settings.language_model) if settings.language_model else None
     reranker = open_reranker(settings.reranker) if settings.reranker else None

@@ -157,7 +157,7 @@ class KnowledgeWriter:
             RebuildFailed: the command did not succeed.
         """
         command = ["-m", "rag.build_index", "--out", str(self._catalogue.folder), "--tenant", kb.tenant_id]
-        command += ["--kb-name", kb.name, "--retriever", self._settings.retriever]
+        command += ["--kb-name", kb.name, "--retriever", self._settings.embedder]
         async with self._one_rebuild:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from rag.documents.records import IngestError
 from rag.models.embedder import embedder_maker
+from rag.models.endpoint_embedder import with_prompts
 from rag.models.failure import ModelFailure
 from rag.models.reranker import open_reranker
 from tests.support.loopback_llm import EMBEDDING_DIMENSION, Fault, embed_all, embed_text, loopback_llm
@@ -209,3 +210,24 @@ def test_an_endpoint_without_a_vector_for_each_text_fails(answer):
         embedder = embedder_maker(f"{url}#m").load(b"2")
         with pytest.raises(ModelFailure, match=LINE):
             embedder.embed(["鱼油", "钙片"])
+
+
+def test_queries_and_passages_get_the_prompts_that_the_model_wants() -> None:
+    with loopback_llm() as url:
+        address = with_prompts(f"{url}#e5", "query: ", "passage: ")
+        maker = embedder_maker(address)
+        embedder = maker.fit([])
+        embedder.embed(["鱼油", " "])
+        embedder.embed_query("鱼油怎么吃\n")
+        again = maker.load(embedder.state)
+        again.embed_query("钙片")
+        asked = [request["input"] for request in url.requests[1:]]
+    assert asked == [["passage: 鱼油"], ["query: 鱼油怎么吃\n"], ["query: 钙片"]]
+    assert maker.id == embedder.id == "endpoint:e5 with passage prompt 'passage: '"
+    # The queries' prompt is in no stored vector.
+    assert embedder_maker(with_prompts("http://127.0.0.1:9/v1#e5", "Instruct: 检索\nQuery:", None)).id == "endpoint:e5"
+    assert with_prompts("hashing", "", None) == "hashing"
+    with pytest.raises(IngestError, match="query_prompt: for a retriever behind URL#model"):
+        with_prompts("hashing", "query: ", None)
+    with pytest.raises(IngestError, match="prompt: neither query_prompt nor passage_prompt"):
+        embedder_maker("http://127.0.0.1:9/v1#e5?prompt=x")
