@@ -19,6 +19,7 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from rag.documents.cell_formats import CellFormats, read_cell_formats, shown
 from rag.documents.records import IngestError
 from rag.documents.snippets import SNIPPET_LENGTH, split_snippets
 
@@ -26,6 +27,8 @@ QUESTION_LENGTH = 150  # characters of a snippet at most; the whole question is 
 _QUESTION = frozenset({"问题", "标准问题", "标准问", "问", "question", "q"})
 _ANSWER = frozenset({"答案", "标准答案", "回答", "答", "answer", "a"})
 _SIMILAR = frozenset({"相似问", "相似问题", "相似问法", "扩展问", "similar questions", "similar question", "similar"})
+_AROUND_HEADING = " *:0123456789一二三四五六七八九十()_-"
+_UNKNOWN = "\0formula "  # no cell's text begins so
 _HEADING_ROWS = 20  # a title and remarks may precede the headings
 _BETWEEN_QUESTIONS = re.compile(r"[\n；;|｜]")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # an .xls, or an encrypted .xlsx
@@ -36,11 +39,13 @@ def faq_passages(path: Path, name: str) -> Iterator[tuple[str, tuple[str, ...]]]
     """Yield (question and answer, (question, similar questions …)) of every row with an answer, on every visible sheet.
 
     The columns are found by their headings. An answer too long for one passage goes on in further ones, each with the
-    question as its first line; the questions are keys to the first. A question without an answer is no knowledge yet
+    question as its first line; the questions are keys to the first. Several columns of answers (答案1, 答案2) are one
+    answer. A question without an answer is no knowledge yet
     and passed over. Merged cells count in each of their rows.
 
     Raises:
-        IngestError: no readable workbook, protected by a password, of absurd size, or no sheet has both headings.
+        IngestError: no readable workbook, a formula whose value was never stored, protected by a password, of absurd
+            size, or no sheet has both headings.
     """
     with path.open("rb") as file:
         ole = file.read(len(_OLE)) == _OLE
@@ -52,11 +57,12 @@ def faq_passages(path: Path, name: str) -> Iterator[tuple[str, tuple[str, ...]]]
         for place, metadata in enumerate(book.sheets_metadata):
             if metadata.typ != SheetTypeEnum.WorkSheet or metadata.visible != SheetVisibleEnum.Visible:
                 continue
-            rows = _rows(book.get_sheet_by_index(place))
+            formats = CellFormats() if ole else read_cell_formats(path, place)
+            rows = _rows(book.get_sheet_by_index(place), formats)
             columns = next(filter(None, (_columns(row) for row in islice(rows, _HEADING_ROWS))), None)
             if columns:
                 found = True
-                yield from _row_passages(rows, *columns)
+                yield from _row_passages(rows, *columns, f"{name}: sheet {metadata.name!r}")
     except CalamineError as error:
         # Excel's encryption wraps an .xlsx in what looks like an .xls
         reason = "protected by a password, or damaged" if ole else "damaged"
@@ -75,16 +81,20 @@ def _check_unpacked_size(path: Path, name: str) -> None:
         raise IngestError(f"{name}: unpacks to {unpacked >> 20} MiB: not read")
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[list[str]]:
-    """Yield the texts of every row; a cell merged over several rows counts in each of them."""
-    left = sheet.start[1] if sheet.start else 0
+def _rows(sheet: CalamineSheet, formats: CellFormats) -> Iterator[list[str]]:
+    """Yield the texts of every row, as Excel shows them; a cell merged over several rows counts in each of them. Of a
+    formula whose value is not in the file the text is `_UNKNOWN` and its place."""
+    first, left = sheet.start or (0, 0)
     tall: dict[int, list[tuple[int, int]]] = {}  # top row → bottom rows and columns of the cells that begin there
     for (top, column), (bottom, _) in sheet.merged_cell_ranges or ():
         if bottom > top and column >= left:
             tall.setdefault(top, []).append((bottom, column - left))
     standing: dict[int, tuple[int, str]] = {}  # column → bottom row and text of a tall cell
     for number, cells in enumerate(sheet.iter_rows()):
-        row = [_text(cell) for cell in cells]
+        row = [_text(cell, formats.codes.get((first + number, left + i))) for i, cell in enumerate(cells)]
+        for i, text in enumerate(row):
+            if not text and (first + number, left + i) in formats.unknown:
+                row[i] = f"{_UNKNOWN}row {first + number + 1}, column {left + i + 1}"
         standing = {column: cell for column, cell in standing.items() if cell[0] >= number}
         for column, (_, text) in standing.items():
             row[column] = row[column] or text
@@ -94,7 +104,9 @@ def _rows(sheet: CalamineSheet) -> Iterator[list[str]]:
         yield row
 
 
-def _text(cell: Any) -> str:
+def _text(cell: Any, code: str | None) -> str:
+    if code and isinstance(cell, int | float) and not isinstance(cell, bool) and (text := shown(cell, code)):
+        return text
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     if isinstance(cell, date | time):
@@ -102,21 +114,32 @@ def _text(cell: Any) -> str:
     return str(cell).replace("\r\n", "\n").strip()
 
 
-def _columns(row: Sequence[str]) -> tuple[int, int, list[int]] | None:
-    """Return the columns of the question, the answer and the similar questions; None where this row is no heading."""
-    headings = [unicodedata.normalize("NFKC", text).casefold().strip(" *:0123456789") for text in row]
+def _columns(row: Sequence[str]) -> tuple[int, list[int], list[int]] | None:
+    """Return the columns of the question, the answers and the similar questions; None where this row is no heading."""
+    headings = [
+        unicodedata.normalize("NFKC", text).casefold().strip(" *:0123456789一二三四五六七八九十()_-") for text in row
+    ]
     question = next((place for place, heading in enumerate(headings) if heading in _QUESTION), None)
-    answer = next((place for place, heading in enumerate(headings) if heading in _ANSWER), None)
-    if question is None or answer is None:
+    answers = [place for place, heading in enumerate(headings) if heading in _ANSWER]
+    if question is None or not answers:
         return None
-    return question, answer, [place for place, heading in enumerate(headings) if heading in _SIMILAR]
+    return question, answers, [place for place, heading in enumerate(headings) if heading in _SIMILAR]
 
 
 def _row_passages(
-    rows: Iterator[list[str]], question_column: int, answer_column: int, similar_columns: Sequence[int]
+    rows: Iterator[list[str]],
+    question_column: int,
+    answer_columns: Sequence[int],
+    similar_columns: Sequence[int],
+    where: str,
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     for row in rows:
-        question, answer = row[question_column], row[answer_column]
+        for column in (question_column, *answer_columns, *similar_columns):
+            if row[column].startswith(_UNKNOWN):
+                place = row[column].removeprefix(_UNKNOWN)
+                raise IngestError(f"{where}, {place}: a formula without its value: save the workbook in Excel")
+        question = row[question_column]
+        answer = "\n".join(dict.fromkeys(row[column] for column in answer_columns if row[column]))
         if not answer:
             continue
         texts = [question, *(text for column in similar_columns for text in _BETWEEN_QUESTIONS.split(row[column]))]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pypdfium2 as pdfium
 
+from rag.documents.garbled_text import unreadable
 from rag.documents.records import IngestError
 from rag.documents.snippets import split_snippets
 
@@ -36,6 +37,8 @@ def pdf_snippets(path: Path, name: str) -> list[str]:
     text = _join_lines([line for page in _drop_repeated(_pages(path, name)) for line in page])
     if not text:
         raise IngestError(f"{name}: holds no text: a scan? Recognise its text (OCR) first")
+    if problem := unreadable(text):
+        raise IngestError(f"{name}: its text layer is {problem}: recognise its text (OCR) first, as of a scan")
     return split_snippets(text)
 
 

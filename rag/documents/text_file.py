@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -17,6 +18,7 @@ HEADING_PATH_LENGTH = 100  # characters of a snippet at most
 _CHUNK = 1 << 20
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_CODE = ("fence", "code_block")
 _WHOLE = ("fence", "code_block", "table_open")
 
 
@@ -90,11 +92,12 @@ def _blocks(text: str) -> Iterator[tuple[str, int, bool]]:
         if token.level or token.map is None or token.nesting < 0 or token.type == "hr":
             continue
         if token.type == "heading_open":
-            yield " ".join(tokens[place + 1].content.split()), int(token.tag[1]), False
+            yield " ".join(unescape(tokens[place + 1].content).split()), int(token.tag[1]), False
             continue
         source = "\n".join(lines[slice(*token.map)]).strip("\n")
         if not (token.type == "html_block" and source.lstrip().startswith("<!--")):
-            yield source, 0, token.type in _WHOLE
+            # Code shows what it says; everywhere else an entity stands for its character.
+            yield source if token.type in _CODE else unescape(source), 0, token.type in _WHOLE
 
 
 def _section_snippets(headings: dict[int, str], blocks: list[tuple[str, bool]]) -> Iterator[str]:

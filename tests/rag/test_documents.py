@@ -14,6 +14,7 @@ import xlsxwriter
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
+from rag.documents.garbled_text import unreadable
 from rag.documents.read_documents import SUFFIXES, find_documents, read_documents
 from rag.documents.records import Document, IngestError
 from rag.documents.snippets import OVERLAP, SNIPPET_LENGTH, split_snippets
@@ -316,3 +317,91 @@ def test_two_names_that_differ_in_encoding_only_are_refused(tmp_path: Path) -> N
     write(tmp_path / unicodedata.normalize("NFD", "é.txt"), "b")
     with pytest.raises(IngestError, match=r"é.txt: two files of this name"):
         find_documents(tmp_path)
+
+
+def read_file(path: Path) -> list[str]:
+    return [passage.content for document in read_documents(path, path.name) for passage in document.passages]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "text"),
+    [
+        (0.15, "0%", "15%"),
+        (0.155, "0.0%", "15.5%"),
+        (42, "00000", "00042"),
+        (1234.5, "#,##0.00", "1,234.50"),
+        (3, "0.00", "3.00"),
+        (99, '"¥"0.00', "¥99.00"),
+        (99, '0"粒"', "99粒"),
+        (-0.2, "0%", "-20%"),
+        (12, "0.##", "12"),
+    ],
+)
+def test_a_workbooks_numbers_are_read_as_excel_shows_them(tmp_path: Path, value: float, code: str, text: str) -> None:
+    path = tmp_path / "faq.xlsx"
+    with xlsxwriter.Workbook(str(path)) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["问题", "答案"])
+        sheet.write(1, 0, "折扣多少")
+        sheet.write(1, 1, value, book.add_format({"num_format": code}))
+        sheet.write_row(2, 0, ["几粒", 2])
+    assert read_file(path) == [f"折扣多少\n{text}", "几粒\n2"]
+
+
+def test_several_columns_of_answers_are_one_answer(tmp_path: Path) -> None:
+    rows = [
+        ["问题", "答案1", "答案2", "答案（三）"],
+        ["怎么吃", "每日两粒", "随餐", ""],
+        ["多少钱", "", "一百元", "两瓶八折"],
+    ]
+    path = write_sheets(tmp_path / "faq.xlsx", rows)
+    assert read_file(path) == ["怎么吃\n每日两粒\n随餐", "多少钱\n一百元\n两瓶八折"]
+
+
+def test_a_formula_without_its_value_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "faq.xlsx"
+    with xlsxwriter.Workbook(str(path)) as book:
+        other = book.add_worksheet("other")
+        other.write_formula(0, 0, "=1+1", None, "")
+        sheet = book.add_worksheet("常见问题")
+        sheet.write_row(0, 0, ["问题", "答案", "备注"])
+        sheet.write_row(1, 0, ["怎么吃", "每日两粒"])
+        sheet.write_formula(1, 2, "=1+1", None, "")  # read by nobody
+        sheet.write(2, 0, "多少钱")
+        sheet.write_formula(2, 1, '=A2&"元"', None, "")
+    with pytest.raises(IngestError, match="sheet '常见问题', row 3, column 2: a formula without its value"):
+        read_file(path)
+
+
+READABLE = "鱼油每日两粒，随餐服用。孕妇请先咨询医生，三岁以下儿童不建议食用。" * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (READABLE, ""),
+        ("\uf0b7 " + READABLE, ""),
+        ("Les études montrent que l'été à Genève élève la fréquence.", ""),
+        ("Omega-3 fatty acids, 1.5 g a day.", ""),
+        ("\ue001\ue002\ue003\ue004" * 9, "without characters"),
+        ("\ufffd\ufffd鱼\ufffd油" * 9, "without characters"),
+        (READABLE.encode().decode("latin-1"), "garbled"),
+        (READABLE.encode("gbk").decode("latin-1"), "garbled"),
+        (READABLE.encode().decode("gb18030", "ignore"), "garbled"),
+        ("锟斤拷锟斤拷鱼油" * 9, "garbled"),
+    ],
+    ids=range(10),
+)
+def test_text_that_nobody_can_read_is_told_from_text(text: str, problem: str) -> None:
+    assert unreadable(text).startswith(problem) and bool(unreadable(text)) == bool(problem)
+
+
+def test_entities_of_markdown_are_decoded_outside_code(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(
+        "# 鱼&#x6CB9; &amp; 钙片\n\n每日&nbsp;两粒，&#x5BA2;服 &lt;24h。\n\n```\na &amp;&amp; b\n```\n",
+        encoding="utf-8",
+    )
+    (text,) = read_file(path)
+    assert "鱼油 & 钙片" in text and "两粒，客服 <24h。" in text and "&nbsp;" not in text
+    assert "a &amp;&amp; b" in text
