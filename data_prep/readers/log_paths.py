@@ -159,7 +159,9 @@ class LogPaths:
             headings = self.flat_names[name]
             values += [line[key] for key in headings if key in line]
             values += [line[other] for key in headings if (other := others.get(same_key(key))) and key not in line]
-            value = next((value for value in values if not is_missing(value)), [] if [] in values else None)
+            # No hits at all are something: the search found nothing.
+            nothing = [] if name == "recall_results" and [] in values else None
+            value = next((value for value in values if not is_missing(value)), nothing)
             if value is not None:
                 cells[name] = value
         return cells

@@ -39,7 +39,8 @@ class Dialogue:
 
 
 def read_dialogue(value: object) -> Dialogue:
-    """Read a list of turns, as it is or as JSON or a Python literal in a text; any other text is the dialogue itself.
+    """Read a list of turns, as it is or as JSON or a Python literal in a text; any other text is the dialogue itself,
+    and so is a whole number.
 
     A turn is {role, content} or names these two as ShareGPT and others do, or {speaker: words}, or a pair [question,
     answer]. Content that is missing (a tool's call) is no turn; of parts the texts are joined. A turn of `system` or
@@ -55,6 +56,8 @@ def read_dialogue(value: object) -> Dialogue:
         value = parsed
     if is_missing(value):
         return Dialogue()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Dialogue(str(value))
     found = Dialogue()
     lines: list[str] = []
     for turn in _turns(value):

@@ -199,7 +199,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize("paths", PATHS, ids=["built-in", "own"])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(found=st.lists(written(), min_size=20, max_size=40))
 def test_both_readers_make_the_same_row(found: list[str], paths: SourceSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
