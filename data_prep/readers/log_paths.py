@@ -160,7 +160,7 @@ class LogPaths:
             values += [line[key] for key in headings if key in line]
             values += [line[other] for key in headings if (other := others.get(same_key(key))) and key not in line]
             # No hits at all are something: the search found nothing.
-            nothing = [] if name == "recall_results" and [] in values else None
+            nothing: object = [] if name == "recall_results" and [] in values else None
             value = next((value for value in values if not is_missing(value)), nothing)
             if value is not None:
                 cells[name] = value
