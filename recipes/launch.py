@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.compose import recipe_yaml
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
+from recipes.run_logs import logger_environment
 from recipes.run_record import CHECKPOINT_FILE, RECORD_FILE
 from reward.records.files import BadInput, write_atomically
 
@@ -91,18 +92,31 @@ def forget_finished_epoch(config: DictConfig, steps_per_epoch: int) -> None:
     verl's SFT trainer would take up the exhausted loader and skip the whole next epoch; without that state it starts
     the epoch afresh.
     """
-    output = Path(config.trainer.default_local_dir)
-    with suppress(FileNotFoundError, ValueError):
+    step = resumed_step(config)
+    if step and step % steps_per_epoch == 0:
+        for state in (Path(config.trainer.default_local_dir) / f"global_step_{step}").glob("data_*.pt"):
+            state.unlink()
+
+
+def resumed_step(config: DictConfig) -> int:
+    """Return the step after which verl will resume; 0 where it starts from the beginning."""
+    trainer = config.trainer
+    if trainer.resume_mode == "disable":
+        return 0
+    if trainer.resume_mode == "resume_path":
+        return int(str(trainer.resume_from_path).rpartition("global_step_")[2])
+    output = Path(trainer.default_local_dir)
+    try:
         step = int((output / CHECKPOINT_FILE).read_text(encoding="utf-8"))
-        if step % steps_per_epoch == 0:
-            for state in (output / f"global_step_{step}").glob("data_*.pt"):
-                state.unlink()
+    except (FileNotFoundError, ValueError):
+        return 0
+    return step if (output / f"global_step_{step}").is_dir() else 0
 
 
 def train_and_merge(recipe: CheckedRecipe, stop: threading.Event) -> int:
     """The exit code of the whole run."""
     output, final = recipe.output, recipe.output / "final"
-    environment = {**os.environ, **{key: str(value) for key, value in recipe.config.recipe.machine.env.items()}}
+    environment = trainer_environment(recipe)
     status = run_group(trainer_command(recipe), environment, stop)
     if status == INTERRUPTED:
         return status
@@ -116,6 +130,13 @@ def train_and_merge(recipe: CheckedRecipe, stop: threading.Event) -> int:
     if status == 0:
         write_atomically(final / RECORD_FILE, [json.dumps(recipe.record)])
     return status
+
+
+def trainer_environment(recipe: CheckedRecipe) -> dict[str, str]:
+    """The variables of the trainer: where its logs go, unless the user says otherwise; then the machine's."""
+    logs = logger_environment(recipe.output, resumed_step(recipe.config))
+    machine = {key: str(value) for key, value in recipe.config.recipe.machine.env.items()}
+    return {**logs, **os.environ, **machine}
 
 
 def trainer_command(recipe: CheckedRecipe) -> list[str]:
