@@ -1,4 +1,4 @@
-"""A run's metric logs stay in its output folder and go on after a resume: verl's own loggers, started as the launcher does."""
+"""A run's metric logs stay in its output folder and go on after a resume, with verl's own loggers."""
 
 import os
 import sys
