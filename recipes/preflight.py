@@ -178,6 +178,8 @@ def check_precision(config: DictConfig) -> None:
     """Raises BadInput when all weights would be trained in bf16: small updates vanish in its rounding."""
     if config.recipe.trainer == "sft" and not config.model.lora_rank and config.engine.model_dtype != "fp32":
         raise BadInput("recipe.sft.weights: without LoRA (recipe.sft.lora_rank=0) it must be fp32")
+    if config.recipe.trainer == "rl" and not config.recipe.rl.lora_rank and config.recipe.rl.weights != "fp32":
+        raise BadInput("recipe.rl.weights: without LoRA (train=full) it must be fp32")
 
 
 def check_model(config: DictConfig) -> None:

@@ -5,6 +5,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from recipes.compose import CONFIG_DIR, RECIPES, compose_recipe, typed_defaults
+from recipes.model_facts import KNOWN_MODELS
 from recipes.preflight import IGNORED_KEYS, check_batches, check_loggers, check_precision, check_settings, main
 from reward.records.files import BadInput
 from reward.settings.recipe import JudgeSettings, RewriterSettings, TenantSettings, load_judge, load_tenant
@@ -56,6 +57,8 @@ def test_the_frozen_base_of_lora_is_bf16_and_weights_that_train_are_not():
     assert compose_recipe("sft", [TENANT, *CPU]).engine.model_dtype == "fp32"
     with pytest.raises(BadInput, match=r"recipe\.sft\.weights"):
         check_precision(compose_recipe("sft", [TENANT, "recipe.sft.lora_rank=0"]))
+    with pytest.raises(BadInput, match=r"recipe\.rl\.weights"):
+        check_precision(compose_recipe("grpo", [TENANT, "recipe.rl.weights=bf16"]))
 
 
 def test_swapping_the_machine_leaves_data_reward_algorithm_and_tenant_alone():
@@ -76,9 +79,49 @@ def test_ppo_keeps_the_documented_values():
     assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 1e-5)
     assert (actor.ppo_epochs, actor.clip_ratio, actor.optim.clip_grad, actor.entropy_coeff) == (4, 0.2, 0.5, 0.01)
     assert (config.algorithm.adv_estimator, config.algorithm.gamma, config.algorithm.lam) == ("gae", 0.99, 0.95)
-    assert (rollout.temperature, rollout.top_p, rollout.response_length, rollout.prompt_length) == (0.7, 0.9, 200, 1024)
+    assert (rollout.temperature, rollout.top_p, rollout.response_length, rollout.prompt_length) == (0.7, 1.0, 200, 1024)
     assert (config.data.train_batch_size, config.trainer.total_epochs, config.trainer.n_gpus_per_node) == (16, 10, 4)
     assert config.trainer.default_local_dir == "outputs/rl/fivedoctors"
+
+
+@pytest.mark.parametrize("recipe", ["ppo", "grpo", "rloo"])
+def test_lora_trains_adapters_on_a_bf16_base_that_the_engine_reads_itself(recipe):
+    config = compose_recipe(recipe, [TENANT, "train=lora"])
+    actor, rollout, model = (
+        config.actor_rollout_ref.actor,
+        config.actor_rollout_ref.rollout,
+        config.actor_rollout_ref.model,
+    )
+    assert (model.lora_rank, model.lora_alpha, actor.optim.lr, actor.fsdp_config.model_dtype) == (64, 32, 3e-6, "bf16")
+    assert (config.critic.model.lora_rank, config.critic.fsdp.model_dtype) == (64, "bf16")
+    assert rollout.load_format == "safetensors" and rollout.layered_summon
+    check_precision(config)
+    full = compose_recipe(recipe, [TENANT])
+    assert full.actor_rollout_ref.model.lora_rank == 0 and full.actor_rollout_ref.rollout.load_format == "dummy"
+
+
+def test_settings_that_keep_a_run_within_its_card_and_its_ratio_unbiased():
+    ppo, grpo = (compose_recipe(name, [TENANT]) for name in ("ppo", "grpo"))
+    shares = [config.actor_rollout_ref.rollout.gpu_memory_utilization for config in (ppo, grpo)]
+    assert shares == [0.35, 0.45]
+    for config in (ppo, grpo):
+        # Where the trainer reads it, not only where it is written.
+        assert config.actor_rollout_ref.actor.fsdp_config.entropy_from_logits_with_chunking is True
+        assert (
+            config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu == config.critic.ppo_max_token_len_per_gpu == 8192
+        )
+        assert config.actor_rollout_ref.ref.fsdp_config.model_dtype == "bf16"
+        assert config.actor_rollout_ref.rollout.top_p == 1.0 and config.trainer.val_before_train
+        assert config.critic.fsdp.param_offload and config.critic.fsdp.optimizer_offload
+    tiny = compose_recipe("grpo", [TENANT, *CPU])
+    assert tiny.actor_rollout_ref.ref.fsdp_config.model_dtype == "fp32" and not tiny.trainer.val_before_train
+
+
+@pytest.mark.parametrize(("machine", "model"), [("gpu4", "qwen3_8b"), ("gpu8", "qwen3_32b"), ("gpu4_24gb", "qwen3_4b")])
+def test_a_weight_bucket_holds_the_largest_weight(machine, model):
+    config = compose_recipe("grpo", [TENANT, f"machine={machine}", f"model={model}"])
+    embedding = KNOWN_MODELS[config.recipe.pretrained].embedding * 4  # bytes of fp32
+    assert embedding <= config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes << 20
 
 
 def test_rloo_is_grpo_with_another_baseline():

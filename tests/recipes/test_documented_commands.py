@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/*.md", "recipes/*.md", "examples/*/*.md", "docker/Dockerfile", "recipes/run.sh")
     for path in ROOT.glob(pattern)
 )
-GROUPS = ("tenant", "judge", "machine", "model")
+GROUPS = ("tenant", "judge", "machine", "model", "train")
 NODES = ("rewriter", "recipe", "trainer", "reward", "data", "actor_rollout_ref", "algorithm", "critic")
 _COMMAND = re.compile(r"(?:recipes/(?P<script>\w+)\.sh|-m recipes\.(?:preflight|launch)) (?P<rest>.*)")
 _SETTING = re.compile(rf"(?<![\w./+])(?P<key>(?:{'|'.join(NODES)})\.[\w.]+|{'|'.join(GROUPS)})=(?P<value>[^\s`,;)]+)")
