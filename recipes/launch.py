@@ -45,9 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     try:
         recipe = check_recipe(name, overrides)
-        print("\n".join(recipe.summary), file=sys.stderr)
+        print(recipe.summary, file=sys.stderr)
         if recipe.finished:
             return 0
+        if recipe.refusal:
+            raise BadInput(recipe.refusal)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         prepare_output(recipe)

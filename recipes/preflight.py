@@ -2,8 +2,9 @@
 
     python -m recipes.preflight ppo tenant=fivedoctors [hydra overrides]
 
-prints a short table; with `--show` the whole composed recipe as YAML, and checks its settings alone. Exit code 2 and
-one line on any problem.
+prints a table: what the run is made of, the memory plan, what was found of machine, data and services. Exit code 2
+where a line is BAD, or with one line on what makes the recipe itself impossible. `--show` prints the whole composed
+recipe as YAML and checks its settings alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
+from recipes.checks.finding import Finding, ok, refusal, table, warning
+from recipes.checks.prompts import read_prompts
+from recipes.checks.report import data_findings, machine_findings, sampling_findings, service_findings
 from recipes.compose import compose_recipe, plain, recipe_yaml
-from recipes.retrieval_check import check_rag, first_sample
+from recipes.model_facts import facts_of
+from recipes.retrieval_check import check_rag, first_sample, samples_of
 from recipes.run_record import check_output, run_record
 from reward.records.files import BadInput
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
-# Two actors, a critic and the merged model of 8B, in GB; a tiny model needs next to nothing.
-FREE_DISK_GB = {"cuda": 350, "cpu": 1}
+# Before a model's checkpoints are counted (`recipes.checks.machine`).
+FREE_DISK_GB = 1
 # verl composes these and never reads them (verl 0.9.1): a value there is a setting silently lost.
 IGNORED_KEYS = ("custom_reward_function", "reward_model")
 
@@ -40,14 +46,23 @@ class CheckedRecipe:
         rows: of the training file.
         record: what the run is made of (`recipes.run_record`).
         finished: whether this very run is finished in its output folder.
-        summary: a table for the reader, a line an entry.
+        findings: what was looked at, in the order of the table.
     """
 
     config: DictConfig
     rows: int
     record: dict[str, Any]
     finished: bool
-    summary: list[str]
+    findings: Sequence[Finding] = ()
+
+    @property
+    def summary(self) -> str:
+        return table(self.findings)
+
+    @property
+    def refusal(self) -> str:
+        """What forbids the run, in one line; empty when nothing does."""
+        return refusal(self.findings)
 
     @property
     def output(self) -> Path:
@@ -71,28 +86,36 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     check_precision(config)
     check_loggers(config)
     check_model(config)
+    facts = facts_of(str(config.model.path), str(config.recipe.pretrained))
     check_disk(config)
     if settings:
         check_reward_workers(settings, config)
     output = Path(config.trainer.default_local_dir)
     record = run_record(f"{config.rewriter.tenant.tenant_id}_{name}", config)
     finished = check_output(output, record)
-    summary = [
-        f"recipe    {name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, "
-        f"{config.trainer.n_gpus_per_node} device(s)",
-        f"model     {config.model.path}",
-        f"data      {rows} training rows, {steps_per_epoch(config, rows)} steps an epoch",
-        f"output    {output}",
+    findings = [
+        ok(
+            "recipe",
+            f"{name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, "
+            f"{config.trainer.n_gpus_per_node} device(s)",
+        ),
+        ok("start", str(config.model.path)),
+        ok("data", f"{rows} training rows, {steps_per_epoch(config, rows)} steps an epoch"),
+        ok("output", str(output)),
     ]
     if finished:
-        summary.append("state     this very run is finished")
-    elif settings:
+        return CheckedRecipe(config, rows, record, finished, [*findings, ok("state", "this very run is finished")])
+    train = Path(config.data.train_files)
+    findings += machine_findings(name, overrides, config, facts, record["versions"]) + sampling_findings(config)
+    prompts = read_prompts(train, "prompt" if settings else config.data.messages_key, str(config.model.path))
+    findings += data_findings(config, prompts, settings)
+    if settings:
         judge = judge_line(settings)
         hits = check_rag(settings, config)
-        summary.append(f"retrieval {settings.tenant.rag.url}: {hits} hits for the first query")
-        summary.append(f"judge     {judge}")
-        summary.append(f"lexicon   {lexicon_line(settings)}")
-    return CheckedRecipe(config, rows, record, finished, summary)
+        findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
+        findings += [ok("judge", judge), lexicon_finding(settings)]
+        findings += service_findings(config, settings, facts, samples_of(train), prompts, rows)
+    return CheckedRecipe(config, rows, record, finished, findings)
 
 
 def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
@@ -199,10 +222,11 @@ def check_disk(config: DictConfig) -> None:
         raise BadInput(f"trainer.default_local_dir: cannot create {output}: {error.strerror}") from None
     if not os.access(output, os.W_OK):
         raise BadInput(f"trainer.default_local_dir: {output} is not writable")
-    needed = FREE_DISK_GB[config.recipe.machine.device]
     free = shutil.disk_usage(output).free / 2**30
-    if free < needed:
-        raise BadInput(f"trainer.default_local_dir: {free:.1f} GB free on the disk of {output}, {needed} GB needed")
+    if free < FREE_DISK_GB:
+        raise BadInput(
+            f"trainer.default_local_dir: {free:.1f} GB free on the disk of {output}, {FREE_DISK_GB} GB needed"
+        )
 
 
 def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:
@@ -212,15 +236,14 @@ def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None
         raise BadInput(f"reward.num_workers: {workers} workers need rewriter.ledger.shared=ray")
 
 
-def lexicon_line(settings: RewriterSettings) -> str:
-    """Return what the gates know of the tenant's own words; a warning where they know none."""
+def lexicon_finding(settings: RewriterSettings) -> Finding:
+    """Say what the gates know of the tenant's own words; warn where they know none."""
     tenant = settings.tenant
     counts = f"{len(tenant.protected_groups)} protected groups, {len(tenant.products)} products"
     if tenant.protected_groups:
-        return counts
-    return (
-        f"{counts}. WARNING: rewriter.tenant.protected_groups is empty, no gate sees 孕妇 or 退款 dropped or invented"
-    )
+        return ok("lexicon", counts)
+    why = "rewriter.tenant.protected_groups is empty, no gate sees 孕妇 or 退款 dropped or invented"
+    return warning("lexicon", f"{counts}: {why}")
 
 
 def judge_line(settings: RewriterSettings) -> str:
@@ -273,7 +296,10 @@ def main(argv: list[str] | None = None) -> int:
             check_settings(name, config)
             print(recipe_yaml(config), end="")
         else:
-            print("\n".join(check_recipe(name, overrides).summary))
+            checked = check_recipe(name, overrides)
+            print(table(checked.findings, coloured=sys.stdout.isatty()))
+            if checked.refusal:
+                return 2
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -77,6 +77,12 @@ def samples_to_try(path: Path) -> list[Sample]:
     return [first]
 
 
+def samples_of(path: Path, most: int = 8) -> list[Sample]:
+    """Read the first samples of an RL parquet."""
+    rows = next(pq.ParquetFile(path).iter_batches(most, columns=["extra_info"]))["extra_info"].to_pylist()
+    return [Sample.from_extra_info(row) for row in rows]
+
+
 def first_sample(path: Path) -> Sample:
     """The sample of an RL parquet's first row.
 

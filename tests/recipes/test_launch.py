@@ -20,7 +20,7 @@ from reward.verl_sampler import STOP_FILE, StopReason
 
 def checked(name: str, folder, *overrides: str, rows: int) -> CheckedRecipe:
     config = compose_recipe(name, ["tenant=fivedoctors", f"recipe.output_dir={folder}", *overrides])
-    return CheckedRecipe(config, rows, {"recipe": name}, finished=False, summary=[])
+    return CheckedRecipe(config, rows, {"recipe": name}, finished=False)
 
 
 def test_the_trainer_reads_what_was_checked(tmp_path):

@@ -1,0 +1,126 @@
+"""Everything that preflight finds out about machine, data and services, in the order of its table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from recipes.checks.cards import card_findings, card_gib, read_cards
+from recipes.checks.finding import Finding, bad, ok, warning
+from recipes.checks.machine import (
+    checkpoint_gib,
+    disk_findings,
+    host_findings,
+    host_memory,
+    locked_memory_findings,
+    model_findings,
+    shared_memory_findings,
+    version_findings,
+)
+from recipes.checks.prompts import Prompts, prompt_findings
+from recipes.checks.speed import (
+    card_speed,
+    gpu_seconds,
+    judge_cost_findings,
+    judge_reach_findings,
+    measure_retrieval,
+    step_findings,
+)
+from recipes.compose import compose_recipe
+from recipes.memory_plan import MemoryPlan, plan_lines, plan_memory
+from recipes.model_facts import ModelFacts
+from reward.records.files import BadInput
+from reward.records.sample import Sample
+from reward.settings.recipe import RewriterSettings
+
+BIASED_TOP_P = "below 1 the rollout draws from a cut distribution and PPO's ratio is biased (recipe.rl.top_p=1.0)"
+
+
+def machine_findings(
+    name: str, overrides: list[str], config: DictConfig, facts: ModelFacts | None, versions: dict[str, str]
+) -> list[Finding]:
+    """Look at the machine of a recipe for GPUs, with the memory plan; a CPU recipe asks nothing of it."""
+    if config.recipe.machine.device != "cuda":
+        return []
+    cards = read_cards()
+    findings = [*card_findings(config, cards), *version_findings(versions), *model_findings(str(config.model.path))]
+    findings += [*shared_memory_findings(), *locked_memory_findings()]
+    if facts is None:
+        return [*findings, warning("memory", f"{config.model.path}: its config.json is not here, nothing is planned")]
+    card = card_gib(cards)
+    plan = plan_memory(config, facts, card)
+    findings += memory_findings(plan, advise(name, overrides, facts, card) if plan.advice else [])
+    findings += host_findings(plan.host, host_memory())
+    findings += disk_findings(Path(config.trainer.default_local_dir), checkpoint_gib(config, facts))
+    return findings
+
+
+def memory_findings(plan: MemoryPlan, advice: list[str]) -> list[Finding]:
+    """Show the plan, a line a phase; the verdict last, with what to override."""
+    *phases, verdict = plan_lines(plan)
+    level = {"fits": ok, "tight": warning, "does not fit": bad}[plan.verdict]
+    remedy = f": override {' '.join(advice)}" if advice else ""
+    return [*(ok("memory", line) for line in phases), level("memory", verdict + remedy)]
+
+
+def advise(name: str, overrides: list[str], facts: ModelFacts, card: float | None) -> list[str]:
+    """Find overrides with which the recipe fits: one alone where one is enough, else the planner's in order.
+
+    Returns:
+        Nothing where a recipe of another model is all that helps, or no override does.
+    """
+
+    def planned(extra: Sequence[str]) -> MemoryPlan | None:
+        try:
+            return plan_memory(compose_recipe(name, [*overrides, *extra]), facts, card)
+        except BadInput:
+            return None  # an override that this recipe does not know
+
+    plan = planned([])
+    advice = [] if plan is None else [item for item in plan.advice if "=" in item and not item.startswith("model=")]
+    for one in advice:
+        alone = planned([one])
+        if alone is not None and alone.verdict == "fits":
+            return [one]
+    for count in range(2, len(advice) + 1):
+        together = planned(advice[:count])
+        if together is not None and together.verdict == "fits":
+            return advice[:count]
+    return [item for item in plan.advice if item not in advice] if plan else []
+
+
+def sampling_findings(config: DictConfig) -> list[Finding]:
+    """Warn of a rollout that draws from another distribution than the one that is scored."""
+    if config.recipe.trainer != "rl" or config.recipe.rl.top_p == 1.0:
+        return []
+    return [warning("top_p", f"{config.recipe.rl.top_p:g}: {BIASED_TOP_P}")]
+
+
+def service_findings(
+    config: DictConfig,
+    settings: RewriterSettings,
+    facts: ModelFacts | None,
+    samples: Sequence[Sample],
+    prompts: Prompts,
+    rows: int,
+) -> list[Finding]:
+    """Measure the retrieval service, ask whether the judge is there, predict a step's time and the judge's cost."""
+    gpu = None
+    if config.recipe.machine.device == "cuda" and facts is not None:
+        cards = read_cards()
+        speed = None if isinstance(cards, str) else card_speed(cards[0].name)
+        gpu = gpu_seconds(config, facts, prompts.quantile(0.5), speed) if speed else None
+    findings = step_findings(config, settings, measure_retrieval(settings, samples), gpu)
+    if settings.judge is not None:
+        findings += judge_reach_findings(settings.judge, os.environ)
+        findings += judge_cost_findings(config, settings, samples[0], rows)
+    return findings
+
+
+def data_findings(config: DictConfig, prompts: Prompts, settings: RewriterSettings | None) -> list[Finding]:
+    """Look at the training prompts."""
+    live = settings is not None and settings.tenant.baseline.url is not None
+    return prompt_findings(config, prompts, live_baseline=live)
