@@ -19,9 +19,9 @@ from recipes.model_facts import ModelFacts
 
 GIB = 2**30
 BYTES = {"fp32": 4, "bf16": 2}
-# CUDA contexts and graphs of trainer and engine, NCCL buffers, what the allocator cannot use. From public 4-card runs.
+# Contexts and graphs of trainer and engine, NCCL buffers, what the allocator cannot use. An estimate, not measured.
 OVERHEAD_GIB = 3.5
-# vLLM's own activations and graphs at 8192 batched tokens, as its start-up log reports them for an 8B.
+# The engine's own activations and graphs at 8192 batched tokens for an 8B. An estimate, not measured.
 ENGINE_ACTIVATIONS_GIB = 2.0
 ENTROPY_CHUNK = 2048  # verl's entropy_from_logits_chunk_size
 COMFORTABLE, FULL = 0.93, 1.0  # share of a card
