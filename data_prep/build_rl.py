@@ -227,8 +227,15 @@ def build_rl(options: RlOptions) -> None:
     steps, quarantine = competition_steps(tenant.filters), _quarantine(options.split)
     with selected(options, tenant, required, steps, worth, quarantine, RL_SHARES) as dataset:
         # Qrels of other queries would leave every sample without relevant documents, and nobody would notice.
-        if qrels and not any(query_id in qrels for (query_id,) in dataset.selection.ask(_QUERY_IDS)):
-            raise BadInput(f"{options.qrels}: holds none of the query_ids of {inputs[0]}")
+        if qrels:
+            asked = [query_id for (query_id,) in dataset.selection.ask(_QUERY_IDS)]
+            unjudged = [query_id for query_id in asked if query_id not in qrels]
+            if len(unjudged) == len(asked):
+                raise BadInput(f"{options.qrels}: holds none of the query_ids of {inputs[0]}")
+            if unjudged:
+                note = f"{options.qrels}: no relevant document for {len(unjudged)} of {len(asked)} query_ids"
+                dataset.sources.notes.append(f"{note}, such as {unjudged[0]}")
+                print(f"note: {dataset.sources.notes[-1]}")
         if options.dry_run:
             print("dry run: nothing written")
             return

@@ -358,6 +358,15 @@ def test_bad_qrels(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: 
     assert f"{qrels}: {message}" in capsys.readouterr().err
 
 
+def test_samples_without_relevant_documents_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("q1\td1\t1\n")
+    source = export(tmp_path / "in.xlsx", [row(1, query_id="q1"), row(2, query_id="q2")])
+    assert rl(source, tmp_path / "out", "--qrels", str(qrels)) == 0
+    note = f"{qrels}: no relevant document for 1 of 2 query_ids, such as q2"
+    assert note in capsys.readouterr().out and note in next((tmp_path / "out").glob("RL_DATA_CARD*")).read_text("utf-8")
+
+
 def test_a_missing_rewrite_is_an_empty_ground_truth() -> None:
     line = build_rl.parquet_row(sample(1, "鱼油", "").model_copy(update={"candidates": Candidates()}), 0, TENANT)
     assert line["reward_model"]["ground_truth"] == ""
