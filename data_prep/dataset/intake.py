@@ -82,7 +82,7 @@ def _without_thinking(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Strip the thinking of recorded rewrites, and remark on each."""
     name = "rewritten_query"
     rewrites = batch.column(name)
-    thinking = pc.match_substring(rewrites, "think>", ignore_case=True)
+    thinking = pc.match_substring_regex(rewrites, "think(ing)?>", ignore_case=True)
     if not pc.any(thinking).as_py():
         return batch
     places = pc.indices_nonzero(thinking).to_pylist()

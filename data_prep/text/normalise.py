@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 # Full-width letters, digits and space come from Chinese keyboards; full-width punctuation is proper Chinese and stays.
 _HALF_WIDTH = {c: c - 0xFEE0 for r in (range(0xFF10, 0xFF1A), range(0xFF21, 0xFF3B), range(0xFF41, 0xFF5B)) for c in r}
 _HALF_WIDTH[0x3000] = ord(" ")
-_THINKING = re.compile(r"(?:\A(?:(?!<think>).)*?|<think>(?:(?!<think>).)*?)</think>", re.DOTALL | re.IGNORECASE)
-_UNCLOSED = re.compile(r"<think>.*", re.DOTALL | re.IGNORECASE)
+_TAG = r"(?:\w{1,12}:)?think(?:ing)?>"  # <think>, <thinking>, <seed:think>
+_THINKING = re.compile(rf"(?:\A(?:(?!<{_TAG}).)*?|<{_TAG}(?:(?!<{_TAG}).)*?)</{_TAG}", re.DOTALL | re.IGNORECASE)
+_UNCLOSED = re.compile(rf"<{_TAG}.*", re.DOTALL | re.IGNORECASE)
+_THINKS = re.compile(r"think(?:ing)?>", re.IGNORECASE)
 _SPACES = re.compile(r"[^\S\n]+")
 
 # First and last of the characters that stay as they are in any order: no spaces, controls or format characters, and
@@ -57,7 +59,7 @@ def normalise_line(text: str) -> str:
 def without_thinking(text: str) -> str:
     """Remove the `<think>…</think>` with which a reasoning model begins; a block that is never closed leaves
     nothing."""
-    return _UNCLOSED.sub("", _THINKING.sub("", text)).strip() if "think>" in text else text
+    return _UNCLOSED.sub("", _THINKING.sub("", text)).strip() if _THINKS.search(text) else text
 
 
 def normalise_column(texts: pa.Array, *, keep_lines: bool) -> pa.Array:

@@ -358,6 +358,23 @@ def test_bad_qrels(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: 
     assert f"{qrels}: {message}" in capsys.readouterr().err
 
 
+def test_thinking_in_recorded_rewrites_is_stripped_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinking = (
+        "<think>问用法</think>\n\n",
+        "不确定</think>",
+        "<THINK>\n</THINK>",
+        "<seed:think>a</seed:think>",
+        "<thinking>b</thinking>",
+    )
+    rows = [row(n, rewritten_query=f"{text}鱼油 用法 餐后") for n, text in enumerate(thinking, start=1)]
+    assert rl(export(tmp_path / "in.xlsx", rows), tmp_path / "out", "--split", "test") == 0
+    assert f"<think> stripped: {len(thinking)}" in capsys.readouterr().out
+    written = (tmp_path / "out" / "rl_test.jsonl").read_text("utf-8")
+    assert "think" not in written.lower() and written.count("鱼油 用法 餐后") >= len(thinking)
+
+
 def test_samples_without_relevant_documents_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     qrels = tmp_path / "qrels.tsv"
     qrels.write_text("q1\td1\t1\n")
