@@ -85,7 +85,7 @@ def test_retrieval_prints_every_way_of_asking_and_the_claims(beir, capsys):
 
 
 def test_models_are_measured_where_they_are_given(beir, capsys):
-    with loopback_llm(lambda body: "每日两粒，随餐服用") as url:
+    with loopback_llm(lambda body: "每日两粒，随餐服用。" * 4) as url:
         options = ["--llm_url", url, "--rewrite_model", "m", "--reranker", f"{url}#r"]
         assert retrieval.main(["--beir", str(beir), *options]) == 0
         asked = {request["path"] for request in url.requests}

@@ -25,7 +25,7 @@ tracking.finish()
 
 def recipe(output: Path, *overrides: str) -> CheckedRecipe:
     config = compose_recipe("sft", ["tenant=fivedoctors", "machine=cpu", f"recipe.output_dir={output}", *overrides])
-    return CheckedRecipe(config, 64, {}, finished=False, summary=[])
+    return CheckedRecipe(config, 64, {}, finished=False)
 
 
 def save_checkpoint(output: Path, step: int) -> None:
