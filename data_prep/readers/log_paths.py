@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -153,18 +153,23 @@ class LogPaths:
     def raw_cells(self, line: Mapping[str, Any]) -> dict[str, object]:
         """Return the cells that `line` (one parsed line) holds: the first path counts, then any heading."""
         cells: dict[str, object] = {}
-        others = _by_meaning(tuple(line))
-        for name, paths in self.of_column.items():
-            values = [path.find(line) for path in paths]
-            headings = self.flat_names[name]
-            values += [line[key] for key in headings if key in line]
-            values += [line[other] for key in headings if (other := others.get(same_key(key))) and key not in line]
+        for name in self.of_column:
+            value = next((value for value in self._values(name, line) if not is_missing(value)), None)
             # No hits at all are something: the search found nothing.
-            nothing: object = [] if name == "recall_results" and [] in values else None
-            value = next((value for value in values if not is_missing(value)), nothing)
+            if value is None and name == "recall_results" and [] in self._values(name, line):
+                value = []
             if value is not None:
                 cells[name] = value
         return cells
+
+    def _values(self, name: str, line: Mapping[str, Any]) -> Iterator[object]:
+        """Yield what `line` holds at each place of a column, in their order."""
+        for path in self.of_column[name]:
+            yield path.find(line)
+        headings = self.flat_names[name]
+        yield from (line[key] for key in headings if key in line)
+        others = _by_meaning(tuple(line))
+        yield from (line[other] for key in headings if (other := others.get(same_key(key))) and key not in line)
 
     def is_log(self, line: Mapping[str, Any]) -> bool:
         """Return whether `line` is nested as a service's log is, rather than flat as a table's row is."""

@@ -96,7 +96,7 @@ def _blocks(text: str) -> Iterator[tuple[str, int, bool]]:
             continue
         source = "\n".join(lines[slice(*token.map)]).strip("\n")
         if not (token.type == "html_block" and source.lstrip().startswith("<!--")):
-            # Code shows what it says; everywhere else an entity stands for its character.
+            # In code an entity stays as it is; elsewhere it becomes its character.
             yield source if token.type in _CODE else unescape(source), 0, token.type in _WHOLE
 
 

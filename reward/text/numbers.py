@@ -79,7 +79,7 @@ def plus(value: Value, more: float) -> Value:
 def numeral_value(numeral: str) -> Value:
     """The number a run of `NUMERALS` stands for: 二十五 is 25, 二〇二六 is 2026, 两千五 is 2500, 三点五 is 3.5.
 
-    One of another script's digits is a code: it stands for itself.
+    A run with digits of another script is no number: its value is its own text.
     """
     whole, _, decimals = numeral.partition("点")
     is_numeral = all(character in _DIGITS or character in _PLACES for character in whole + decimals)
