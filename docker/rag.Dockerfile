@@ -8,6 +8,7 @@ RUN python -m venv .venv \
     && .venv/bin/python -m pip install --quiet --no-cache-dir --no-deps --require-hashes -r requirements/rag.lock
 RUN if ! getent passwd 1000; then useradd --uid 1000 --create-home rag; fi \
     && mkdir -p /data && chown 1000:1000 /data
+COPY plain_text plain_text/
 COPY rag rag/
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONPATH=/app

@@ -25,6 +25,7 @@ from typing import Any
 
 import jieba
 
+from data_prep.readers.qrels import read_qrels
 from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl, write_atomically
 
@@ -79,10 +80,7 @@ def read_beir_queries(folder: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: a file is missing, a row lacks a field, or no query has a relevant passage.
     """
-    qrels = folder / "qrels.tsv"
-    if not qrels.is_file():
-        raise BadInput(f"{qrels}: no such file")
-    judged = {line.split("\t")[0] for line in qrels.read_text(encoding="utf-8").splitlines()[1:] if line.strip()}
+    judged = read_qrels(folder / "qrels.tsv")
     rows = []
     for number, query in read_jsonl(folder / "queries.jsonl"):
         for field in ("_id", "text"):

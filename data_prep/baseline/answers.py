@@ -16,7 +16,8 @@ from typing import Any
 from data_prep.bvt.row import NO_HIT
 from data_prep.dataset.dataset import context_of
 from data_prep.text.deidentify import deidentify_text
-from data_prep.text.normalise import normalise_line, without_thinking
+from data_prep.text.normalise import normalise_line
+from plain_text.thinking import without_thinking
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls, Perform
 from reward.ledger.ledger import Ledger

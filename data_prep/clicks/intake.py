@@ -14,10 +14,9 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from data_prep.clicks.feedback_file import CLICKS, read_clicks
 from data_prep.dataset.intake import clean_batch
 from data_prep.readers.sources import Unreadable, find_files
-from data_prep.readers.text_file import read_json_lines
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
-from reward.records.files import BadInput
+from reward.records.files import BadInput, read_jsonl
 from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 
@@ -100,7 +99,7 @@ def read_corpus(path: Path, settings: DeidentifySettings) -> dict[str, str]:
         BadInput: no such file, or a line that holds no passage (names file, row and field).
     """
     passages: dict[str, str] = {}
-    for row, document in read_json_lines(path):
+    for row, document in read_jsonl(path):
         doc_id, text = document.get("_id", document.get("doc_id")), document.get("text")
         if not isinstance(doc_id, str | int) or not str(doc_id).strip():
             raise BadInput(f"{path}: row {row}: _id: missing")

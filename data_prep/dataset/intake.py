@@ -21,7 +21,8 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from data_prep.readers.sources import Sources
 from data_prep.rows.columns import ROWS
 from data_prep.text.deidentify import deidentify_column
-from data_prep.text.normalise import normalise_column, without_thinking
+from data_prep.text.normalise import normalise_column
+from plain_text.thinking import TAGS, without_thinking
 from reward.settings.data import DeidentifySettings
 
 # The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
@@ -82,7 +83,7 @@ def _without_thinking(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Strip the thinking of recorded rewrites, and remark on each."""
     name = "rewritten_query"
     rewrites = batch.column(name)
-    thinking = pc.match_substring_regex(rewrites, "think(ing)?>", ignore_case=True)
+    thinking = pc.match_substring_regex(rewrites, TAGS)
     if not pc.any(thinking).as_py():
         return batch
     places = pc.indices_nonzero(thinking).to_pylist()

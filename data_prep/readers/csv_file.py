@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_prep.readers.csv_quotes import UNCLOSED, Quoting, find_quoting
-from data_prep.readers.text_file import LOST, TextFile
 from data_prep.rows.cells import EXPORT, Table
 from data_prep.rows.headings import (
     TOP_ROWS,
@@ -28,6 +27,8 @@ from data_prep.rows.headings import (
     known_names,
 )
 from data_prep.rows.recall_cells import count_cut_off
+from plain_text.encodings import LOST
+from plain_text.text_file import TextFile
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -65,7 +66,7 @@ def read_csv(
     A row with more cells than there are headings is refused unless the others are blank; one with fewer, unless it has
     all the required ones and is not the rest of a row that was refused. So is a row with bytes that are no text, and
     one that opens a quote and never closes it. Blank rows are no rows, nor are headings in the middle, which joined
-    exports have. `="17"` is 17. Encodings: see `text_file`; quotes: see `csv_quotes`.
+    exports have. `="17"` is 17. Encodings: see `plain_text.text_file`; quotes: see `csv_quotes`.
 
     Args:
         required: columns without which nothing can be done; the first is `original_query`.
@@ -77,7 +78,7 @@ def read_csv(
             is below the headings; a row is longer than 2 MiB, or headings of other columns are in the middle. The rows
             before such a one come first, by blocks of 2 MiB.
     """
-    file = TextFile(path)
+    file = TextFile(path, BadInput)
     try:
         layout = _find_layout(file, known_names(settings.headings, table.aliases, table.columns), required)
     except (NoHeadings, SameMeaning) as problem:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from data_prep.readers.text_file import TextFile
+from plain_text.text_file import TextFile
 
 UNCLOSED = "\ufdd0"  # in the place of a quote that opens a cell and is never closed; no character of any text
 _MARK, _QUOTE, _BOM = UNCLOSED.encode(), ord('"'), b"\xef\xbb\xbf"

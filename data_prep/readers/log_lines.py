@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.readers.encodings import Utf8Lines
+from plain_text.encodings import Utf8Lines
 from reward.records.files import BadInput
 
 SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])

@@ -5,24 +5,22 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from data_prep.readers.text_file import TextFile
+from plain_text.text_file import open_text
 from reward.records.files import BadInput
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
     """Read query id → ids of its relevant documents (score > 0) from a BEIR `qrels.tsv` (query-id, corpus-id, score),
-    in any encoding that `text_file.TextFile` reads.
+    in any encoding that `plain_text.text_file` reads.
 
     Raises:
         BadInput: no such file, it is no text, or a line is not three tab-separated fields with a numeric score.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    file = TextFile(path)
-    if file.note:
-        print(f"note: {file.note}")
+    lines = open_text(path, BadInput).lines()
     relevant: dict[str, list[str]] = {}
-    for row, fields in enumerate(csv.reader(file.lines(), delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+    for row, fields in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
         if not any(map(str.strip, fields)) or (row == 1 and fields[0].strip() == "query-id"):
             continue
         try:

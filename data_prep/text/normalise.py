@@ -11,10 +11,6 @@ import pyarrow.compute as pc
 # Full-width letters, digits and space come from Chinese keyboards; full-width punctuation is proper Chinese and stays.
 _HALF_WIDTH = {c: c - 0xFEE0 for r in (range(0xFF10, 0xFF1A), range(0xFF21, 0xFF3B), range(0xFF41, 0xFF5B)) for c in r}
 _HALF_WIDTH[0x3000] = ord(" ")
-_TAG = r"(?:\w{1,12}:)?think(?:ing)?>"  # <think>, <thinking>, <seed:think>
-_THINKING = re.compile(rf"(?:\A(?:(?!<{_TAG}).)*?|<{_TAG}(?:(?!<{_TAG}).)*?)</{_TAG}", re.DOTALL | re.IGNORECASE)
-_UNCLOSED = re.compile(rf"<{_TAG}.*", re.DOTALL | re.IGNORECASE)
-_THINKS = re.compile(r"think(?:ing)?>", re.IGNORECASE)
 _SPACES = re.compile(r"[^\S\n]+")
 
 # First and last of the characters that stay as they are in any order: no spaces, controls or format characters, and
@@ -42,8 +38,7 @@ _SETTLED_LINES = f"^(?:{_WORD}(?:[ \\n]{_WORD})*)?$"
 
 def normalise_lines(text: str) -> str:
     """Write text in one way: NFC, half-width letters and digits, no control or zero-width characters, single spaces
-    (also for VT, FF, NEL and the separators FS to US),
-    trimmed lines, no blank lines. Idempotent."""
+    (for VT, FF, NEL and the separators FS to US too), trimmed lines, no blank lines. Idempotent."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_HALF_WIDTH)
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
     text = unicodedata.normalize("NFC", text)
@@ -54,12 +49,6 @@ def normalise_lines(text: str) -> str:
 def normalise_line(text: str) -> str:
     """Apply `normalise_lines` and join the lines: line breaks become spaces."""
     return normalise_lines(text).replace("\n", " ")
-
-
-def without_thinking(text: str) -> str:
-    """Remove the `<think>…</think>` with which a reasoning model begins; a block that is never closed leaves
-    nothing."""
-    return _UNCLOSED.sub("", _THINKING.sub("", text)).strip() if _THINKS.search(text) else text
 
 
 def normalise_column(texts: pa.Array, *, keep_lines: bool) -> pa.Array:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from plain_text.text_file import open_text
 from rag.documents.document_name import LONGEST_NAME, is_fit
 from rag.documents.records import Document, IngestError, Passage
-from rag.documents.text_file import find_encoding
 
 _LONGEST_ROW = 16 << 20  # characters
 
@@ -23,18 +23,17 @@ def read_corpus(path: Path, name: str) -> Iterator[Document]:
         IngestError: a row that is no such object, an `_id` given twice.
     """
     seen: set[str] = set()
-    with path.open(encoding=find_encoding(path, name)) as file:
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_ROW), ""), start=1):
-            if not line.strip():
-                continue
-            where = f"{name}: row {number}"
-            if len(line) == _LONGEST_ROW:
-                raise IngestError(f"{where}: longer than {_LONGEST_ROW} characters")
-            passage = _passage(_row(line, where), where)
-            if passage.key in seen:
-                raise IngestError(f"{where}: _id {passage.key!r} was given before")
-            seen.add(passage.key)
-            yield Document(passage.key, (passage,))
+    for number, line in enumerate(open_text(path, IngestError, name).lines(_LONGEST_ROW), start=1):
+        if not line.strip():
+            continue
+        where = f"{name}: row {number}"
+        if len(line) == _LONGEST_ROW:
+            raise IngestError(f"{where}: longer than {_LONGEST_ROW} characters")
+        passage = _passage(_row(line, where), where)
+        if passage.key in seen:
+            raise IngestError(f"{where}: _id {passage.key!r} was given before")
+        seen.add(passage.key)
+        yield Document(passage.key, (passage,))
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

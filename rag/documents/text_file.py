@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -10,12 +9,12 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from plain_text.text_file import open_text
 from rag.documents.records import IngestError
 from rag.documents.snippets import SNIPPET_LENGTH, split_lines, split_snippets
 
 LARGEST, LARGEST_MARKDOWN = 256 << 20, 8 << 20  # bytes; Markdown takes seconds a megabyte to parse
 HEADING_PATH_LENGTH = 100  # characters of a snippet at most
-_CHUNK = 1 << 20
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _CODE = ("fence", "code_block")
@@ -26,33 +25,14 @@ def read_text(path: Path, name: str, largest: int = LARGEST) -> str:
     """Read the whole text, with plain newlines.
 
     Raises:
-        IngestError: larger than `largest` bytes, or not to be decoded (see `find_encoding`).
+        IngestError: larger than `largest` bytes, in no encoding that `plain_text.text_file` reads, or no text.
     """
     if path.stat().st_size > largest:
         raise IngestError(f"{name}: larger than {largest >> 20} MiB: split it")
-    return path.read_text(encoding=find_encoding(path, name))
-
-
-def find_encoding(path: Path, name: str) -> str:
-    """Return Python's name of the encoding: UTF-8, UTF-16 (with BOM) or GB 18030, which Chinese Windows programs write.
-
-    Raises:
-        IngestError: none of them, or the text holds NUL characters as no text does.
-    """
-    with path.open("rb") as file:
-        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    for encoding in ["utf-16"] if marked else ["utf-8-sig", "gb18030"]:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    if "\0" in decoder.decode(chunk):
-                        raise IngestError(f"{name}: holds NUL characters: no text, or UTF-16 without its BOM")
-                decoder.decode(b"", final=True)
-            return encoding
-        except UnicodeDecodeError:
-            continue
-    raise IngestError(f"{name}: neither UTF-8, UTF-16 nor GB 18030 text")
+    text = "".join(open_text(path, IngestError, name).lines()).replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        raise IngestError(f"{name}: holds NUL characters: no text")
+    return text
 
 
 def text_snippets(text: str) -> Iterator[str]:

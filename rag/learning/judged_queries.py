@@ -14,6 +14,7 @@ from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
+from plain_text.text_file import open_text
 from rag.documents.records import IngestError
 
 MEASURES: dict[str, Measure] = {"R@1": R @ 1, "R@5": R @ 5, "R@10": R @ 10, "MRR@10": RR @ 10, "nDCG@10": nDCG @ 10}
@@ -113,8 +114,5 @@ def _read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise IngestError(f"{path}: cannot be read ({error})") from None
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    lines = open_text(path, IngestError).lines()
+    return [(number, line.rstrip("\r\n")) for number, line in enumerate(lines, start=1) if line.strip()]

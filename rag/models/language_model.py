@@ -20,14 +20,8 @@ import openai
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from rag.models.completion_text import (
-    Unthinking,
-    cut_at_sentence,
-    says_unknown,
-    split_questions,
-    thinks_unopened,
-    without_thinking,
-)
+from plain_text.thinking import Unthinking, thinks_unopened, without_thinking
+from rag.models.completion_text import cut_at_sentence, says_unknown, split_questions
 from rag.models.endpoint_embedder import NO_KEY
 from rag.models.failure import BrokenOff, ModelFailure, reason
 

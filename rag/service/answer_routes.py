@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
-from rag.models.completion_text import without_thinking
+from plain_text.thinking import without_thinking
 from rag.models.failure import BrokenOff, ModelFailure
 from rag.models.language_model import UNKNOWN
 from rag.retrieval.retriever import SearchRequest

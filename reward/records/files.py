@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from plain_text.text_file import open_text
+
 
 class BadInput(Exception):
     """User data or configuration that cannot be used: one line naming file, row and field."""
@@ -63,24 +65,26 @@ def file_sha256(path: Path) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, object) of each non-blank line.
+    """(row number from 1, object) of each non-blank line, in any encoding that `plain_text.text_file` reads.
 
     Raises:
-        BadInput: the file is missing, or a line is not a JSON object.
+        BadInput: the file is missing or no text, or a line is not a JSON object.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    with path.open(encoding="utf-8-sig") as lines:
-        for row, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(f"{path}: row {row}: not JSON ({error.msg})") from None
-            if not isinstance(value, dict):
-                raise BadInput(f"{path}: row {row}: expected an object, found {type(value).__name__}")
-            yield row, value
+    if not path.stat().st_size:
+        return
+    for row, line in enumerate(open_text(path, BadInput).lines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long, or nested too deeply"
+            raise BadInput(f"{path}: row {row}: not JSON ({what})") from None
+        if not isinstance(value, dict):
+            raise BadInput(f"{path}: row {row}: expected an object, found {type(value).__name__}")
+        yield row, value
 
 
 def first_problem(error: ValidationError) -> str:

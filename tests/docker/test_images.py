@@ -66,8 +66,8 @@ def test_an_image_pins_its_base_runs_without_root_and_says_what_it_is(path):
 
 
 def test_every_tracked_source_is_in_the_build_context_and_no_data_is(tmp_path):
-    folders = ("data_prep", "evaluation", "examples", "export", "rag", "recipes", "requirements", "reward", "verl_cpu")
-    tracked = run_command("git", "ls-files", *folders).stdout.splitlines()
+    packages = ("data_prep", "evaluation", "examples", "export", "plain_text", "rag", "recipes", "reward", "verl_cpu")
+    tracked = run_command("git", "ls-files", *packages, "requirements").stdout.splitlines()
     stray = [".env", "keys.env", "outputs/a.parquet", "docker/keys.env", "logs.jsonl", "rag/.env", "rag/export.xlsx"]
     stray += ["recipes/run.log", "examples/customers.csv", "reward/ledger.sqlite-wal", "data_prep/rows/notes.txt"]
     for name in (*tracked, *stray):
@@ -80,7 +80,8 @@ def test_every_tracked_source_is_in_the_build_context_and_no_data_is(tmp_path):
 def test_the_rag_images_commands_serve_a_healthy_service(tmp_path):
     app, data, port = tmp_path / "app", tmp_path / "data", free_port()
     data.mkdir()
-    shutil.copytree(ROOT / "rag", app / "rag")
+    for package in ("plain_text", "rag"):
+        shutil.copytree(ROOT / package, app / package)
     (app / "requirements").mkdir()
     shutil.copy(ROOT / "requirements/rag.lock", app / "requirements")
     text = dockerfile_text(ROOT / "docker/rag.Dockerfile")

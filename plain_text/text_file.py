@@ -1,20 +1,19 @@
-"""A text file of unknown encoding, read as UTF-8: the one opener of exports, qrels, corpora and click tables."""
+"""A text file of unknown encoding, read as UTF-8: the one opener of exports, qrels, corpora, click files and documents.
+(Logs, which may be packed and have no end to go through twice, stream through the same `encodings.Utf8Lines`.)"""
 
 from __future__ import annotations
 
 import codecs
 import io
-import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from data_prep.readers.encodings import LOST, Utf8Lines, find_wide
-from reward.records.files import BadInput
+from plain_text.encodings import LOST, Utf8Lines, find_wide
 
-__all__ = ["LOST", "TextFile", "read_json_lines"]
-
+_LOGGER = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _TOLERATED = 0.03  # of its bytes are lost: a damaged text, and no other kind of file
 _UNKNOWN = "which encoding is this? Not UTF-8, UTF-16, UTF-32, GB18030, Big5 or another that fits: save it as UTF-8"
@@ -26,33 +25,38 @@ class TextFile:
     partly one and partly the other each line counts for itself (`encodings.Utf8Lines`).
 
     Args:
+        refusal: the exception to raise, with one line that begins with `name`.
+        name: what the file is called; its path by default.
+
+    Attributes:
         encoding: which encodings it took, the commonest first.
         damaged: whether some bytes are no text.
         quotes: how many `"` it holds, 0 for a damaged one.
 
     Raises:
-        BadInput: no such file, or it is empty, no text, or in an encoding that cannot be told.
+        refusal: no such file, or it is empty, no text, or in an encoding that cannot be told.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, refusal: type[Exception], name: str = ""):
         self.path, self.damaged, self.quotes, self.encoding = path, False, 0, "UTF-8"
+        self._refusal, self._name = refusal, name or str(path)
         try:
             with path.open("rb") as file:
                 start = file.read(_CHUNK)
                 while start and not start.strip(b" \t\r\n\0") and (more := file.read(_CHUNK)):
                     start = more  # a log that was cut off at its head begins with a hole of NULs
             if not start.strip(b" \t\r\n\0"):
-                raise BadInput(f"{path}: the file is empty")
+                raise refusal(f"{self._name}: the file is empty")
             self._plain = find_wide(start) == ("utf-8", 0) and self._is_plain_utf8()
             if not self._plain:
                 self._recode()
         except OSError as error:
-            raise BadInput(f"{path}: {error.strerror or error}") from None
+            raise refusal(f"{self._name}: {error.strerror or error}") from None
 
     @property
     def note(self) -> str:
         """Say which encoding was taken; "" for UTF-8 alone."""
-        return "" if self.encoding == "UTF-8" else f"{self.path}: read as {self.encoding}"
+        return "" if self.encoding == "UTF-8" else f"{self._name}: read as {self.encoding}"
 
     def open(self) -> BinaryIO:
         """Open the text as UTF-8 without a BOM; bytes that are no text become U+FFFD."""
@@ -60,16 +64,16 @@ class TextFile:
             return self.path.open("rb")
         return cast(BinaryIO, io.BufferedReader(_Recoded(self.path.open("rb")), _CHUNK))
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines with their ends.
+    def lines(self, longest: int = -1) -> Iterator[str]:
+        """Yield the lines with their ends, a longer one in pieces of `longest` characters.
 
         Raises:
-            BadInput: a line holds bytes that are no text.
+            refusal: a line holds bytes that are no text.
         """
         with io.TextIOWrapper(self.open(), encoding="utf-8", newline="") as text:
-            for row, line in enumerate(text, start=1):
+            for row, line in enumerate(iter(lambda: text.readline(longest), ""), start=1):
                 if self.damaged and LOST in line:
-                    raise BadInput(f"{self.path}: row {row}: bytes that are no text")
+                    raise self._refusal(f"{self._name}: row {row}: bytes that are no text")
                 yield line
 
     def _is_plain_utf8(self) -> bool:
@@ -102,7 +106,7 @@ class TextFile:
         if text.unread:
             self.damaged, self.quotes = True, 0
             if lost > max(1, _TOLERATED * size):
-                raise BadInput(f"{self.path}: {_UNKNOWN}")
+                raise self._refusal(f"{self._name}: {_UNKNOWN}")
 
 
 class _Recoded(io.RawIOBase):
@@ -130,20 +134,9 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the row number, from 1, and the object of each line that is not blank.
-
-    Raises:
-        BadInput: the file is missing or no text, or a line is no JSON object (names file and row).
-    """
-    for row, line in enumerate(TextFile(path).lines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else "a number too long, or nested too deeply"
-            raise BadInput(f"{path}: row {row}: not JSON ({what})") from None
-        if not isinstance(value, dict):
-            raise BadInput(f"{path}: row {row}: expected an object, found {type(value).__name__}")
-        yield row, value
+def open_text(path: Path, refusal: type[Exception], name: str = "") -> TextFile:
+    """Open a `TextFile` for a reader that has no other place to say which encoding was taken: it is logged."""
+    file = TextFile(path, refusal, name)
+    if file.note:
+        _LOGGER.warning(file.note)
+    return file

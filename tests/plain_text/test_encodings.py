@@ -10,9 +10,9 @@ import pytest
 
 from data_prep.clicks.intake import read_corpus
 from data_prep.readers.csv_file import read_csv
-from data_prep.readers.encodings import find_legacy
 from data_prep.readers.qrels import read_qrels
-from data_prep.readers.text_file import LOST, TextFile
+from plain_text.encodings import LOST, find_legacy
+from plain_text.text_file import TextFile
 from reward.records.files import BadInput
 from reward.settings.data import DeidentifySettings, SourceSettings
 
@@ -24,7 +24,7 @@ KOREAN = "비타민은 어떻게 먹나요\n임산부가 오메가쓰리를 먹�
 
 def read(path: Path, content: bytes) -> str:
     path.write_bytes(content)
-    with TextFile(path).open() as text:
+    with TextFile(path, BadInput).open() as text:
         return text.read().decode()
 
 
@@ -48,7 +48,7 @@ def read(path: Path, content: bytes) -> str:
 def test_every_encoding_is_read_and_said(tmp_path: Path, text: str, encoding: str, name: str, times: int) -> None:
     whole = "query,rewrite\n" + text * times
     assert read(tmp_path / "a.csv", whole.encode(encoding)) == whole
-    assert TextFile(tmp_path / "a.csv").encoding.startswith(name)
+    assert TextFile(tmp_path / "a.csv", BadInput).encoding.startswith(name)
 
 
 def test_a_mark_in_the_middle_and_nuls_at_a_lines_start_go(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_mark_in_the_middle_and_nuls_at_a_lines_start_go(tmp_path: Path) -> No
 def test_of_a_mixed_file_each_line_counts_for_itself(tmp_path: Path, others: int) -> None:
     lines = [SIMPLIFIED.encode("gb18030"), TRADITIONAL.encode("big5"), SIMPLIFIED.encode() * others, b"ascii only\n"]
     assert read(tmp_path / "a.csv", b"".join(lines)) == SIMPLIFIED + TRADITIONAL + SIMPLIFIED * others + "ascii only\n"
-    assert TextFile(tmp_path / "a.csv").note.count("lines") == 3
+    assert TextFile(tmp_path / "a.csv", BadInput).note.count("lines") == 3
 
 
 def test_a_cut_character_of_utf8_is_never_read_as_another_encoding(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_cut_character_of_utf8_is_never_read_as_another_encoding(tmp_path: Pat
     for content in (SIMPLIFIED.encode() + cut, SIMPLIFIED.encode("gb18030") * 30 + cut):
         shown = read(tmp_path / "a.csv", content)
         assert LOST in shown and "孕妇可以吃鱼" in shown and SIMPLIFIED in shown
-        assert TextFile(tmp_path / "a.csv").damaged
+        assert TextFile(tmp_path / "a.csv", BadInput).damaged
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_cannot_be_told_is_asked_back(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(BadInput) as problem:
-        TextFile(path)
+        TextFile(path, BadInput)
     assert str(problem.value).startswith(f"{path}: which encoding is this?") and "\n" not in str(problem.value)
 
 
