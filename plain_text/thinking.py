@@ -64,8 +64,8 @@ class Unthinking:
         self._held += piece
         told = ""
         while tag := _TAG.search(self._held):
-            if not self._inside:
-                told += self._held[: tag.start()]
+            if not self._inside:  # what closes nothing stays: it says of a whole text that it began with thinking
+                told += self._held[: tag.start() if tag[1] else tag.end()]
             self._inside = self._opened = bool(tag[1])
             self._held = self._held[tag.end() :]
         if not self._inside:

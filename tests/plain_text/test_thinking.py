@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from plain_text.thinking import Unthinking, thinks_unopened, without_thinking
+from plain_text.thinking import TAGS, Unthinking, thinks_unopened, without_thinking
 
 BLOCKS = [
     ("<think>", "</think>"),
@@ -44,17 +46,15 @@ def test_thinking_goes_wherever_it_is(opening: str, closing: str) -> None:
         (f"{opening}{closing}", ""),
     ):
         assert without_thinking(text) == told
+    assert pc.match_substring_regex(pa.array([opening, closing, "鱼油"]), TAGS).to_pylist() == [True, True, False]
     assert thinks_unopened(f"先想{closing}鱼油") and not thinks_unopened(thought) and not thinks_unopened("鱼油")
 
 
 @pytest.mark.parametrize(("opening", "closing"), BLOCKS)
 @pytest.mark.parametrize("length", [1, 3, 7, 100])
 def test_pieces_give_what_the_whole_gives(opening: str, closing: str, length: int) -> None:
-    for text in (
-        f"{opening}想{closing}鱼油[1]，血压<140 且 a<=b",
-        f"鱼油[12]{opening}想{closing}用法",
-        f"{opening}没有想完",
-    ):
+    thought = f"{opening}想{closing}"
+    for text in (f"{thought}鱼油[1]，血压<140 且 a<=b", f"鱼油[12]{thought}用法", f"{opening}没有想完"):
         assert in_pieces(text, length) == without_thinking(text)
     assert in_pieces(f"想{closing}鱼油", length, unopened=True) == "鱼油"
     assert in_pieces("鱼油，没有想", length, unopened=True) == "鱼油，没有想"
@@ -70,8 +70,6 @@ def test_other_text_stays(text: str) -> None:
 
 def test_what_a_model_or_an_interface_puts_around() -> None:
     assert without_thinking("<think>想</think>\n<answer>\n鱼油 用法\n</answer>") == "鱼油 用法"
-    assert (
-        without_thinking('<details type="reasoning" done="true">\n<summary>3 s</summary>\n> 想\n</details>\n鱼油')
-        == "鱼油"
-    )
+    folded = '<details type="reasoning" done="true">\n<summary>3 s</summary>\n> 想\n</details>\n鱼油'
+    assert without_thinking(folded) == "鱼油"
     assert without_thinking("<answer>鱼油</answer>") == "<answer>鱼油</answer>"

@@ -152,10 +152,31 @@ def test_text_files_become_snippets_of_paragraphs_or_lines(tmp_path: Path) -> No
     assert contents(write(tmp_path / "paragraphs.txt", f"{paragraph}\n\n第二段。")) == [paragraph, "第二段。"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
-@pytest.mark.parametrize("suffix", [".txt", ".md"])
-def test_text_is_read_in_the_encodings_of_chinese_programs(tmp_path: Path, encoding: str, suffix: str) -> None:
-    assert contents(write(tmp_path / f"a{suffix}", "鱼油随餐吃。", encoding)) == ["鱼油随餐吃。"]
+LEGACY = [
+    ("big5", "魚油隨餐吃，鈣片睡前吃。"),
+    ("shift_jis", "フィッシュオイルは食後に飲みます。"),
+    ("euc_kr", "오메가쓰리는 식사와 함께 드세요."),
+]
+UNMARKED = [(encoding, "Take fish oil with food. 鱼油随餐吃。") for encoding in ("utf-16-le", "utf-16-be", "utf-32-le")]
+MARKED = [(encoding, "鱼油随餐吃。") for encoding in ("utf-8", "utf-8-sig", "gb18030", "utf-16", "utf-32")]
+
+
+@pytest.mark.parametrize(("encoding", "text"), [*MARKED, *UNMARKED, *LEGACY])
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".jsonl"])
+def test_text_is_read_in_any_encoding_and_says_which(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, text: str, suffix: str
+) -> None:
+    row = json.dumps({"_id": "a", "text": text}, ensure_ascii=False) if suffix == ".jsonl" else text
+    assert contents(write(tmp_path / f"a{suffix}", row, encoding)) == [text]
+    assert ("read as" in caplog.text) is (not encoding.startswith("utf-8"))
+
+
+def test_a_text_of_several_encodings_is_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(
+        "鱼油随餐吃。\n".encode() + "钙片什么时候吃好，睡前吃。\n".encode("gb18030") + "维生素早上吃。\n".encode()
+    )
+    assert contents(path) == ["鱼油随餐吃。", "钙片什么时候吃好，睡前吃。", "维生素早上吃。"]
 
 
 def test_markdown_sections_stand_under_the_path_of_their_headings(tmp_path: Path) -> None:
