@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
+from pydantic import ValidationError
+
 from rag.documents.records import IngestError
 from rag.index.engine import EngineUnavailable
 from rag.models.failure import ModelFailure
@@ -23,6 +25,10 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return main(*args, **kwargs)
         except (IngestError, ModelFailure, EngineUnavailable, OSError) as problem:
             print(f"error: {problem}", file=sys.stderr)
+            return 2
+        except ValidationError as problem:  # of an option: what it holds may be a secret
+            first = problem.errors()[0]
+            print(f"error: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
             return 2
 
     return run

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rag.documents.records import IngestError
 from rag.models.endpoint_embedder import with_prompts
 from rag.models.language_model import LanguageModelSettings
+from rag.models.service_url import ServiceUrl
 from rag.retrieval.channels import Channels
 
 
@@ -29,7 +30,7 @@ class TenantSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rewriter_url: str | None = Field(default=None, description="asked for a rewrite when a request brings none")
+    rewriter_url: ServiceUrl | None = Field(default=None, description="asked for a rewrite when a request brings none")
     rewriter_timeout: float = Field(default=2, gt=0, description="seconds before its answer is given up")
     channels: Channels = Channels()
     requests_per_minute: int | None = Field(
@@ -46,10 +47,10 @@ class ServiceSettings(BaseModel):
 
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
-    retriever: str = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
+    retriever: ServiceUrl = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
     query_prompt: str = Field(default="", description="what the retriever's model wants before a query")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
-    reranker: str | None = Field(default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank")
+    reranker: ServiceUrl | None = Field(default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank")
     language_model: LanguageModelSettings | None = None
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
     top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")

@@ -36,6 +36,7 @@ from rag.index.engine import (
     point_id,
     row_of,
 )
+from rag.models.service_url import why_unfit
 
 SERVER = "qdrant-server"
 OLDEST = (1, 19)
@@ -53,8 +54,10 @@ class ServerEngine:
         """Wait up to `start_seconds` for the server to come up.
 
         Raises:
-            IngestError: it does not, it refuses the key, or it is too old.
+            IngestError: it does not, it refuses the key, it is too old, or `url` holds a secret.
         """
+        if problem := why_unfit(url):
+            raise IngestError(f"QDRANT_URL: {problem} (QDRANT_API_KEY)")
         self._url = url
         # The client's own default opens a connection a request when the server is on this machine.
         self._settings = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rag.documents.records import IngestError
 from rag.models.failure import ModelFailure, reason
+from rag.models.service_url import why_unfit
 
 API_KEY_ENV = "EMBEDDING_API_KEY"
 NO_KEY = "none"  # the client insists on a key; a self-hosted server asks for none
@@ -26,8 +27,10 @@ def split_address(address: str) -> tuple[str, str]:
     """Split `URL#model` into (URL, model).
 
     Raises:
-        IngestError: one of them is missing.
+        IngestError: one of them is missing, or the URL holds a secret.
     """
+    if problem := why_unfit(address):
+        raise IngestError(problem)
     url, _, model = address.partition("#")
     if not model or not url.startswith(("http://", "https://")):
         raise IngestError(f"{address}: say which model, as in http://127.0.0.1:8000/v1#bge-m3")

@@ -24,6 +24,7 @@ from plain_text.thinking import Unthinking, thinks_unopened, without_thinking
 from rag.models.completion_text import cut_at_sentence, says_unknown, split_questions
 from rag.models.endpoint_embedder import NO_KEY
 from rag.models.failure import BrokenOff, ModelFailure, reason
+from rag.models.service_url import ServiceUrl
 
 __all__ = ["UNKNOWN", "LanguageModel", "LanguageModelSettings", "ModelFailure"]
 
@@ -43,7 +44,7 @@ class LanguageModelSettings:
     seconds for an answer as a whole, and between the pieces of a streamed one. `disable_thinking`: sends
     `chat_template_kwargs: {enable_thinking: false}`, which servers of Qwen3-like models know and some others refuse."""
 
-    url: str
+    url: ServiceUrl
     model: str
     api_key_env: str = "LLM_API_KEY"
     timeout: float = 30.0

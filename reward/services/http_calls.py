@@ -22,6 +22,7 @@ from reward.records.strict_json import read_object
 from reward.services.attempts import Attempt, call_service
 from reward.services.limits import Limiter
 from reward.services.refusals import failure_of_status, wait_asked
+from reward.settings.service_url import without_credentials
 from reward.settings.services import ServiceSettings
 
 # Just below the 5 s after which common servers close an idle connection: one must not be reused at that very moment.
@@ -186,9 +187,9 @@ def _checked_url(url: str) -> str:
         parsed = yarl.URL(url)
         (parsed.host or "").encode("idna")
     except ValueError as error:
-        raise BadInput(f"{url}: not a URL ({error})") from None
+        raise BadInput(f"{without_credentials(url)}: not a URL ({without_credentials(str(error))})") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadInput(f"{url}: not an http(s) URL")
+        raise BadInput(f"{without_credentials(url)}: not an http(s) URL")
     return url
 
 
@@ -202,7 +203,7 @@ def check_proxies() -> None:
         for variable in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY"):
             value = os.environ.get(variable, "")
             if value and not _is_http_proxy(value):
-                shown = re.sub(r"//[^/@]*@", "//***@", value)
+                shown = without_credentials(value)
                 raise BadInput(
                     f"environment variable {variable}: {shown!r} is no HTTP proxy (http://host:port); "
                     "unset it, or set rewriter.judge.proxy_from_env=false"

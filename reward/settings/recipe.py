@@ -22,6 +22,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.settings.service_url import ServiceUrl
 from reward.settings.services import BaselineSettings, RagSettings, ServiceSettings
 from reward.text.terms import Lexicon
 
@@ -165,7 +166,7 @@ class JudgeSettings(ServiceSettings):
 
     model: str
     version: str = ""
-    base_url: str
+    base_url: ServiceUrl
     timeout: float = Field(60.0, gt=0)
     backoff: tuple[float, float] = (2.0, 10.0)
     max_concurrency: int = Field(5, ge=1)

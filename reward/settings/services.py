@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from reward.settings.data import StrictSettings
+from reward.settings.service_url import ServiceUrl
 
 
 class ServiceSettings(StrictSettings):
@@ -40,7 +41,7 @@ class RagSettings(ServiceSettings):
     the sigmoid is taken. A score outside the scale is refused, never scored.
     """
 
-    url: str = "http://127.0.0.1:8000"
+    url: ServiceUrl = "http://127.0.0.1:8000"
     kb_name: str = "default"
     kb_version: str = ""
     score_scale: Literal["unit", "percent", "logit"] = "unit"
@@ -49,6 +50,6 @@ class RagSettings(ServiceSettings):
 class BaselineSettings(ServiceSettings):
     """The deployed rewriter to beat: `POST {url}/api/rewrite_query`. No url: recorded rewrites only."""
 
-    url: str | None = None
+    url: ServiceUrl | None = None
     timeout: float = Field(10.0, gt=0)
     max_concurrency: int = Field(5, ge=1)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rag import serve
+from rag import serve, write_questions
+from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import IngestError
+from rag.index.server_engine import ServerEngine
+from rag.models.endpoint_embedder import split_address
 from rag.settings import read_settings
 
 FILE = "language_model: {url: 'http://llm:8000/v1', model: big, timeout: 9}\n"
@@ -57,3 +60,33 @@ def test_prompts_of_the_settings_reach_the_retriever(tmp_path: Path) -> None:
     assert read_settings(file, {"retriever": "http://e:1/v1#m", "query_prompt": "", "passage_prompt": ""}).embedder == (
         "http://e:1/v1#m"
     )
+
+
+SECRETS = ["http://me:s3cret@host/v1", "http://s3cret@host/v1", "http:\\\\me:s3cret@host", "http://host/v1?key=s3cret"]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_secret_in_an_address_is_refused_and_not_shown(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "service.yaml"
+    for setting in (
+        f"retriever: '{url}#m'",
+        f"reranker: '{url}#m'",
+        f"reranker: 'logits:{url}#m'",
+        f"language_model: {{url: '{url}', model: m}}",
+        f"tenants: {{t: {{rewriter_url: '{url}'}}}}",
+    ):
+        file.write_text(setting, encoding="utf-8")
+        with pytest.raises(IngestError, match="a URL must not hold") as refusal:
+            read_settings(file)
+        assert "s3cret" not in str(refusal.value)
+    for refused in (lambda: split_address(f"{url}#m"), lambda: ServerEngine(url)):
+        with pytest.raises(IngestError, match="a URL must not hold") as refusal:
+            refused()
+        assert "s3cret" not in str(refusal.value)
+    Catalogue(tmp_path / "data").create_knowledge_base("t", "kb")
+    options = ["--index", str(tmp_path / "data"), "--tenant", "t", "--kb-name", "kb", "--llm-url", url]
+    assert write_questions.main([*options, "--rewrite-model", "m"]) == 2
+    said = capsys.readouterr()
+    assert "a URL must not hold" in said.err and "s3cret" not in said.out + said.err
