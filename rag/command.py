@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -17,10 +18,14 @@ P = ParamSpec("P")
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """Decorate a command's `main`: what cannot be read, embedded or stored ends it with one line and exit code 2."""
+    """Decorate a command's `main`: what cannot be read, embedded or stored ends it with one line and exit code 2.
+
+    What it and its child processes write is its owner's alone: files 0600, folders 0700.
+    """
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        mask = os.umask(0o077)
         try:
             return main(*args, **kwargs)
         except (IngestError, ModelFailure, EngineUnavailable, OSError) as problem:
@@ -30,5 +35,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             first = problem.errors()[0]
             print(f"error: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
             return 2
+        finally:
+            os.umask(mask)
 
     return run

@@ -47,10 +47,14 @@ class ServiceSettings(BaseModel):
 
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
-    retriever: ServiceUrl = Field(default="hashing", description="hashing, a sentence-transformers folder, or URL#model")
+    retriever: ServiceUrl = Field(
+        default="hashing", description="hashing, a sentence-transformers folder, or URL#model"
+    )
     query_prompt: str = Field(default="", description="what the retriever's model wants before a query")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
-    reranker: ServiceUrl | None = Field(default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank")
+    reranker: ServiceUrl | None = Field(
+        default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank"
+    )
     language_model: LanguageModelSettings | None = None
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
     top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")

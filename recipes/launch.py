@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m recipes.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _, name, overrides = parse_arguments(parser, argv)
+    os.umask(0o077)  # what this run and its trainer write is its owner's alone
     stop = threading.Event()
     try:
         recipe = check_recipe(name, overrides)

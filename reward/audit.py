@@ -10,7 +10,6 @@ Sets the last steps against the first ones (`--last`, 20 at either end, fewer in
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from reward.records.commands import command
 from reward.records.files import BadInput, first_problem, read_last_line
 from reward.records.outcome import Rollout
 from reward.rollouts.alarm import Alarm, AlarmLimits
@@ -45,18 +45,15 @@ class Audit:
         return [alarm for alarm in self.alarms if alarm.raised]
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
-    try:
-        limits = load_limits(args.thresholds, args.last)
-        if args.follow:
-            audit = follow_run(args.run, limits, args.settings, every=args.every)
-        else:
-            audit = audit_run(args.run, limits, args.settings)
-            print_audit(audit, limits)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    limits = load_limits(args.thresholds, args.last)
+    if args.follow:
+        audit = follow_run(args.run, limits, args.settings, every=args.every)
+    else:
+        audit = audit_run(args.run, limits, args.settings)
+        print_audit(audit, limits)
     return 1 if audit.raised else 0
 
 

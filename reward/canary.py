@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from reward.judge.canary import CanaryPair, check_canary, read_pairs, read_recor
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
-from reward.records.files import BadInput
+from reward.records.commands import command
 from reward.settings.recipe import CanarySettings, LedgerSettings, load_judge, load_tenant
 
 
@@ -54,7 +53,6 @@ async def _check_by_hand(args: argparse.Namespace) -> CanaryCheck:
     out: Path = args.out or Path("outputs") / "canary" / tenant.tenant_id / "canary.jsonl"
     settings = CanarySettings(file=args.pairs, drift=args.drift)
     ledger_settings = LedgerSettings(path=out.with_name("ledger.sqlite"), run_id="canary")
-    out.parent.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(ledger_settings)
     try:
         judge = Judge(profile, tenant, ledger_settings.cny_per_usd, Calls(ledger))
@@ -72,6 +70,7 @@ async def _check_by_hand(args: argparse.Namespace) -> CanaryCheck:
     return check
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reward.canary",
@@ -89,11 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         "--drift", type=float, default=limit, help="alarm beyond this fall of kappa (default %(default)s)"
     )
     args = parser.parse_args(argv)
-    try:
-        check = asyncio.run(_check_by_hand(args))
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check = asyncio.run(_check_by_hand(args))
     return 1 if check.alarm or not check.judged else 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +23,9 @@ from rich.table import Table
 from reward.ledger.ledger import OK
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import CallKind
+from reward.records.commands import command
 from reward.records.files import BadInput, replacing, write_atomically
+from reward.records.spreadsheet import ENCODING, CsvTable
 
 DESCRIPTION = "Write what a ledger holds for people and spreadsheets: judgements.jsonl and usage.csv."
 JUDGEMENTS_FILE, USAGE_FILE = "judgements.jsonl", "usage.csv"
@@ -35,6 +36,7 @@ _CHOSEN = "(:run IS NULL OR run_id = :run) AND (:tenant IS NULL OR tenant = :ten
 console = Console()
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reward.export_ledger", description=DESCRIPTION)
     parser.add_argument("--ledger", type=Path, required=True, metavar="FILE", help="the ledger.sqlite of a run")
@@ -44,12 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         export_ledger(args.ledger, args.out, args.run, args.tenant)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except sqlite3.Error as error:
-        print(f"error: {args.ledger}: cannot be read: {error}", file=sys.stderr)
-        return 2
+        raise BadInput(f"{args.ledger}: cannot be read: {error}") from None
     return 0
 
 
@@ -66,8 +64,10 @@ def export_ledger(ledger: Path, out: Path, run: str | None = None, tenant: str |
         if usage.empty:
             raise BadInput(f"{ledger}: holds no call{_what_is_missing(db, run, tenant)}")
         write_atomically(out / JUDGEMENTS_FILE, _judgements(db, {"run": run, "tenant": tenant}))
-    with replacing(out / USAGE_FILE) as partial:
-        usage.to_csv(partial, index=False)
+    with replacing(out / USAGE_FILE) as partial, partial.open("w", encoding=ENCODING, newline="") as file:
+        table = CsvTable(file, list(usage.columns))
+        for row in usage.astype(object).itertuples(index=False):
+            table.write(row)
     _print_totals(usage)
     console.print(f"{out / JUDGEMENTS_FILE}\n{out / USAGE_FILE}", soft_wrap=True, highlight=False)
     return usage

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from reward.ledger.ledger_file import open_to_read, read_passage
-from reward.records.files import BadInput, writing_lines
+from reward.records.commands import command
+from reward.records.files import writing_lines
 from reward.records.outcome import Abstained, Evidence, Judgement, Rollout, Scored, Verdict
 from reward.records.sample import Candidates, Hit, RetrievalResults, Sample
 from reward.rollouts.rollout_log import read_rollouts
@@ -36,17 +37,14 @@ class Exported:
     outcomes: dict[str, int] = field(default_factory=dict)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reward.export_rollouts", description=DESCRIPTION)
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's output folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the records (.jsonl)")
     parser.add_argument("--ledger", type=Path, metavar="FILE", help=f"the run's ledger (default: DIR/{LEDGER})")
     args = parser.parse_args(argv)
-    try:
-        exported = export_rollouts(args.run, args.out, args.ledger)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    exported = export_rollouts(args.run, args.out, args.ledger)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(exported.outcomes.items()))
     print(f"{args.out}: {exported.records} records ({kinds})")
     if exported.without_content:

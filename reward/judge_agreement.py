@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from reward.ledger.calls import Calls, Perform
 from reward.ledger.ledger import Ledger
 from reward.ledger.ledger_file import open_to_read
 from reward.records.call import Answer, Call, CallTrace, content_key
+from reward.records.commands import command
 from reward.records.files import BadInput
 from reward.records.outcome import JudgeMode
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings, load_judge, load_tenant
@@ -224,6 +224,7 @@ async def measure_agreement(args: argparse.Namespace) -> dict[JudgeMode, list[Ju
     return judged
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reward.judge_agreement",
@@ -238,11 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         "--ledger", type=Path, metavar="FILE", help="where answers are kept (outputs/canary/TENANT/ledger.sqlite)"
     )
     args = parser.parse_args(argv)
-    try:
-        judged = asyncio.run(measure_agreement(args))
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    judged = asyncio.run(measure_agreement(args))
     return 0 if all(any(pair.judged for pair in said) for said in judged.values()) else 1
 
 

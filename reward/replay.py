@@ -10,9 +10,7 @@ logged reward. What the log does not hold for the formula asked for is counted a
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from reward.records.commands import command
 from reward.records.files import BadInput, replacing
 from reward.records.outcome import Abstained, Gated
+from reward.records.spreadsheet import ENCODING, CsvTable
 from reward.rollouts.rescoring import Comparison, Missing, Rescored, rescore_run
 from reward.rollouts.rollout_log import read_rollouts
 from reward.settings.recorded_run import load_run_settings
@@ -35,13 +35,10 @@ FIELDS = (
 console = Console(markup=False, highlight=False)  # rewrites may hold what looks like markup
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
-    try:
-        replay_run(args)
-    except (BadInput, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    replay_run(args)
     return 0
 
 
@@ -82,13 +79,11 @@ def _writer(out: Path | None) -> Iterator[Callable[[Rescored], None]]:
         return
     if out.suffix not in (".jsonl", ".csv"):
         raise BadInput(f"--out {out}: expected a name that ends in .jsonl or .csv")
-    # A byte-order mark: without it Excel reads the Chinese as Latin.
-    encoding = "utf-8-sig" if out.suffix == ".csv" else "utf-8"
+    encoding = ENCODING if out.suffix == ".csv" else "utf-8"
     with replacing(out) as partial, partial.open("w", encoding=encoding, newline="") as file:
         if out.suffix == ".csv":
-            table = csv.DictWriter(file, FIELDS)
-            table.writeheader()
-            yield lambda row: table.writerow(_row(row))
+            table = CsvTable(file, FIELDS)
+            yield lambda row: table.write(_row(row).values())
         else:
             yield lambda row: print(json.dumps(_row(row), ensure_ascii=False), file=file)
 

@@ -20,7 +20,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from reward.engine import CANARY_FILE
 from reward.records.call import FailureKind
-from reward.records.files import read_last_line
+from reward.records.files import keep_private, make_folder, read_last_line
 from reward.records.outcome import AbstainReason
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.rollouts.health import HealthMonitor, plain_names
@@ -147,7 +147,7 @@ class RewardReplayBuffer(ReplayBuffer):
         for warning in self._health.record(metrics):
             print(f"warning: step {step}: {warning}", flush=True)
             line = {"step": step, "rule": warning.name, "message": str(warning)}
-            with (self._output_dir / HEALTH_FILE).open("a", encoding="utf-8") as out:
+            with open(self._output_dir / HEALTH_FILE, "a", encoding="utf-8", opener=keep_private) as out:
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")
             if self._stops_when_unhealthy:
                 self._sick.append(str(warning))
@@ -157,8 +157,8 @@ class RewardReplayBuffer(ReplayBuffer):
         return {f"canary/{key}": float(value) for key, value in last.items() if isinstance(value, int | float)}
 
     def _append_metrics(self, step: int, metrics: dict[str, float], seconds: float) -> None:
-        self._output_dir.mkdir(parents=True, exist_ok=True)
-        with (self._output_dir / METRICS_FILE).open("a", encoding="utf-8") as out:
+        make_folder(self._output_dir)
+        with open(self._output_dir / METRICS_FILE, "a", encoding="utf-8", opener=keep_private) as out:
             out.write(json.dumps({"step": step, **metrics, "rollout_seconds": round(seconds, 3)}) + "\n")
 
     def _stop(self, reason: StopReason, step: int, message: str, finished: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """Dependencies run one way, and only the adapter files know the trainer."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,12 @@ def test_every_module_owns_something():
 
 def test_files_stay_readable():
     assert not [path for path in modules() if len(path.read_text(encoding="utf-8").splitlines()) > 350]
+
+
+def test_one_writer_of_spreadsheets_quotes_formulas():
+    """CSV files by `reward.records.spreadsheet`, workbooks by `data_prep.bvt.workbook`."""
+    written = re.compile(r"csv\.(writer|DictWriter)|to_csv|to_excel|xlsxwriter\.Workbook|openpyxl\.Workbook")
+    writers = {
+        str(path.relative_to(ROOT)) for path in modules() if written.search(path.read_text(encoding="utf-8"))
+    } - {"benchmarks/data_prep_runs/inputs.py"}  # makes what the readers are measured on
+    assert writers == {"reward/records/spreadsheet.py", "data_prep/bvt/workbook.py"}

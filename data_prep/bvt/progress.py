@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.bvt.row import BvtRow
 from reward.records.call import content_key
+from reward.records.files import keep_private, make_folder
 from reward.records.sample import Hit
 from reward.services.rag_client import RagAnswer
 from reward.settings.recipe import TenantSettings
@@ -54,8 +55,8 @@ def read_progress(path: Path) -> dict[str, RecordedAnswer]:
 @contextmanager
 def appending(path: Path) -> Iterator[TextIO]:
     """Open `path` at its end, and at the start of a line even if a kill cut the last one off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as record:
+    make_folder(path.parent)
+    with open(path, "a", encoding="utf-8", opener=keep_private) as record:
         if record.tell():
             record.write("\n")
         yield record

@@ -20,6 +20,7 @@ from xlsxwriter.worksheet import Worksheet
 from data_prep.bvt.row import COLUMNS, BvtRow
 from reward.records.files import replacing
 from reward.records.sample import Hit
+from reward.records.spreadsheet import is_like_formula
 
 CELL_LIMIT = 32_767  # UTF-16 units
 MOST_ROWS = 1_048_575  # of a sheet, below its headings
@@ -62,16 +63,11 @@ def write_workbook(path: Path, rows: Iterable[BvtRow]) -> None:
         sheet = book.add_worksheet("bvt")
         heading = book.add_format({"bold": True, "bg_color": "#E9EEF3", "bottom": 1, "valign": "vcenter"})
         formats = {
-            name: book.add_format(
-                {"valign": "top"}
-                | ({"text_wrap": True} if name in _WRAPPED else {})
-                | ({"num_format": "0.0000"} if name in _SCORES else {})
-            )
-            for name in COLUMNS
+            (name, quoted): book.add_format(_format(name, quoted)) for name in COLUMNS for quoted in (False, True)
         }
         for column, name in enumerate(COLUMNS):
             sheet.write_string(0, column, name, heading)
-            sheet.set_column(column, column, _WIDTHS[name], formats[name])
+            sheet.set_column(column, column, _WIDTHS[name], formats[name, False])
         last = 0
         for last, row in enumerate(rows, start=1):
             _write_row(sheet, last, row, formats)
@@ -81,21 +77,31 @@ def write_workbook(path: Path, rows: Iterable[BvtRow]) -> None:
         book.close()
 
 
-def _write_row(sheet: Worksheet, number: int, row: BvtRow, formats: dict[str, Format]) -> None:
+def _format(name: str, quoted: bool) -> dict[str, Any]:
+    """Return the look of a cell. `quoted`: it stays a text when somebody edits it or saves the sheet as CSV."""
+    return (
+        {"valign": "top", "quote_prefix": quoted}
+        | ({"text_wrap": True} if name in _WRAPPED else {})
+        | ({"num_format": "0.0000"} if name in _SCORES else {})
+    )
+
+
+def _write_row(sheet: Worksheet, number: int, row: BvtRow, formats: dict[tuple[str, bool], Format]) -> None:
     values = {name: _cell(name, getattr(row, name)) for name in COLUMNS}
     lines = max(_lines(str(values[name]), _WIDTHS[name]) for name in _WRAPPED)
     sheet.set_row(number, _LINE_POINTS * min(lines, _MOST_LINES))
     for column, (name, value) in enumerate(values.items()):
+        look = formats[name, is_like_formula(value)]
         # By kind, not `write`: a query that begins with "=" is no formula, an id of digits no number.
         if isinstance(value, bool):
-            sheet.write_boolean(number, column, value, formats[name])
+            sheet.write_boolean(number, column, value, look)
         elif isinstance(value, int | float):
-            sheet.write_number(number, column, value, formats[name])
+            sheet.write_number(number, column, value, look)
         elif value and value.startswith("<r>") and value.endswith("</r>"):
             # XlsxWriter 3.3 takes such a text for markup of its own and writes it as it is; not so in three pieces.
-            sheet.write_rich_string(number, column, value[:1], value[1:2], value[2:], formats[name])
+            sheet.write_rich_string(number, column, value[:1], value[1:2], value[2:], look)
         elif value:
-            sheet.write_string(number, column, value, formats[name])
+            sheet.write_string(number, column, value, look)
 
 
 def _cell(name: str, value: Any) -> str | bool | int | float | None:

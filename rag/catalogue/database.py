@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,7 +120,11 @@ class Database:
         self._path = folder / FILE
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Its owner's alone; -wal and -shm take its mode.
+        # Not an open of a file that is there: its close would give up the locks of this process's other connections.
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         try:
             self._create()
         except sqlite3.DatabaseError as error:

@@ -18,7 +18,7 @@ from reward.judge.agreement import CanaryCheck, JudgedPair, Label, add_drift, su
 from reward.judge.judge import Judge
 from reward.judge.protocol import Comparison
 from reward.records.call import Answer
-from reward.records.files import BadInput, first_problem, read_jsonl
+from reward.records.files import BadInput, first_problem, keep_private, make_folder, read_jsonl
 from reward.records.outcome import JudgeMode, Verdict
 from reward.records.sample import Context, Metadata, Record, Sample
 from reward.settings.recipe import CanarySettings
@@ -74,10 +74,10 @@ async def check_canary(
     judged, cost = await judge_pairs(judge, pairs, ("canary", step))
     now = summarise(judge.service, judge.mode, step, judged, cost)
     check = add_drift(now, judged, *_first_check(file, judge.mode), limit=settings.drift)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with verdicts_file(file).open("a", encoding="utf-8") as out:
+    make_folder(file.parent)
+    with open(verdicts_file(file), "a", encoding="utf-8", opener=keep_private) as out:
         out.writelines(pair.model_copy(update={"step": step}).model_dump_json() + "\n" for pair in judged)
-    with file.open("a", encoding="utf-8") as out:
+    with open(file, "a", encoding="utf-8", opener=keep_private) as out:
         out.write(check.model_dump_json() + "\n")
 
 

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reward.records.files import BadInput
+from reward.records.files import BadInput, keep_private, make_folder
 
 BUSY_SECONDS = 10.0  # how long a file that another process has locked is waited for
 
@@ -98,9 +98,10 @@ def make_if_missing(path: Path) -> None:
     if orphaned:
         raise BadInput(f"{path}: is missing while {path.name}-wal is there: restore the file, or move its -wal away")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.", suffix=".partial") as folder:
             whole = Path(folder, path.name)
+            os.close(keep_private(str(whole), os.O_WRONLY | os.O_CREAT))  # its -wal and -shm take its mode
             with closing(sqlite3.connect(whole)) as db:
                 db.executescript(_SCHEMA)
             with suppress(FileExistsError):  # another process was first

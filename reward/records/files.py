@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,16 +19,30 @@ class BadInput(Exception):
     """User data or configuration that cannot be used: one line naming file, row and field."""
 
 
+def keep_private(path: str, flags: int) -> int:
+    """Open for `open(…, opener=keep_private)`: a file that is made is its owner's alone (0600)."""
+    return os.open(path, flags, 0o600)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, their owner's alone (0700)."""
+    for folder in (*reversed(path.parents), path):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well.
+    """Yields a path beside `path` to write to; it takes the name `path` once the block ends well. The file is its
+    owner's alone (0600).
 
     Raises:
         BadInput: the file cannot be written (names it and why); what stood at `path` stays.
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        partial.unlink(missing_ok=True)
+        os.close(keep_private(str(partial), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         yield partial
         partial.replace(path)
     except OSError as error:

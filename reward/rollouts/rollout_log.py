@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from reward.records.files import BadInput, first_problem
+from reward.records.files import BadInput, first_problem, keep_private, make_folder
 from reward.records.outcome import Rollout
 
 FOLDER = "rollouts"
@@ -40,7 +40,7 @@ class RolloutLog:
 
     def __init__(self, folder: Path, max_bytes: int = 64 * 2**20):
         self._folder, self._max_bytes = folder, max_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         files = rollout_files(folder)
         if files:
             _cut_torn_line(files[-1])
@@ -76,7 +76,7 @@ class RolloutLog:
 
     def _open_next(self) -> None:
         self.close()
-        self._file = FileIO(self._folder / _name(self._next), "x")
+        self._file = FileIO(self._folder / _name(self._next), "x", opener=keep_private)
         self._next += 1
         self._size = 0
 
