@@ -9,6 +9,7 @@ RUN python -m venv .venv \
 RUN if ! getent passwd 1000; then useradd --uid 1000 --create-home rag; fi \
     && mkdir -p /data && chown 1000:1000 /data
 COPY plain_text plain_text/
+COPY guard guard/
 COPY rag rag/
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONPATH=/app

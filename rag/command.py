@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 from pydantic import ValidationError
 
+from guard.private_files import write_privately
 from rag.documents.records import IngestError
 from rag.index.engine import EngineUnavailable
 from rag.models.failure import ModelFailure
@@ -25,7 +26,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        mask = os.umask(0o077)
+        mask = write_privately()
         try:
             return main(*args, **kwargs)
         except (IngestError, ModelFailure, EngineUnavailable, OSError) as problem:

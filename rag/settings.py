@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from guard.service_url import ModelAddress, ServiceUrl
 from rag.documents.records import IngestError
 from rag.models.endpoint_embedder import with_prompts
 from rag.models.language_model import LanguageModelSettings
-from rag.models.service_url import ServiceUrl
 from rag.retrieval.channels import Channels
 
 
@@ -47,12 +47,12 @@ class ServiceSettings(BaseModel):
 
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
-    retriever: ServiceUrl = Field(
+    retriever: ModelAddress = Field(
         default="hashing", description="hashing, a sentence-transformers folder, or URL#model"
     )
     query_prompt: str = Field(default="", description="what the retriever's model wants before a query")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
-    reranker: ServiceUrl | None = Field(
+    reranker: ModelAddress | None = Field(
         default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank"
     )
     language_model: LanguageModelSettings | None = None

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from guard.private_files import write_privately
 from recipes.compose import recipe_yaml
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
 from recipes.run_logs import logger_environment
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m recipes.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _, name, overrides = parse_arguments(parser, argv)
-    os.umask(0o077)  # what this run and its trainer write is its owner's alone
+    write_privately()  # what this run and its trainer write is its owner's alone
     stop = threading.Event()
     try:
         recipe = check_recipe(name, overrides)

@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from guard.private_files import keep_private, make_folder
 from reward.engine import CANARY_FILE
 from reward.records.call import FailureKind
-from reward.records.files import keep_private, make_folder, read_last_line
+from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
 from reward.rollouts.health import HealthMonitor, plain_names

@@ -9,7 +9,18 @@ from importlinter.cli import lint_imports
 
 from tests.support import ROOT
 
-PACKAGES = ("benchmarks", "data_prep", "evaluation", "export", "plain_text", "rag", "recipes", "reward", "verl_cpu")
+PACKAGES = (
+    "benchmarks",
+    "data_prep",
+    "evaluation",
+    "export",
+    "guard",
+    "plain_text",
+    "rag",
+    "recipes",
+    "reward",
+    "verl_cpu",
+)
 TRAINER_ADAPTERS = {"recipes/epoch_links.py", "reward/verl_sampler.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
 # Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.
 WORLD = {

@@ -13,8 +13,8 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.bvt.row import BvtRow
+from guard.private_files import keep_private, make_folder
 from reward.records.call import content_key
-from reward.records.files import keep_private, make_folder
 from reward.records.sample import Hit
 from reward.services.rag_client import RagAnswer
 from reward.settings.recipe import TenantSettings

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 import data_prep
+import guard.personal
 import plain_text
 import reward.records
 import reward.text
@@ -36,10 +37,9 @@ def settings_sha256(settings: BaseModel) -> str:
 
 
 def code_sha256() -> str:
-    """Hash this package, the records it writes and the text rules it uses: an edited filter is another build."""
-    packages = [
-        Path(path) for package in (data_prep, plain_text, reward.records, reward.text) for path in package.__path__
-    ]
+    """Hash this package, and the records, masks and text rules that it uses: an edited filter is another build."""
+    used = (data_prep, guard.personal, plain_text, reward.records, reward.text)
+    packages = [Path(path) for package in used for path in package.__path__]
     files = [file for package in packages for file in sorted(package.rglob("*.py"))]
     return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 

@@ -6,18 +6,15 @@ A process of its own, since a damaged or hostile workbook can end its reader in 
 library aborts when memory runs out) and since an open workbook's memory is only given back with its process. It starts
 in a tenth of a second: only what opening a workbook takes is imported.
 
-In: one marshalled `Request` (a dict). Out: marshalled tuples, each after its length in bytes:
-    ("rows", sheet, row numbers from 1, {column: PackedCells}, [(index, reason), …])
-    ("done", why sheets were passed over, why the rest could not be read or "")
+It has none of our environment and, where the system allows it, no network. In: one `Request` as MessagePack. Out:
+`Rows`, then `Done`, as MessagePack, each after its length in bytes.
 """
 
 from __future__ import annotations
 
 import gc
 import io
-import marshal
 import os
-import resource
 import sys
 import zipfile
 import zlib
@@ -27,9 +24,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
 from xml.etree import ElementTree
 
+import msgspec
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from data_prep.readers.calamine_book import CalamineBook
@@ -43,6 +41,7 @@ from data_prep.rows.headings import (
     SameMeaning,
     find_headings,
 )
+from guard.sealed_process import seal
 
 _SIGNATURES = {b"PK": (".xlsx", ".xlsm"), b"\xd0\xcf": (".xls",)}
 LENGTH_BYTES = 8  # before each message
@@ -59,7 +58,7 @@ DAMAGE = (
 )  # fmt: skip
 
 
-class Request(TypedDict):
+class Request(msgspec.Struct):
     """`names`: folded heading → (column, own). `unpacked`: bytes of the workbook's parts. Limits in bytes, seconds."""
 
     path: str
@@ -70,21 +69,52 @@ class Request(TypedDict):
     seconds: int
 
 
-# What a process can hand to another without an object for each cell: ("text", UTF-8 end to end, int32 offsets) or
-# ("number", doubles); and for cells of several kinds ("any", list), dates and times as ISO 8601.
-PackedCells: TypeAlias = tuple[Any, ...]
+class Texts(msgspec.Struct, tag=True, array_like=True):
+    """`data`: UTF-8 end to end; `offsets`: int32, one more than there are cells."""
+
+    data: bytes
+    offsets: bytes
+
+
+class Numbers(msgspec.Struct, tag=True, array_like=True):
+    """`data`: doubles."""
+
+    data: bytes
+
+
+class Mixed(msgspec.Struct, tag=True, array_like=True):
+    """Cells of several kinds, dates and times as ISO 8601."""
+
+    cells: list[str | float | bool | None]
+
+
+PackedCells: TypeAlias = Texts | Numbers | Mixed
+
+
+class Rows(msgspec.Struct, tag=True):
+    """`numbers`: of the rows, from 1; `problems`: (index, why the row cannot be used)."""
+
+    sheet: str
+    numbers: list[int]
+    columns: dict[str, PackedCells]
+    problems: list[tuple[int, str]]
+
+
+class Done(msgspec.Struct, tag=True):
+    """`passed_over`: why sheets were; `failure`: why the rest could not be read, or ""; `sealed`: without network."""
+
+    passed_over: list[str]
+    failure: str
+    sealed: bool
+
+
+Message: TypeAlias = Rows | Done
 _Numbered = Iterator[tuple[int, Row]]  # row number from 0, its cells
 
 
 def main() -> int:
-    request: Request = marshal.load(sys.stdin.buffer)
-    for limit, value, hard in (
-        (resource.RLIMIT_AS, request["memory"], request["memory"]),
-        (resource.RLIMIT_CPU, request["seconds"], request["seconds"] + 5),
-        (resource.RLIMIT_CORE, 0, 0),
-    ):
-        with suppress(ValueError, OSError):  # a stricter limit is set already, or the system knows none
-            resource.setrlimit(limit, (value, hard))
+    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Request)
+    sealed = seal(request.memory, request.seconds)
     sys.setswitchinterval(0.0005)  # seconds: unpacking waits for Python's lock less
     gc.disable()  # nothing here refers to itself, and looking for what does takes a tenth of the time
     passed_over: list[str] = []
@@ -98,14 +128,14 @@ def main() -> int:
         failure = f"not a readable workbook ({_line(error)})"
     except BaseException as error:  # a panic of the Rust library is no Exception
         failure = f"damaged ({_line(error)})"
-    _write(("done", passed_over, failure))
+    _write(Done(passed_over, failure, sealed))
     sys.stdout.buffer.flush()
     os._exit(0)  # at once: giving back the cells of a large sheet one by one takes a while
 
 
-def _write(message: tuple[Any, ...]) -> None:
+def _write(message: Message) -> None:
     try:
-        data = marshal.dumps(message, 2)  # version 2: looks for no repeated objects
+        data = msgspec.msgpack.encode(message)
         sys.stdout.buffer.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
     except BrokenPipeError:  # nobody wants the rest
         os._exit(1)
@@ -117,9 +147,9 @@ def _line(error: BaseException) -> str:
 
 def _read(request: Request, passed_over: list[str]) -> str:
     """Write the rows of every sheet that names what is required; return why the rest could not be read, or ""."""
-    names = {key: Name(*name) for key, name in request["names"].items()}
-    book = _open(Path(request["path"]))
-    room = _MOST_TEXT + _MOST_TEXT_PER_BYTE * request["unpacked"]
+    names = {key: Name(*name) for key, name in request.names.items()}
+    book = _open(Path(request.path))
+    room = _MOST_TEXT + _MOST_TEXT_PER_BYTE * request.unpacked
     # Visible sheets come first: hidden ones count only where no visible one has the columns.
     failure, found = "", False
     for index, sheet in sorted(enumerate(book.sheets), key=lambda numbered: numbered[1].hidden):
@@ -132,10 +162,10 @@ def _read(request: Request, passed_over: list[str]) -> str:
             texts = [cells for _, cells in top if not _is_blank(cells)]
             if not texts:
                 continue
-            headings = find_headings(list(map(_shown, texts)), names, request["required"])
+            headings = find_headings(list(map(_shown, texts)), names, request.required)
             below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
-            repeats = Repeats(names, headings.places, request["required"])
-            key = headings.places[request["required"][0]]
+            repeats = Repeats(names, headings.places, request.required)
+            key = headings.places[request.required[0]]
             reading = _Reading(sheet.name, headings.places, key, repeats, book.date1904, room)
             found = True
             reading.write(chain(top[below:], rows))
@@ -249,11 +279,11 @@ class _Reading:
             if any(CellError in kind for kind in kinds.values()):
                 problems = [(i, reason) for i, (_, cells) in enumerate(batch) if (reason := self._error(cells))]
             packed = {name: _packed(cells, kinds[name]) for name, cells in columns.items()}
-            length = sum(len(cells[1]) for cells in packed.values() if cells[0] == "text")
+            length = sum(len(cells.data) for cells in packed.values() if isinstance(cells, Texts))
             self.room -= length
             if self.room < 0:
                 raise MemoryError
-            _write(("rows", self.sheet, [number + 1 for number, _ in batch], packed, problems))
+            _write(Rows(self.sheet, [number + 1 for number, _ in batch], packed, problems))
             size = max(1, min(4 * len(batch), _LARGEST_BATCH, _BATCH_BYTES * len(batch) // max(1, length)))
         if self._stopped:
             raise self._stopped
@@ -289,12 +319,12 @@ class _Reading:
 def _packed(cells: Sequence[Any], kinds: set[type]) -> PackedCells:
     if kinds <= {bytes, type(None)}:
         texts = [cell or b"" for cell in cells] if type(None) in kinds else cells
-        return "text", b"".join(texts), array("i", accumulate(map(len, texts), initial=0)).tobytes()
+        return Texts(b"".join(texts), array("i", accumulate(map(len, texts), initial=0)).tobytes())
     if kinds == {float}:
-        return "number", array("d", cells).tobytes()
+        return Numbers(array("d", cells).tobytes())
     if kinds <= {float, bool, type(None)}:
-        return "any", cells
-    return "any", [c.decode() if type(c) is bytes else None if type(c) is CellError else c for c in cells]
+        return Mixed(list(cells))
+    return Mixed([c.decode() if type(c) is bytes else None if type(c) is CellError else c for c in cells])
 
 
 if __name__ == "__main__":

@@ -7,23 +7,30 @@ merged cells.
 
 from __future__ import annotations
 
-import marshal
-import os
 import signal
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pyarrow as pa
 
-from data_prep.readers.sheet_process import LENGTH_BYTES, PackedCells, Request
+from data_prep.readers.sheet_process import (
+    LENGTH_BYTES,
+    Done,
+    Message,
+    Mixed,
+    Numbers,
+    PackedCells,
+    Request,
+    Rows,
+)
 from data_prep.rows.cells import EXPORT, Cells, Table
 from data_prep.rows.columns import SCORES
 from data_prep.rows.headings import NoHeadings, known_names
 from data_prep.rows.recall_cells import count_cut_off
+from guard.sealed_process import child_command, child_environment, warn_of_network
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -87,10 +94,12 @@ def read_workbook(
     passed: list[str] = []
     failure, cut_off = "", 0
     for message in _messages(path, request):
-        if message[0] == "done":
-            _, passed, failure = message
+        if isinstance(message, Done):
+            passed, failure = message.passed_over, message.failure
+            if not message.sealed:
+                warn_of_network()
             continue
-        batch, cut = _parse(path, table, *message[1:])
+        batch, cut = _parse(path, table, message)
         del message  # what waits for its reader is the batch alone
         cut_off += cut
         rows += batch.num_rows
@@ -103,22 +112,22 @@ def read_workbook(
             notes.append(f"{path}: recall_results of {cut_off} rows cut off at Excel's limit: read without hits")
 
 
-def _parse(
-    path: Path,
-    table: Table,
-    sheet: str,
-    numbers: list[int],
-    columns: dict[str, PackedCells],
-    problems: list[tuple[int, str]],
-) -> tuple[pa.RecordBatch, int]:
-    """Return the typed rows, and how many of them have hits that were cut off."""
-    refused = [""] * len(numbers)
-    for index, reason in problems:
-        refused[index] = reason
-    cells = {name: _unpacked(packed, len(numbers)) for name, packed in columns.items()}
+def _parse(path: Path, table: Table, rows: Rows) -> tuple[pa.RecordBatch, int]:
+    """Return the typed rows, and how many of them have hits that were cut off.
+
+    Raises:
+        BadInput: the message is none that `sheet_process` writes: the workbook took its reader over.
+    """
+    refused = [""] * len(rows.numbers)
+    try:
+        for index, reason in rows.problems:
+            refused[index] = reason
+        cells = {name: _unpacked(packed, len(rows.numbers)) for name, packed in rows.columns.items()}
+    except (pa.ArrowInvalid, ValueError, IndexError):
+        raise BadInput(f"{path}: {_DAMAGED}") from None
     for name in cells.keys() - _NO_TEXTS:
         cells[name] = _numbers_as_texts(name, cells[name], refused)
-    batch = table.parse(cells, file=str(path), sheet=sheet, rows=numbers, source="test_set", refused=refused)
+    batch = table.parse(cells, file=str(path), sheet=rows.sheet, rows=rows.numbers, source="test_set", refused=refused)
     return batch, count_cut_off(cells["recall_results"], batch) if "recall_results" in cells else 0
 
 
@@ -137,10 +146,18 @@ def _numbers_as_texts(name: str, cells: Cells, refused: list[str]) -> Cells:
 
 
 def _unpacked(packed: PackedCells, count: int) -> Cells:
-    kind, data, *rest = packed
-    if kind == "text":
-        return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(rest[0]), pa.py_buffer(data)])
-    return pa.Array.from_buffers(pa.float64(), count, [None, pa.py_buffer(data)]) if kind == "number" else data
+    if isinstance(packed, Mixed):
+        if len(packed.cells) != count:
+            raise ValueError("cells are missing")
+        return packed.cells
+    # Bounds, offsets and UTF-8 are checked: the process may be in a stranger's hands.
+    if isinstance(packed, Numbers):
+        buffers, kind = [None, pa.py_buffer(packed.data)], pa.float64()
+    else:
+        buffers, kind = [None, pa.py_buffer(packed.offsets), pa.py_buffer(packed.data)], pa.string()
+    cells = pa.Array.from_buffers(kind, count, buffers)
+    cells.validate(full=True)
+    return cells
 
 
 def _nothing_in(passed: Sequence[str]) -> str:
@@ -177,28 +194,37 @@ def _unpacked_sizes(path: Path) -> tuple[int, int]:
     return shared, unpacked - shared
 
 
-def _messages(path: Path, request: Request) -> Iterator[tuple[Any, ...]]:
-    """Yield what `sheet_process` says, until it is done. Raises BadInput when it ends before."""
-    root = str(Path(__file__).resolve().parents[2])
-    search = os.pathsep.join((root, *filter(None, [os.environ.get("PYTHONPATH")])))
+def _why_it_ended(process: subprocess.Popen[bytes]) -> str:
+    try:
+        return _ENDS.get(process.wait(_SECONDS), _DAMAGED)
+    except subprocess.TimeoutExpired:  # it has not: it says what it should not
+        return _DAMAGED
+
+
+def _messages(path: Path, request: Request) -> Iterator[Message]:
+    """Yield what `sheet_process` says, until it is done. Raises BadInput when it ends before or errs."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "data_prep.readers.sheet_process"],
+        child_command("data_prep.readers.sheet_process"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # the backtrace of a crash is no line for a user
-        env=os.environ | {"PYTHONPATH": search},
+        env=child_environment(),
     )
     assert process.stdin and process.stdout
+    decoder = msgspec.msgpack.Decoder(Message)
     try:
         with process.stdin as asked:
-            marshal.dump(dict(request), asked)
-        message: tuple[Any, ...] = ("",)
-        while message[0] != "done":
+            asked.write(msgspec.msgpack.encode(request))
+        message: Message | None = None
+        while not isinstance(message, Done):
             length = int.from_bytes(process.stdout.read(LENGTH_BYTES), "little")
-            data = process.stdout.read(length)
+            data = process.stdout.read(length) if length <= request.memory else b""
             if not length or len(data) < length:
-                raise BadInput(f"{path}: {_ENDS.get(process.wait(), _DAMAGED)}")
-            message = marshal.loads(data)
+                raise BadInput(f"{path}: {_why_it_ended(process)}")
+            try:
+                message = decoder.decode(data)
+            except msgspec.MsgspecError:
+                raise BadInput(f"{path}: {_DAMAGED}") from None
             del data
             yield message
     finally:

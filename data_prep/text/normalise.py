@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Full-width letters, digits and space come from Chinese keyboards; full-width punctuation is proper Chinese and stays.
-_HALF_WIDTH = {c: c - 0xFEE0 for r in (range(0xFF10, 0xFF1A), range(0xFF21, 0xFF3B), range(0xFF41, 0xFF5B)) for c in r}
-_HALF_WIDTH[0x3000] = ord(" ")
-_SPACES = re.compile(r"[^\S\n]+")
+from guard.personal.normal_form import normalise_line, normalise_lines
+
+__all__ = ["SETTLED", "normalise_column", "normalise_line", "normalise_lines"]
+
 
 # First and last of the characters that stay as they are in any order: no spaces, controls or format characters, and
 # none that NFC changes, moves or joins to the one before. Most texts hold nothing else, and those need no work.
@@ -34,21 +31,6 @@ SETTLED = (
 _WORD = "[" + "".join(f"\\x{{{ord(first):x}}}-\\x{{{ord(last):x}}}" for first, last in SETTLED) + "]+"
 _SETTLED_LINE = f"^(?:{_WORD}(?: {_WORD})*)?$"
 _SETTLED_LINES = f"^(?:{_WORD}(?:[ \\n]{_WORD})*)?$"
-
-
-def normalise_lines(text: str) -> str:
-    """Write text in one way: NFC, half-width letters and digits, no control or zero-width characters, single spaces
-    (for VT, FF, NEL and the separators FS to US too), trimmed lines, no blank lines. Idempotent."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_HALF_WIDTH)
-    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-    text = unicodedata.normalize("NFC", text)
-    lines = (_SPACES.sub(" ", line).strip() for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
-
-
-def normalise_line(text: str) -> str:
-    """Apply `normalise_lines` and join the lines: line breaks become spaces."""
-    return normalise_lines(text).replace("\n", " ")
 
 
 def normalise_column(texts: pa.Array, *, keep_lines: bool) -> pa.Array:

@@ -1,26 +1,28 @@
 """Read one PDF or workbook in a process of its own: `python -m rag.documents.reader_process`.
 
 A hostile or damaged file can hang its reader, exhaust memory or end the process in ways that nothing catches. The
-process has a limit on each, and any failure of it becomes one line for the caller.
+process has a limit on each, none of our environment and, where the system allows it, no network; any failure of it
+becomes one line for the caller.
 
-In: one JSON object (path, name, limits). Out: JSON lines, `[content, [question, …]]` for each passage, and last a
-text: why the file could not be read, or "".
+In: one JSON object (path, name, limits). Out: JSON lines, `[content, [question, …]]` for each passage, and last an
+object: `failure`, why the file could not be read, or ""; `sealed`, whether the process had no network.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+import msgspec
+
+from guard.sealed_process import child_command, child_environment, seal, warn_of_network
 from rag.documents.faq_workbook import faq_passages
 from rag.documents.pdf_file import pdf_snippets
 from rag.documents.records import IngestError
@@ -30,6 +32,11 @@ _ENDS = {
     -signal.SIGXCPU: "takes too long to read: damaged, or made to",
     -signal.SIGKILL: "takes too long or too much memory to read: damaged, or made to",
 }
+
+
+class _End(msgspec.Struct):
+    failure: str
+    sealed: bool
 
 
 @dataclass(frozen=True)
@@ -49,16 +56,14 @@ def read_in_process(path: Path, name: str, limits: Limits | None = None) -> list
     """
     limits = limits or Limits()
     request = {"path": str(path.resolve()), "name": name, "limits": asdict(limits)}
-    root = str(Path(__file__).resolve().parents[2])
-    search = os.pathsep.join((root, *filter(None, [os.environ.get("PYTHONPATH")])))
     with tempfile.TemporaryFile() as output:
         try:
             ended = subprocess.run(
-                [sys.executable, "-P", "-m", "rag.documents.reader_process"],
+                child_command("rag.documents.reader_process"),
                 input=json.dumps(request).encode(),
                 stdout=output,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": search},
+                env=child_environment(),
                 timeout=limits.wall,
                 check=False,
             ).returncode
@@ -67,22 +72,23 @@ def read_in_process(path: Path, name: str, limits: Limits | None = None) -> list
         if ended != 0:
             raise IngestError(f"{name}: {_ENDS.get(ended, 'damaged, or made to exhaust its reader')}")
         output.seek(0)
-        *entries, failure = (json.loads(line) for line in output)
-    if failure:
-        raise IngestError(failure)
-    return [(content, tuple(questions)) for content, questions in entries]
+        try:
+            *lines, last = output
+            end = msgspec.json.decode(last, type=_End)
+            entries = [msgspec.json.decode(line, type=tuple[str, tuple[str, ...]]) for line in lines]
+        except (ValueError, msgspec.MsgspecError):  # a file that took its reader over
+            raise IngestError(f"{name}: damaged, or made to mislead its reader") from None
+    if not end.sealed:
+        warn_of_network()
+    if end.failure:
+        raise IngestError(end.failure)
+    return entries
 
 
 def main() -> None:
     request = json.load(sys.stdin)
     path, name, limits = Path(request["path"]), request["name"], Limits(**request["limits"])
-    for limit, value, hard in (
-        (resource.RLIMIT_AS, limits.memory, limits.memory),
-        (resource.RLIMIT_CPU, limits.cpu, limits.cpu + 5),
-        (resource.RLIMIT_CORE, 0, 0),
-    ):
-        with suppress(ValueError, OSError):  # a stricter limit is set already, or the system knows none
-            resource.setrlimit(limit, (value, hard))
+    sealed = seal(limits.memory, limits.cpu)
     failure = ""
     try:
         _write(_passages(path, name), name)
@@ -95,7 +101,7 @@ def main() -> None:
     except BaseException as error:  # a panic of the Rust library is no Exception
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         failure = f"{name}: cannot be read ({reason})"
-    print(json.dumps(failure), flush=True)
+    print(msgspec.json.encode(_End(failure, sealed)).decode(), flush=True)
     os._exit(0)  # at once: giving back a large document piece by piece takes a while
 
 

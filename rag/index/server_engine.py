@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
+from guard.service_url import why_unfit
 from rag.documents.records import IngestError
 from rag.index.engine import (
     DENSE,
@@ -36,7 +37,6 @@ from rag.index.engine import (
     point_id,
     row_of,
 )
-from rag.models.service_url import why_unfit
 
 SERVER = "qdrant-server"
 OLDEST = (1, 19)

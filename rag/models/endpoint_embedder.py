@@ -11,9 +11,9 @@ import numpy as np
 import openai
 from numpy.typing import NDArray
 
+from guard.service_url import why_unfit
 from rag.documents.records import IngestError
 from rag.models.failure import ModelFailure, reason
-from rag.models.service_url import why_unfit
 
 API_KEY_ENV = "EMBEDDING_API_KEY"
 NO_KEY = "none"  # the client insists on a key; a self-hosted server asks for none

@@ -20,11 +20,11 @@ import openai
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from guard.service_url import ServiceUrl
 from plain_text.thinking import Unthinking, thinks_unopened, without_thinking
 from rag.models.completion_text import cut_at_sentence, says_unknown, split_questions
 from rag.models.endpoint_embedder import NO_KEY
 from rag.models.failure import BrokenOff, ModelFailure, reason
-from rag.models.service_url import ServiceUrl
 
 __all__ = ["UNKNOWN", "LanguageModel", "LanguageModelSettings", "ModelFailure"]
 

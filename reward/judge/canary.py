@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from guard.private_files import keep_private, make_folder
 from reward.judge.agreement import CanaryCheck, JudgedPair, Label, add_drift, summarise
 from reward.judge.judge import Judge
 from reward.judge.protocol import Comparison
 from reward.records.call import Answer
-from reward.records.files import BadInput, first_problem, keep_private, make_folder, read_jsonl
+from reward.records.files import BadInput, first_problem, read_jsonl
 from reward.records.outcome import JudgeMode, Verdict
 from reward.records.sample import Context, Metadata, Record, Sample
 from reward.settings.recipe import CanarySettings

@@ -8,7 +8,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reward.records.files import BadInput, keep_private, make_folder
+from guard.private_files import keep_private, make_folder
+from reward.records.files import BadInput
 
 BUSY_SECONDS = 10.0  # how long a file that another process has locked is waited for
 

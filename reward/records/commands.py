@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
+from guard.private_files import write_privately
+from guard.service_url import without_credentials
 from reward.records.files import BadInput
 
 P = ParamSpec("P")
@@ -25,11 +27,14 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        mask = os.umask(0o077)
+        mask = write_privately()
         try:
             return main(*args, **kwargs)
         except (BadInput, OSError) as problem:
-            print(f"error: {problem}", file=sys.stderr)
+            from guard.personal.masking import mask_message  # its dictionaries take a while to load
+
+            # A refusal may quote a cell; the paths that the user typed stay as they are.
+            print(f"error: {mask_message(without_credentials(str(problem)), keep=sys.argv)}", file=sys.stderr)
             return 2
         finally:
             os.umask(mask)

@@ -12,22 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from guard.private_files import keep_private, make_folder
 from plain_text.text_file import open_text
 
 
 class BadInput(Exception):
     """User data or configuration that cannot be used: one line naming file, row and field."""
-
-
-def keep_private(path: str, flags: int) -> int:
-    """Open for `open(…, opener=keep_private)`: a file that is made is its owner's alone (0600)."""
-    return os.open(path, flags, 0o600)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, their owner's alone (0700)."""
-    for folder in (*reversed(path.parents), path):
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager

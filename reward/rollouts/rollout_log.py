@@ -21,7 +21,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from reward.records.files import BadInput, first_problem, keep_private, make_folder
+from guard.private_files import keep_private, make_folder
+from reward.records.files import BadInput, first_problem
 from reward.records.outcome import Rollout
 
 FOLDER = "rollouts"

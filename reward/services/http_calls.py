@@ -16,13 +16,13 @@ from weakref import WeakSet
 import aiohttp
 import yarl
 
+from guard.service_url import without_credentials
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.strict_json import read_object
 from reward.services.attempts import Attempt, call_service
 from reward.services.limits import Limiter
 from reward.services.refusals import failure_of_status, wait_asked
-from reward.settings.service_url import without_credentials
 from reward.settings.services import ServiceSettings
 
 # Just below the 5 s after which common servers close an idle connection: one must not be reused at that very moment.

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PersonalKind = Literal[
-    "phone", "id_card", "bank_card", "email", "wechat", "qq", "address", "licence_plate", "person_title"
-]
+from guard.personal.kinds import ALL_KINDS, PersonalKind
 
 
 class StrictSettings(BaseModel):
@@ -57,7 +53,7 @@ class FilterSettings(StrictSettings):
 class DeidentifySettings(StrictSettings):
     """Which personal data is masked in every free text. `keep` lists texts that only look like it (product codes)."""
 
-    kinds: tuple[PersonalKind, ...] = get_args(PersonalKind)
+    kinds: tuple[PersonalKind, ...] = ALL_KINDS
     keep: tuple[str, ...] = ()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from guard.service_url import ServiceUrl
 from reward.records.files import BadInput, first_problem
 from reward.records.outcome import GateReason
 from reward.settings.data import (
@@ -22,7 +23,6 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
-from reward.settings.service_url import ServiceUrl
 from reward.settings.services import BaselineSettings, RagSettings, ServiceSettings
 from reward.text.terms import Lexicon
 

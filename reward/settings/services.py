@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from guard.service_url import ServiceUrl
 from reward.settings.data import StrictSettings
-from reward.settings.service_url import ServiceUrl
 
 
 class ServiceSettings(StrictSettings):

@@ -66,8 +66,10 @@ def test_an_image_pins_its_base_runs_without_root_and_says_what_it_is(path):
 
 
 def test_every_tracked_source_is_in_the_build_context_and_no_data_is(tmp_path):
-    packages = ("data_prep", "evaluation", "examples", "export", "plain_text", "rag", "recipes", "reward", "verl_cpu")
-    tracked = run_command("git", "ls-files", *packages, "requirements").stdout.splitlines()
+    packages = ("data_prep", "evaluation", "examples", "export", "guard", "plain_text")
+    packages += ("rag", "recipes", "reward", "verl_cpu")
+    folders = (*packages, "requirements")
+    tracked = run_command("git", "ls-files", *folders).stdout.splitlines()
     stray = [".env", "keys.env", "outputs/a.parquet", "docker/keys.env", "logs.jsonl", "rag/.env", "rag/export.xlsx"]
     stray += ["recipes/run.log", "examples/customers.csv", "reward/ledger.sqlite-wal", "data_prep/rows/notes.txt"]
     for name in (*tracked, *stray):

@@ -2,10 +2,10 @@
 
 import pytest
 
+from guard.service_url import without_credentials
 from reward.records.files import BadInput
 from reward.services.http_calls import JsonService, check_proxies
 from reward.settings.recipe import load_judge, load_tenant
-from reward.settings.service_url import without_credentials
 from reward.settings.services import RagSettings
 from tests.support.commands import run_python
 
@@ -29,11 +29,11 @@ def test_settings_refuse_a_secret_and_do_not_show_it(tmp_path, url):
     tenant, judge = tmp_path / "tenant.yaml", tmp_path / "judge.yaml"
     for service in ("rag", "baseline"):
         tenant.write_text(f"{{tenant_id: t, short_id: t, system_prompt: p, {service}: {{url: '{url}'}}}}")
-        with pytest.raises(BadInput, match=rf"tenant\.yaml: {service}\.url: .* api_key_env") as refusal:
+        with pytest.raises(BadInput, match=rf"tenant\.yaml: {service}\.url: .*must not hold") as refusal:
             load_tenant(str(tenant))
         assert "s3cret" not in str(refusal.value)
     judge.write_text(f"{{model: m, base_url: '{url}', price: {{currency: CNY, input: 1, cached_input: 1, output: 1}}}}")
-    with pytest.raises(BadInput, match=r"judge\.yaml: base_url: .* api_key_env") as refusal:
+    with pytest.raises(BadInput, match=r"judge\.yaml: base_url: .*must not hold") as refusal:
         load_judge(str(judge))
     assert "s3cret" not in str(refusal.value)
 

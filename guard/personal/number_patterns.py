@@ -1,7 +1,7 @@
 """Patterns of numbers and names that point to a person: e-mail, WeChat, QQ, identity card, bank card, phone, plate.
 
 Each finder yields places (start, end) in a text, ascending and apart. Digits and letters are half-width, as
-`data_prep.text.normalise` leaves them. No pattern looks further than a bounded number of characters, so that none is
+`normal_form` leaves them. No pattern looks further than a bounded number of characters, so that none is
 slow on hostile text.
 """
 
