@@ -82,7 +82,7 @@ def test_every_tracked_source_is_in_the_build_context_and_no_data_is(tmp_path):
 def test_the_rag_images_commands_serve_a_healthy_service(tmp_path):
     app, data, port = tmp_path / "app", tmp_path / "data", free_port()
     data.mkdir()
-    for package in ("plain_text", "rag"):
+    for package in ("guard", "plain_text", "rag"):
         shutil.copytree(ROOT / package, app / package)
     (app / "requirements").mkdir()
     shutil.copy(ROOT / "requirements/rag.lock", app / "requirements")
