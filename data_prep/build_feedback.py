@@ -130,6 +130,8 @@ def _report(found: Mapping[str, Any], feedback: Feedback, masked: Counter[str]) 
             what = ""
         table.add_section()
     Console().print(table)
+    for note in feedback.notes:
+        print(f"note: {note}")
     for unreadable in feedback.unreadable:
         print(f"unreadable: {unreadable.file}: {unreadable.reason}")
     if masked:

@@ -227,6 +227,8 @@ def _probe(task: Task, plan: Plan) -> None:
 def _print_plan(task: Task, sources: Sources, rows_in: int, plan: Plan) -> None:
     rows, rag = plan.known.rows, task.tenant.rag
     print(f"rows in {rows_in} = usable {rows} + quarantined {rows_in - rows}")
+    for note in sources.notes:
+        print(f"note: {note}")
     for file in sources.unreadable:
         print(f"unreadable: {file.file}: {file.reason}")
     table = Table("", "rows that lack it", "in the ledger", "calls to make")

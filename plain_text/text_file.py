@@ -1,5 +1,7 @@
 """A text file of unknown encoding, read as UTF-8: the one opener of exports, qrels, corpora, click files and documents.
-(Logs, which may be packed and have no end to go through twice, stream through the same `encodings.Utf8Lines`.)"""
+
+Logs may be packed, and are read once: they stream through the same `encodings.Utf8Lines`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")
+_REMARKS = 20  # kinds of what was passed over in usable rows that are named
 _REFUSED = ("file", "sheet", "row", "refused")
 
 
@@ -44,16 +46,19 @@ def read_queries(paths: Sequence[Path], settings: SourceSettings) -> Queries:
     sources = Sources(paths, settings, ("original_query",))
     rows: list[BvtRow] = []
     quarantined: list[dict[str, Any]] = []
+    remarks = Counter[str]()
     for batch in sources.batches():
         usable = pc.equal(batch.column("refused"), "")
         rows += [_question(values) for values in batch.filter(usable).select(_ASKED).to_pylist()]
+        remarks.update(pc.list_flatten(batch.filter(usable).column("remarks")).to_pylist())
         for refused in batch.filter(pc.invert(usable)).select(_REFUSED).to_pylist():
             reason = refused.pop("refused")
             quarantined.append(refused | {"reason": reason})
     if not rows:
         first = "row {row} of {file}: {reason}".format_map(quarantined[0]) if quarantined else "there is no row"
         raise BadInput(f"{', '.join(map(str, paths))}: no query can be asked; {first}")
-    return Queries(sources.files, rows, quarantined, sources.unreadable, sources.notes)
+    passed_over = [f"{what}: {count} rows" for what, count in remarks.most_common(_REMARKS)]
+    return Queries(sources.files, rows, quarantined, sources.unreadable, sources.notes + passed_over)
 
 
 def _question(values: dict[str, Any]) -> BvtRow:

@@ -19,7 +19,9 @@ from data_prep.readers.log_lines import LONGEST_LINE, LogLines
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Cells, Table, parse_columns
 from data_prep.rows.columns import ALIASES
+from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.headings import Name, heading_key, known_names
+from data_prep.rows.missing import is_missing
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -73,11 +75,12 @@ REQUIRED = ("original_query", "clicked")
 _NESTED = ("response", "payload", "data")  # where a line may hold fields too; the line's own count first
 
 
-def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+def read_clicks(path: Path, headings: Mapping[str, str], notes: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the click rows of one file, schema `CLICKS`; a row that cannot be used says why in `refused`.
 
     Args:
         headings: the tenant's own (`SourceSettings.headings`); those of columns that a click row lacks are passed over.
+        notes: takes a line for what a user should know of the file, such as which encoding was taken.
 
     Raises:
         BadInput: the file cannot be read, holds no row, or no headings name the query and the click (one line).
@@ -85,14 +88,14 @@ def read_clicks(path: Path, headings: Mapping[str, str]) -> Iterator[pa.RecordBa
     settings = SourceSettings(headings={h: column for h, column in headings.items() if column in _READ_AS})
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xlsm", ".xls"):
-        yield from read_workbook(path, settings, REQUIRED, table=_TABLE)
+        yield from read_workbook(path, settings, REQUIRED, notes, _TABLE)
     elif suffix in (".csv", ".tsv"):
-        yield from read_csv(path, settings, REQUIRED, table=_TABLE)
+        yield from read_csv(path, settings, REQUIRED, notes, _TABLE)
     else:
-        yield from _read_lines(path, known_names(settings.headings, _TABLE.aliases, _TABLE.columns))
+        yield from _read_lines(path, known_names(settings.headings, _TABLE.aliases, _TABLE.columns), notes)
 
 
-def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatch]:
+def _read_lines(path: Path, names: Mapping[str, Name], notes: list[str] | None) -> Iterator[pa.RecordBatch]:
     """Read JSON lines: fields by any of their names, at the top or within `_NESTED`."""
     known: dict[str, str | None] = {}
 
@@ -123,6 +126,8 @@ def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatc
             rows += len(numbers)
             if numbers:
                 yield parse_clicks(cells, file=str(path), rows=numbers, refused=refused)
+    if notes is not None:
+        notes += [f"{path}: {said}" for said in lines.notes]
     if lines.damage:
         yield parse_clicks({}, file=str(path), rows=[lines.last_row + 1], refused=[lines.damage])
     elif not rows:
@@ -132,9 +137,10 @@ def _read_lines(path: Path, names: Mapping[str, Name]) -> Iterator[pa.RecordBatc
 def _fields(text: bytes, column: Callable[[str], str | None]) -> tuple[dict[str, object], str]:
     """Return the columns that a line fills and "", or none and why the line cannot be read."""
     try:
-        line = json.loads(text)
+        line = parse_json(text.decode().strip("\ufeff\0 \t\r\n"))
+        line = unpacked(line) if isinstance(line, str) else line
     except UnicodeDecodeError:
-        return {}, "not UTF-8 text"
+        return {}, "bytes that are no text"
     except json.JSONDecodeError as error:
         return {}, f"not JSON ({error.msg}: column {error.colno})"
     except (ValueError, RecursionError):
@@ -142,11 +148,12 @@ def _fields(text: bytes, column: Callable[[str], str | None]) -> tuple[dict[str,
     if not isinstance(line, dict):
         return {}, f"expected an object, found {type(line).__name__}"
     found: dict[str, object] = {}
-    for part in (line, *(line.get(name) for name in _NESTED)):
+    nested = (line.get(name) for name in _NESTED)
+    for part in (line, *(unpacked(part) if isinstance(part, str) else part for part in nested)):
         if isinstance(part, dict):
             for key, value in part.items():
                 name = column(key)
-                if name and value not in (None, ""):
+                if name and not is_missing(value):
                     found.setdefault(name, value)
     return found, ""
 

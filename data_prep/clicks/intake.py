@@ -13,7 +13,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from data_prep.clicks.feedback_file import CLICKS, read_clicks
 from data_prep.dataset.intake import clean_batch
-from data_prep.readers.sources import Unreadable, find_files
+from data_prep.readers.sources import Unreadable, find_files, passed_over
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
 from reward.records.files import BadInput, read_jsonl
@@ -44,20 +44,22 @@ class Feedback:
     """
 
     def __init__(self, paths: Sequence[Path], tenant: TenantSettings):
-        self.files = find_files(paths)
+        self._paths, self.files = paths, find_files(paths)
         self.unreadable: list[Unreadable] = []
+        self.notes: list[str] = []
         self._tenant = tenant
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows (schema `CLICKS`) in the order of the files. A file that cannot be read is recorded in
-        `unreadable`.
+        `unreadable`, what else a user should know of the files in `notes`.
 
         Raises:
             BadInput: no file could be read.
         """
+        self.notes += passed_over(self._paths)
         for file in self.files:
             try:
-                yield from read_clicks(file, self._tenant.sources.headings)
+                yield from read_clicks(file, self._tenant.sources.headings, self.notes)
             except BadInput as problem:
                 self.unreadable.append(Unreadable(str(file), str(problem).removeprefix(f"{file}: ")))
         if len(self.unreadable) == len(self.files):

@@ -26,6 +26,7 @@ from data_prep.rows.headings import (
     find_headings,
     known_names,
 )
+from data_prep.rows.ids import ROUNDED, cut_to_fifteen
 from data_prep.rows.recall_cells import count_cut_off
 from plain_text.encodings import LOST
 from plain_text.text_file import TextFile
@@ -38,7 +39,6 @@ _DELIMITERS = ",\t;"
 _BLANK = r"^\s*$"
 _AS_TEXT = r'^\s*="(?s:(.*))"\s*$'  # what Excel needs to leave a long number alone
 _IDS = {"query_id", "doc_id", "request_id", "tenant_id"}
-_ROUNDED = r"^\s*[0-9](\.[0-9]+)?[eE]\+[0-9]{2}\s*$"  # how Excel saves a number of more than 11 digits
 _NEVER_CLOSED = "a quote is opened and never closed"
 
 
@@ -275,9 +275,8 @@ def _rows(
         cells = {name: column[:above] for name, column in cells.items()}
     cells = {name: _without_formula(column) for name, column in cells.items()}
     for name in _IDS & cells.keys():
-        for index in pc.indices_nonzero(pc.match_substring_regex(cells[name], _ROUNDED)).to_pylist():
-            shown = cells[name][index].as_py().strip()
-            refused[index] = refused[index] or f"{name}: rounded by Excel ({shown}): format the column as text"
+        for index in cut_to_fifteen(cells[name]):
+            refused[index] = refused[index] or f"{name}: {ROUNDED.format(cells[name][index].as_py().strip())}"
     batch = table.parse(cells, file=str(path), sheet="", rows=rows, source="test_set", refused=refused)
     return batch, count_cut_off(cells["recall_results"], batch) if "recall_results" in cells else 0
 

@@ -1,4 +1,4 @@
-"""Read JSON-lines logs, plain, gzip or zstd, nested or flat, into rows.
+"""Read JSON-lines logs, plain, gzip, bzip2 or zstd, nested or flat, into rows.
 
 DuckDB takes the lines apart (`log_query`); only the few that it hands back, because something in them is unusual, are
 looked at in Python, to be read after all or refused with the reason.
@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from data_prep.readers.log_lines import LONGEST_LINE, SCHEMA, LogLines
 from data_prep.readers.log_paths import LogPaths, same_key
 from data_prep.readers.log_query import LogQuery
-from data_prep.rows.cells import Remarks, add_unread_times, parse_columns
+from data_prep.rows.cells import add_unread_times, parse_columns
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
 from data_prep.rows.dialogue import parse_json, unpacked
+from data_prep.rows.remarks import Remarks
 from data_prep.rows.timestamps import read_timestamps
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
@@ -70,9 +71,7 @@ def read_logs(
         except (duckdb.Error, OSError) as error:  # the latter while the stream runs
             raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     if notes is not None:
-        text = lines.encodings
-        notes += [f"{path}: read as {text.said}"] if text.said else []
-        notes += [f"{path}: {text.nuls} NUL bytes passed over"] if text.nuls else []
+        notes += [f"{path}: {said}" for said in lines.notes]
     if lines.damage:
         rest, problem = [lines.last_row + 1], [lines.damage]
         yield parse_columns({}, file=str(path), sheet="", rows=rest, source="production_log", refused=problem)

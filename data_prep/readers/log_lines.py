@@ -16,7 +16,7 @@ from reward.records.files import BadInput
 SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
 LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request
 _CHUNK = 1 << 20  # bytes; larger ones are fresh pages from the system each time, smaller ones short vectors
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame that may precede zstd's own
 
 
@@ -27,7 +27,7 @@ class LogLines:
     Encodings: see `encodings.Utf8Lines`. A line that is no text in any keeps its bytes: the parser finds out.
 
     Args:
-        path: plain, gzip or zstd by its first bytes; its name does not count.
+        path: plain, gzip, bzip2 or zstd by its first bytes; its name does not count.
 
     Raises:
         BadInput: no line can be read (missing, empty, damaged from the start).
@@ -56,6 +56,13 @@ class LogLines:
 
     def _with_newlines(self, text: bytes) -> bytes:
         return text.replace(b"\r", b"\n") if self._old_ends else text
+
+    @property
+    def notes(self) -> list[str]:
+        """Say what a user should know of the file, once all of it is read."""
+        text = self.encodings
+        found = [f"read as {text.said}"] if text.said else []
+        return found + ([f"{text.nuls} NUL bytes passed over"] if text.nuls else [])
 
     def close(self) -> None:
         self._chunks_read.close()

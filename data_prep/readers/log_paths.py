@@ -11,7 +11,7 @@ from typing import Any
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS
 from data_prep.rows.dialogue import unpacked
 from data_prep.rows.headings import heading_key
-from data_prep.rows.missing import is_missing
+from data_prep.rows.missing import is_missing, spelled
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -158,6 +158,8 @@ class LogPaths:
             # No hits at all are something: the search found nothing.
             if value is None and name == "recall_results" and [] in self._values(name, line):
                 value = []
+            if value is None:  # a spelling of missing goes on, to be named
+                value = next((value for value in self._values(name, line) if spelled(value)), None)
             if value is not None:
                 cells[name] = value
         return cells

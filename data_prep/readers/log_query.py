@@ -14,8 +14,9 @@ from typing import Any
 from data_prep.readers.log_paths import LogPath, LogPaths, json_path, placed, same_key
 from data_prep.rows.columns import SCORES, TEXTS
 from data_prep.rows.dialogue import SPEAKERS
-from data_prep.rows.missing import SPELLINGS
+from data_prep.rows.missing import BRACKETS, CHINESE, SPELLINGS
 from data_prep.rows.sql import literal
+from plain_text.thinking import TAGS
 
 _TEXT = "VARCHAR"
 _HITS = [{"content": _TEXT, "score": "DOUBLE", "reranker_score": "DOUBLE", "doc_id": _TEXT}]
@@ -26,7 +27,11 @@ _SPACES = r"[\s\x{b}\x{1c}-\x{1f}\x{85}\p{Z}]+"  # what Python's str.split takes
 # A short text that may be missing, or that a number or a truth value left: of ASCII, lower case; of other characters.
 _SPELLINGS = "|".join(re.escape(text) for text in sorted(SPELLINGS) if text.isascii())
 _ODD = rf"\s*(?:{_SPELLINGS}|true|false|[-+]?[0-9.]+(?:e[-+]?[0-9]+)?)?\s*|.*[\x01-\x1f\x7f].*"
-_ODD_WIDE = r"[\x{1}-\x{7f}\p{Z}\p{C}\x{2010}-\x{2015}\x{2212}\x{ff01}-\x{ff5e}]*"
+_BRACKETS = f"[{re.escape(BRACKETS)}]*"
+_ODD_WIDE = (
+    r"[\x{1}-\x{7f}\p{Z}\p{C}\x{2010}-\x{2015}\x{2212}\x{ff01}-\x{ff5e}]*"
+    rf"|{_BRACKETS}(?:{'|'.join(sorted(CHINESE))}){_BRACKETS}"
+)
 _LONGEST_ODD = 32
 _WHOLE_NUMBER = r"0|-?[1-9]\d{0,17}"
 _NO_SCORE = r'score"\s*:\s*[^-0-9n\s]'  # what DuckDB cannot read as a number is null to it
@@ -303,9 +308,11 @@ def _dialogue() -> str:
     spaced = f"trim(regexp_replace(turn.content, {literal(_SPACES)}, ' ', 'g'))"
     said = f"CASE WHEN regexp_matches(turn.content, {literal(_SPACES)}) THEN {spaced} ELSE turn.content END"
     line = f"CASE lower(turn.role) {speaker} END || {said}"
+    may_think = " OR ".join(f"contains(turn.content, '{mark}')" for mark in ("<", "＜", "&lt;", "◁", "["))
+    thinks = _both(f"({may_think})", f"regexp_matches(turn.content, {literal(TAGS)})")
     clear = f"""turn.role IS NOT NULL AND turn.content IS NOT NULL AND turn.content <> ''
         AND list_contains({_list(SPEAKERS)}, lower(turn.role)) AND left(turn.content, 1) NOT IN ('[', '{{')
-        AND NOT {_is_odd("turn.content")}"""
+        AND NOT {_is_odd("turn.content")} AND NOT {thinks}"""
     return f"""CASE WHEN history_context = '[]' THEN ''
         WHEN NOT regexp_matches(history_context, '^[\\s\\x{{feff}}]*["(\\[{{]') THEN history_context
         WHEN len(list_filter(turns, lambda turn: NOT coalesce({clear}, false))) > 0 THEN NULL

@@ -20,10 +20,10 @@ from reward.settings.data import SourceSettings
 
 _TABLES = {".xlsx": read_workbook, ".xlsm": read_workbook, ".xls": read_workbook, ".csv": read_csv, ".tsv": read_csv}
 _LOGS = (".jsonl", ".ndjson", ".json", ".log")
-_PACKED = ("", ".gz", ".zst")
+_PACKED = ("", ".gz", ".bz2", ".zst")
 KINDS = (*_TABLES, *(log + packed for log in _LOGS for packed in _PACKED))
 # A log that was rotated: app.log.1, app.log.2026-01-02.gz, app.jsonl-20260102.
-_ROTATED = re.compile(r"\.(jsonl|ndjson|json|log)([.\-_](\d[\d\-_.T:]*|bak|old))+(\.gz|\.zst)?", re.IGNORECASE)
+_ROTATED = re.compile(r"\.(jsonl|ndjson|json|log)([.\-_](\d[\d\-_.T:]*|bak|old))+(\.gz|\.bz2|\.zst)?$", re.IGNORECASE)
 _NAMED = 10  # files passed over that a note names
 
 
@@ -67,10 +67,16 @@ def write_quarantine(path: Path, unreadable: Iterable[Unreadable], rows: Iterabl
     return path
 
 
-def passed_over(paths: Sequence[Path]) -> list[Path]:
-    """Return the files in the folders among `paths` that are of no readable kind, hidden ones aside."""
+def passed_over(paths: Sequence[Path]) -> list[str]:
+    """Count and name in one line, or none, the files of no readable kind in the folders among `paths`, hidden ones
+    aside."""
     folders = [path for path in paths if path.is_dir()]
-    return [file for folder in folders for file in sorted(folder.rglob("*")) if _is_other(file, folder)]
+    unknown = [file for folder in folders for file in sorted(folder.rglob("*")) if _is_other(file, folder)]
+    if not unknown:
+        return []
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    shown = ", ".join(map(str, unknown[:_NAMED]))
+    return [f"{len(unknown)} files passed over (no kind that is read): {shown}{more}"]
 
 
 class Sources:
@@ -95,10 +101,7 @@ class Sources:
         """
         self.unreadable.clear()
         self.notes.clear()
-        if unknown := passed_over(self._paths):
-            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-            shown = ", ".join(map(str, unknown[:_NAMED]))
-            self.notes.append(f"{len(unknown)} files passed over (no kind that is read): {shown}{more}")
+        self.notes += passed_over(self._paths)
         rows = 0
         for file in self.files:
             try:
@@ -120,7 +123,7 @@ class Sources:
 
 
 def _is_kind(path: Path) -> bool:
-    return path.name.lower().endswith(KINDS) or bool(_ROTATED.search(path.name) and _ROTATED.split(path.name)[-1] == "")
+    return path.name.lower().endswith(KINDS) or bool(_ROTATED.search(path.name))
 
 
 def _is_readable(file: Path, folder: Path) -> bool:

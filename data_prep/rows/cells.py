@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from data_prep.rows.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
 from data_prep.rows.dialogue import read_dialogue
-from data_prep.rows.missing import is_missing, without_missing
+from data_prep.rows.ids import ROUNDED, number_as_id, scientific
+from data_prep.rows.missing import is_missing, spelled, without_missing
 from data_prep.rows.recall_cells import read_recall
+from data_prep.rows.remarks import Remarks, remark
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
 
 _TRUE = frozenset(("true", "1", "1.0", "yes", "y", "ok", "success", "是", "成功", "对", "真", "√", "✓"))
@@ -34,7 +36,6 @@ _COUNT_LIMIT = 2.0**53
 
 Cells: TypeAlias = Sequence[object] | pa.Array
 Problems = dict[int, str]  # index in the batch → what is wrong with the cell
-Remarks = dict[int, list[str]]  # index in the batch → what of the row was passed over
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def parse_columns(
     remarks: Remarks = {}
     for name in COLUMNS:
         if name in columns and name != "recall_results":
-            cells = _recorded(columns[name])
+            cells = _recorded(columns[name], name, remarks)
             if name == "history_context":
                 cells = _dialogues(cells, problems[name], remarks)
             typed[name] = _READERS[name](cells, problems[name])
@@ -95,7 +96,9 @@ def parse_columns(
     for index in _where(pc.match_substring_regex(typed["original_query"], _INVISIBLE)):
         problems["original_query"].setdefault(index, "empty")
     if "recall_results" in columns:
-        _add_recall(_plain(columns["recall_results"]), typed, problems["recall_results"])
+        cells = _plain(columns["recall_results"])
+        _add_recall(cells, typed, problems["recall_results"])
+        _remark_missing(cells, _where(pc.equal(typed["recall_results"], "")), "recall_results", remarks)
     for name, value in (("file", file), ("sheet", sheet), ("source", source)):
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
@@ -135,14 +138,28 @@ def _plain(cells: Cells) -> Cells:
     return cells.cast(pa.string()) if pa.types.is_large_string(cells.type) else cells.to_pylist()
 
 
-def _recorded(cells: Cells) -> Cells:
-    """Return `cells` with nothing in place of what `missing.is_missing` calls missing."""
+def _recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
+    """Return `cells` with nothing in place of what `missing.is_missing` calls missing, and remark on what was written
+    there."""
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)
-    if isinstance(cells, pa.Array):
-        return without_missing(cells)
-    return [None if is_missing(cell) else cell for cell in cells]
+    if not isinstance(cells, pa.Array):
+        missing = [is_missing(cell) for cell in cells]
+        _remark_missing(cells, [index for index, one in enumerate(missing) if one], name, remarks)
+        return [None if one else cell for cell, one in zip(cells, missing, strict=True)]
+    texts = pc.fill_null(cells, "")
+    recorded = without_missing(texts)
+    if recorded is not texts:
+        _remark_missing(texts, _where(pc.not_equal(texts, recorded)), name, remarks)
+    return recorded
+
+
+def _remark_missing(cells: Cells, places: Iterable[int], name: str, remarks: Remarks) -> None:
+    for index in places:
+        cell = cells[index].as_py() if isinstance(cells, pa.Array) else cells[index]
+        if written := spelled(cell):
+            remark(remarks, index, name, [f"read as not recorded ({written})"])
 
 
 def _dialogues(cells: Cells, found: Problems, remarks: Remarks) -> Cells:
@@ -150,11 +167,8 @@ def _dialogues(cells: Cells, found: Problems, remarks: Remarks) -> Cells:
     texts = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
     changed = False
     for index, cell in enumerate(texts):
-        if (
-            cell is None
-            or cell == ""
-            or (isinstance(cell, str) and not cell.lstrip("\ufeff \t\r\n").startswith(_PACKED))
-        ):
+        is_text = isinstance(cell, str) and not cell.lstrip("\ufeff \t\r\n").startswith(_PACKED)
+        if cell is None or cell == "" or is_text:
             continue
         try:
             dialogue = read_dialogue(cell)
@@ -162,7 +176,7 @@ def _dialogues(cells: Cells, found: Problems, remarks: Remarks) -> Cells:
             found[index], texts[index] = str(problem), ""
         else:
             texts[index] = dialogue.text
-            _remark(remarks, index, "history_context", dialogue.passed_over)
+            remark(remarks, index, "history_context", dialogue.passed_over)
         changed = True
     return texts if changed else cells
 
@@ -172,12 +186,7 @@ def add_unread_times(cells: Cells, times: pa.Array, remarks: Remarks) -> None:
     for index in _where(pc.equal(times, "")):
         cell = cells[index].as_py() if isinstance(cells, pa.Array) else cells[index]
         if not is_missing(cell):
-            _remark(remarks, index, "timestamp", [f"not understood ({str(cell)[:_SHOWN]})"])
-
-
-def _remark(remarks: Remarks, index: int, name: str, said: Iterable[str]) -> None:
-    for what in said:
-        remarks.setdefault(index, []).append(f"{name}: {what}")
+            remark(remarks, index, "timestamp", [f"not understood ({str(cell)[:_SHOWN]})"])
 
 
 def _where(mask: pa.Array) -> list[int]:
@@ -226,7 +235,15 @@ def _text(cell: object) -> str:
 
 
 def _names(cells: Cells, found: Problems) -> pa.Array:
-    return pc.utf8_trim_whitespace(_texts(cells, found))
+    if not isinstance(cells, pa.Array) and any(type(cell) is float for cell in cells):
+        cells = _each(cells, _id, pa.string(), found)
+    names = pc.utf8_trim_whitespace(_texts(cells, found))
+    found.update((index, ROUNDED.format(names[index].as_py())) for index in scientific(names))
+    return names
+
+
+def _id(cell: object) -> str:
+    return number_as_id(cell) if type(cell) is float and cell == cell else _text(cell)
 
 
 def _timestamps(cells: Cells, found: Problems) -> pa.Array:

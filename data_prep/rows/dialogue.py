@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.rows.missing import is_missing
+from plain_text.thinking import without_thinking
 
 USER, ASSISTANT = "用户", "助手"
 # Who speaks, folded.
@@ -44,7 +45,7 @@ def read_dialogue(value: object) -> Dialogue:
 
     A turn is {role, content} or names these two as ShareGPT and others do, or {speaker: words}, or a pair [question,
     answer]. Content that is missing (a tool's call) is no turn; of parts the texts are joined. A turn of `system` or
-    `tool` is no part of a dialogue.
+    `tool` is no part of a dialogue, nor is what a reasoning assistant thinks.
 
     Raises:
         ValueError: a list or an object that holds no turns.
@@ -64,6 +65,9 @@ def read_dialogue(value: object) -> Dialogue:
         for role, content in _said(turn):
             speaker = role.strip().casefold()
             text = _text(content, found.passed_over)
+            if SPEAKERS.get(speaker) == ASSISTANT and (told := without_thinking(text)) != text:
+                found.passed_over.append("<think> stripped")
+                text = told
             if speaker not in SPEAKERS:
                 if text or speaker not in _NO_SPEAKERS:
                     kind = "turn that is no dialogue" if speaker in _NO_SPEAKERS else "turn of an unknown speaker"

@@ -16,7 +16,10 @@ import pytest
 
 from data_prep.readers.csv_file import read_csv
 from data_prep.readers.csv_quotes import UNCLOSED
+from data_prep.readers.log_file import read_logs
+from data_prep.readers.qrels import read_qrels
 from data_prep.rows.columns import ROWS
+from data_prep.text.normalise import normalise_line
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -281,3 +284,44 @@ def test_a_real_file_of_office(path: Path) -> None:
     content = (Path(os.environ["XLSX_TRICKY"]) / "office_bom.csv").read_bytes()
     rows = read(path, content, {"姓名": "original_query", "年纪": "rewritten_query"})
     assert cells(rows) == [(n + 2, f"姓名{n}", "20") for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    "rounded", ["4.20E+18", " 1.99472E+18 ", "1,99E+18", "2E+15", "-4.2e+18", "1.99472E18", "1994723847123450000"]
+)
+def test_an_id_that_a_spreadsheet_rounded_refuses_its_row(path: Path, rounded: str) -> None:
+    text = TOP.replace("\n", ",query_id\n") + f'鱼油,用法,"{rounded}"\n钙片,吃法,1994723847123456789\n'
+    refused, exact = read(path, text)
+    said = f"query_id: rounded by Excel ({rounded.strip()}): format the column as text"
+    assert refused["refused"] == said and (exact["refused"], exact["query_id"]) == ("", "1994723847123456789")
+
+
+@pytest.mark.parametrize("written", ["5e10", "4E20A", "0042", "1500000000000000", "1e5f", "E+18"])
+def test_other_ids_are_as_they_are_written(path: Path, written: str) -> None:
+    [row] = read(path, TOP.replace("\n", ",query_id\n") + f"鱼油,用法,{written}\n")
+    assert (row["refused"], row["query_id"]) == ("", written)
+
+
+# Python and many editors break lines at all of these; a CSV, a log and a qrels do at \\n and \\r alone.
+BREAKS = "\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("character", BREAKS)
+def test_other_line_breaks_within_a_text_are_white_space(tmp_path: Path, character: str) -> None:
+    query, rewrite = f"鱼油{character}怎么吃", f"鱼油{character}{character}用法"
+    table, log, qrels = tmp_path / "a.csv", tmp_path / "a.jsonl", tmp_path / "qrels.tsv"
+    rows = read(table, f"{TOP}{query},{rewrite}\n钙片,吃法\n")
+    log.write_text(
+        "\n".join(
+            json.dumps({"query": query, "改写": rewrite} | more, ensure_ascii=False) for more in ({}, {"记录": None})
+        ),
+        encoding="utf-8",
+    )
+    lines = [row for batch in read_logs(log, SourceSettings(), ()) for row in batch.to_pylist()]
+    assert [row["row"] for row in rows] == [2, 3] and [row["row"] for row in lines] == [1, 2]
+    for row in (rows[0], *lines):
+        assert not row["refused"]
+        assert normalise_line(row["original_query"]) == "鱼油 怎么吃"
+        assert normalise_line(row["rewritten_query"]) == "鱼油 用法"
+    qrels.write_text(f"q{character}1\td1\t1\nq2\td2\t1\n", encoding="utf-8")
+    assert list(read_qrels(qrels).values()) == [("d1",), ("d2",)]

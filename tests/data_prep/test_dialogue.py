@@ -68,3 +68,14 @@ def test_a_text_is_the_dialogue_itself(text: str) -> None:
 def test_what_holds_no_turns_is_refused(odd: object) -> None:
     with pytest.raises(ValueError, match="role, content"):
         read_dialogue(odd)
+
+
+def test_what_an_assistant_thinks_is_no_part_of_a_dialogue() -> None:
+    turns = [
+        {"role": "user", "content": "<think>怎么写"},
+        {"role": "assistant", "content": "<think>先想</think>\n每日两粒"},
+        {"role": "assistant", "content": "<think>没有想完"},
+    ]
+    found = read_dialogue(turns)
+    assert found.text == "用户: <think>怎么写\n助手: 每日两粒"
+    assert found.passed_over == ["<think> stripped"] * 2

@@ -104,3 +104,32 @@ def test_no_readable_file_at_all(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as both:
         list(sources(tmp_path).batches())
     assert str(both.value) == f"{first}: no row below the headings (and 1 more, none of which can be read)"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("app.log.1", "app.log.12.gz", "app.log.2026-01-02", "app.log.2026-01-02.zst", "app.log-20260101"),
+        *("app.log-20260101.bz2", "app.jsonl.3", "app.log.2026-01-01T00-00-00.000", "app.json_20260101.gz"),
+        *("app.log.old", "app.log.bak", "export.ndjson", "export.ndjson.gz", "APP.LOG.1"),
+    ],
+)
+def test_a_rotated_log_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert names(find_files([tmp_path]), tmp_path) == [name] == names(find_files([tmp_path / name]), tmp_path)
+
+
+def test_files_of_other_kinds_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{TOP}鱼油,用法\n", encoding="utf-8")
+    others = ("app.log.1.xz", "app.log.tmp", "catalina.out", "export.parquet", "手册.pdf")
+    for name in (*others, ".hidden", "~$a.xlsx"):
+        (tmp_path / name).touch()
+    found = sources(tmp_path)
+    assert sum(batch.num_rows for batch in found.batches()) == 1
+    named = ", ".join(str(tmp_path / name) for name in others)
+    assert found.notes == [f"5 files passed over (no kind that is read): {named}"]
+    for number in range(20):
+        (tmp_path / f"{number:02}.out").touch()
+    list(found.batches())
+    [note] = found.notes
+    assert note.startswith("25 files passed over") and note.endswith(" and 15 more") and "00.out" in note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import random
@@ -426,10 +427,14 @@ def test_one_torn_character_makes_no_other_encoding(log: Path) -> None:
 def packed(data: bytes, kind: str) -> bytes:
     if kind == ".gz":
         return gzip.compress(data)
+    if kind == ".bz2":
+        return bz2.compress(data)
+    if kind == "skippable":  # a frame of a tool's own before zstd's, as pzstd and seekable archives have it
+        return b"\x5a\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"note" + packed(data, ".zst")
     return pa.Codec("zstd").compress(data, asbytes=True) if kind == ".zst" else data
 
 
-@pytest.mark.parametrize("kind", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["", ".gz", ".zst", ".bz2", "skippable"])
 def test_packed_files_in_one_part_or_more(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"service.jsonl{kind}"
     path.write_bytes(packed(as_lines(a_line(0), ""), kind) + packed(as_lines(a_line(1), "?"), kind))

@@ -1,0 +1,16 @@
+"""What of a usable row was passed over, in words: `column: what (which)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Remarks = dict[int, list[str]]  # index in the batch → what of the row was passed over
+_FULL_WIDTH = str.maketrans("()", "（）")  # brackets within `which` would hide where it begins
+
+
+def remark(remarks: Remarks, index: int, column: str, said: Iterable[str]) -> None:
+    """Add each of `said`, such as `not understood (昨天)`."""
+    for text in said:
+        what, *which = text.split(" (", 1)
+        shown = f" ({which[0][:-1].translate(_FULL_WIDTH)})" if which else ""
+        remarks.setdefault(index, []).append(f"{column}: {what}{shown}")
