@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,17 +18,26 @@ USER, ASSISTANT = "用户", "助手"
 SPEAKERS = {
     **dict.fromkeys(("user", "human", "customer", "client", "buyer", "visitor", "guest", "patient"), USER),
     **dict.fromkeys(("用户", "客户", "顾客", "买家", "访客", "患者", "消费者", "会员", "提问者"), USER),
+    **dict.fromkeys(("咨询者", "咨询人", "提问人", "member", "consumer"), USER),
     **dict.fromkeys(("用戶", "客戶", "顧客", "買家"), USER),
     **dict.fromkeys(("assistant", "ai", "bot", "agent", "model", "gpt", "chatgpt", "robot", "chatbot"), ASSISTANT),
     **dict.fromkeys(("seller", "staff", "service", "kefu", "operator", "advisor", "doctor"), ASSISTANT),
     **dict.fromkeys(("助手", "客服", "坐席", "座席", "机器人", "卖家", "商家", "店员", "顾问", "医生"), ASSISTANT),
+    **dict.fromkeys(("ai客服", "ai助手", "机器人客服", "药师", "营养师", "专家", "回答者"), ASSISTANT),
+    **dict.fromkeys(("representative", "merchant", "expert", "pharmacist", "support"), ASSISTANT),
     **dict.fromkeys(("助理", "小助手", "人工客服", "智能客服", "在线客服", "機器人", "賣家"), ASSISTANT),
 }
 # Their turns are no part of a dialogue.
 _NO_SPEAKERS = frozenset(("system", "tool", "function", "developer", "系统", "工具", "系統"))
-_ROLES = ("role", "from", "speaker", "sender", "author")
-_CONTENTS = ("content", "value", "text", "message", "parts")
+_ROLES = ("role", "from", "speaker", "sender", "author", "sender_type", "角色", "发言人", "说话人")
+_CONTENTS = ("content", "value", "text", "message", "parts", "msg", "内容", "消息")
+_PAIRS = (
+    *(("question", "answer"), ("query", "response"), ("query", "answer"), ("instruction", "output"), ("q", "a")),
+    *(("input", "output"), ("prompt", "completion"), ("prompt", "response"), ("问题", "回答"), ("问", "答")),
+)
+_KINDS_OF_TURN = frozenset(("human", "ai", "user", "assistant", "system", "tool"))  # LangChain's `type`
 _LISTS = ("messages", "history", "turns", "conversations", "conversation", "dialogue", "dialog")
+_LINE = re.compile(r"\s*([^\s:：]{1,20})\s*[:：]\s*")  # "用户: 在吗"
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
 
 
@@ -43,9 +53,10 @@ def read_dialogue(value: object) -> Dialogue:
     """Read a list of turns, as it is or as JSON or a Python literal in a text; any other text is the dialogue itself,
     and so is a whole number.
 
-    A turn is {role, content} or names these two as ShareGPT and others do, or {speaker: words}, or a pair [question,
-    answer]. Content that is missing (a tool's call) is no turn; of parts the texts are joined. A turn of `system` or
-    `tool` is no part of a dialogue, nor is what a reasoning assistant thinks.
+    A turn is {role, content} or names these two as ShareGPT, LangChain and others do, or {speaker: words}, or a line
+    "用户: 在吗", or a pair: [question, answer], {query, response}. Content that is missing (a tool's call) is no turn; of
+    parts the texts are joined. A turn of `system` or `tool` is no part of a dialogue, nor is what a reasoning assistant
+    thinks.
 
     Raises:
         ValueError: a list or an object that holds no turns.
@@ -129,6 +140,8 @@ def _turns(value: object) -> list[Any]:
         for name in _LISTS:
             if isinstance(value.get(name), list):
                 return list(value[name])
+            if isinstance(value.get(name), dict):
+                return _turns(value[name])
         if any(name in value for name in _ROLES) and any(name in value for name in _CONTENTS):
             return [value]
     raise ValueError("expected a text or a list of {role, content}")
@@ -143,9 +156,20 @@ def _said(turn: object) -> list[tuple[str, object]]:
         role = next((named[name] for name in _ROLES if isinstance(named.get(name), str)), None)
         if role is not None and any(name in named for name in (*_CONTENTS, "tool_calls", "function_call")):
             return [(role, next((named[name] for name in _CONTENTS if not is_missing(named.get(name))), None))]
+        kind = named.get("type")
+        if isinstance(kind, str) and kind.casefold() in _KINDS_OF_TURN:
+            within = named.get("data")
+            said = {**within, **named} if isinstance(within, Mapping) else named
+            return [(kind, next((said[name] for name in _CONTENTS if not is_missing(said.get(name))), None))]
+        for question, answer in _PAIRS:
+            if question in named and answer in named:
+                return [("user", named[question]), ("assistant", named[answer])]
         spoken = [(name, words) for name, words in named.items() if name in SPEAKERS]
         if spoken and len(spoken) == len(named):
             return spoken
+    line = _LINE.match(turn) if isinstance(turn, str) else None
+    if line and line[1].casefold() in SPEAKERS.keys() | _NO_SPEAKERS:
+        return [(line[1], str(turn)[line.end() :])]
     if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(words, str | None) for words in turn):
         return [("user", turn[0]), ("assistant", turn[1])]
     raise ValueError("expected a text or a list of {role, content}")
@@ -153,6 +177,10 @@ def _said(turn: object) -> list[tuple[str, object]]:
 
 def _text(content: object, passed_over: list[str]) -> str:
     """Return what was said on one line; parts of a message that are no text are named."""
+    if isinstance(content, str) and content.lstrip().startswith(("[{", "{")):
+        parts = unpacked(content)  # a message's parts, packed
+        of_text = [isinstance(part, Mapping) and "text" in part for part in parts] if isinstance(parts, list) else []
+        content = parts if any(of_text) else content
     if isinstance(content, Mapping) and any(name in content for name in ("text", "content", "parts")):
         content = next(content[name] for name in ("parts", "text", "content") if name in content)
     if is_missing(content):

@@ -113,6 +113,7 @@ def _from_words(text: str) -> str:
         return ""
     plain = _GO_CLOCK.sub("", text)
     plain = _ACCESS_LOG.sub(r"\1 \2", plain.strip("[]"))
+    plain = plain.replace(" @ ", " ")  # Kibana
     plain = re.sub(r"([+-]\d{4}) [A-Z]{2,5}$", r"\1", plain)
     found = set()
     for day_first in (False,) if re.match(r"\d{4}\D", plain) else (False, True):

@@ -79,3 +79,24 @@ def test_what_an_assistant_thinks_is_no_part_of_a_dialogue() -> None:
     found = read_dialogue(turns)
     assert found.text == "用户: <think>怎么写\n助手: 每日两粒"
     assert found.passed_over == ["<think> stripped"] * 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"history": {"messages": [{"role": "user", "content": "在吗"}, {"role": "model", "content": "您好"}]}},
+        [{"question": "在吗", "answer": "您好"}],
+        [{"query": "在吗", "response": "您好"}],
+        [{"instruction": "在吗", "output": "您好"}],
+        ["用户: 在吗", "客服：您好"],
+        [{"type": "human", "content": "在吗"}, {"type": "ai", "content": "您好"}],
+        [{"type": "human", "data": {"content": "在吗"}}, {"type": "ai", "data": {"content": "您好"}}],
+        [{"角色": "用户", "内容": "在吗"}, {"角色": "AI客服", "内容": "您好"}],
+        [{"sender_type": "customer", "msg": "在吗"}, {"sender_type": "agent", "msg": "您好"}],
+        [{"role": "user", "content": '[{"type": "text", "text": "在吗"}]'}, {"role": "药师", "content": "您好"}],
+    ],
+)
+def test_dialogues_as_other_programs_record_them(value: object) -> None:
+    for written in (value, json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        found = read_dialogue(written)
+        assert (found.text, found.passed_over) == ("用户: 在吗\n助手: 您好", [])

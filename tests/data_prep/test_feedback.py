@@ -371,3 +371,18 @@ def test_bad_input_ends_with_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_click_files_of_any_encoding_say_which_was_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | {"query": "魚油什麼時候吃"} for row in lists("魚油", 4, "d2")]
+    packed = [json.dumps({"payload": json.dumps(rows[0], ensure_ascii=False)}, ensure_ascii=False), *rows[1:]]
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in packed)
+    (tmp_path / "clicks").mkdir()
+    clicks = tmp_path / "clicks" / "a.jsonl"
+    clicks.write_bytes("\n".join(lines).encode("gb18030"))
+    (tmp_path / "clicks" / "b.out").touch()
+    assert build(tmp_path / "clicks", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert f"note: {clicks}: read as GB18030 12 lines" in said
+    assert f"note: 1 files passed over (no kind that is read): {clicks.with_name('b.out')}" in said
+    assert not [row for row in records(tmp_path / "out" / "quarantine.jsonl") if row.get("row") == 1]
