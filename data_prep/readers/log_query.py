@@ -184,7 +184,9 @@ FROM typed"""
         END"""
 
     def _mentions(self, column: str) -> str:
-        keys = "|".join(re.escape(key) for key in self._paths.keys(column))
+        names = self._paths.keys(column)
+        escaped = [json.dumps(key)[1:-1] for key in names if not key.isascii()]  # a key as \\u escapes
+        keys = "|".join([*map(re.escape, names), *(f"(?i:{re.escape(key)})" for key in escaped)])
         return f"regexp_matches(line, {literal(f'(?:{keys}){_SOMETHING}')})"
 
     def _odd_keys(self) -> str:

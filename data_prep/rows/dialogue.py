@@ -55,8 +55,8 @@ def read_dialogue(value: object) -> Dialogue:
 
     A turn is {role, content} or names these two as ShareGPT, LangChain and others do, or {speaker: words}, or a line
     "用户: 在吗", or a pair: [question, answer], {query, response}. Content that is missing (a tool's call) is no turn.
-    The texts of parts are joined. A turn of `system` or `tool` is no part of a dialogue, nor is what a reasoning assistant
-    thinks.
+    The texts of parts are joined. A turn of `system` or `tool` is no part of a dialogue, nor is what a reasoning
+    assistant thinks.
 
     Raises:
         ValueError: a list or an object that holds no turns.

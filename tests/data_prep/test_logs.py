@@ -593,3 +593,11 @@ def test_whatever_the_bytes_every_line_is_a_row(tmp_path: Path, seed: int) -> No
             assert "\n" not in str(problem)
         else:
             assert [row["row"] for row in found] == sorted({row["row"] for row in found})
+
+
+def test_hits_under_an_escaped_heading_are_refused_too(log: Path) -> None:
+    lines = [{"query": "鱼油"}, {"query": "鱼油", "召回结果": "1767323045"}]
+    for escaped in (True, False):
+        log.write_text("\n".join(json.dumps(line, ensure_ascii=escaped) for line in lines), encoding="utf-8")
+        refused = [row["refused"] for row in read(log)]
+        assert refused == ["", "recall_results: expected a list of hits, found int"]
