@@ -2,7 +2,8 @@
 
     python -m export.merge --checkpoint outputs/rl/fivedoctors --out outputs/rl/fivedoctors/final
 
-`--checkpoint` is a run folder (its newest step is taken), a step (`global_step_N`) or an RL step's `actor`. verl's own
+`--checkpoint` is a run folder (its best step is taken, `checkpoints/best`, else its last; `--last` takes the last in
+any case), a step (`global_step_N`) or an RL step's `actor`. verl's own
 merger does the work, in a process of its own. A LoRA adapter, which that merger leaves beside the untouched base
 weights, is folded into them. Weights come out in bfloat16. The folder appears complete or not at all, with a
 `provenance.json`; an unchanged checkpoint is not merged again.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 LATEST = "latest_checkpointed_iteration.txt"
+BEST = "checkpoints/best"  # of recipes.best_checkpoint
 PROVENANCE = "provenance.json"
 ADAPTER = "lora_adapter"
 
@@ -36,10 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="run folder, global_step_N, or an RL step's global_step_N/actor"
     )
+    parser.add_argument("--last", action="store_true", help="of a run folder its last step, though a best one is kept")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     args = parser.parse_args(argv)
     try:
-        shards = find_shards(args.checkpoint)
+        shards = find_shards(args.checkpoint, last=args.last)
         made_from = fingerprint(shards)
         if is_up_to_date(args.out, made_from):
             print(f"{args.out}: up to date with {shards}")
@@ -52,8 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def find_shards(checkpoint: Path) -> Path:
+def find_shards(checkpoint: Path, *, last: bool = False) -> Path:
     """Return the folder that holds the policy's shards.
+
+    Args:
+        last: of a run folder take its last step, though a best one is kept.
 
     Raises:
         BadCheckpoint: none is there, or a shard, the config or the tokenizer is missing.
@@ -61,7 +67,9 @@ def find_shards(checkpoint: Path) -> Path:
     if not checkpoint.is_dir():
         raise BadCheckpoint(f"{checkpoint}: no such folder")
     folder = checkpoint
-    if (checkpoint / LATEST).is_file():
+    if (checkpoint / BEST).is_dir() and not last:
+        folder = (checkpoint / BEST).resolve()
+    elif (checkpoint / LATEST).is_file():
         step = (checkpoint / LATEST).read_text(encoding="utf-8").strip()
         folder = checkpoint / f"global_step_{step}"
         if not folder.is_dir():

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
-
-
-class EpochLinks(CheckpointCallback):
-    """verl calls `on_save` after each checkpoint (`trainer.checkpoint_callback_class`)."""
-
-    def on_save(
-        self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
-    ) -> None:
-        link_epoch(Path(checkpoint_dir), global_step, len(trainer.train_dataloader))
+from recipes.checkpoints import holds_weights
 
 
 def link_epoch(checkpoint: Path, step: int, steps_per_epoch: int) -> None:
@@ -36,8 +26,3 @@ def link_epoch(checkpoint: Path, step: int, steps_per_epoch: int) -> None:
     partial.unlink(missing_ok=True)
     partial.symlink_to(checkpoint.name)
     partial.replace(link)
-
-
-def holds_weights(checkpoint: Path) -> bool:
-    """Whether the folder holds the policy's shards, as `export.merge` needs them."""
-    return (checkpoint / "actor" / "fsdp_config.json").is_file()

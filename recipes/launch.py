@@ -1,4 +1,4 @@
-"""Runs one recipe: checks it, trains with verl's own trainer, merges the last checkpoint into `<output>/final`.
+"""Runs one recipe: checks it, trains with verl's own trainer, merges the best checkpoint into `<output>/final`.
 
     python -m recipes.launch ppo tenant=fivedoctors [hydra overrides]
 
@@ -15,26 +15,26 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from guard.private_files import write_privately
-from recipes.compose import recipe_yaml
+from recipes.best_checkpoint import forget_best_after, keep_best, read_best, validated_steps
+from recipes.checkpoints import drop_old_steps, drop_steps_after, mend_tracker, resumed_step, step_folder
+from recipes.compose import plain, recipe_yaml
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
+from recipes.processes import INTERRUPTED, adopt_orphans, end_descendants, hold, run_group
 from recipes.run_logs import logger_environment
-from recipes.run_record import CHECKPOINT_FILE, RECORD_FILE
+from recipes.run_record import RECORD_FILE
 from reward.records.files import BadInput, write_atomically
+from reward.records.run_files import STOP_FILE
+from reward.settings.recipe import parse_settings
 
 RECIPE_FILE = "recipe.yaml"
-STOP_FILE = "stopped.json"  # written by reward.verl_sampler
 EXIT_CODES = {"services_unavailable": 75, "budget_spent": 76, "unhealthy": 77}
-INTERRUPTED = 130
-GRACE_SECONDS = 30.0  # torchrun takes its time to end its workers
 NEVER = 10**9  # steps
 
 
@@ -54,13 +54,14 @@ def main(argv: list[str] | None = None) -> int:
             raise BadInput(recipe.refusal)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        prepare_output(recipe)
+        with hold(recipe.output) as claim:
+            prepare_output(recipe)
+            return train_and_merge(recipe, stop, claim.fileno())
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
-    return train_and_merge(recipe, stop)
 
 
 def prepare_output(recipe: CheckedRecipe) -> None:
@@ -71,23 +72,47 @@ def prepare_output(recipe: CheckedRecipe) -> None:
     """
     config, output = recipe.config, recipe.output
     (output / STOP_FILE).unlink(missing_ok=True)
+    mend_tracker(output)
+    step = resumed_step(config)
+    for later in drop_steps_after(output, step):
+        print(f"checkpoints: step {later} is taken again, its folder is removed", file=sys.stderr)
     if config.recipe.trainer == "sft":
         forget_finished_epoch(config, recipe.steps_per_epoch)
-    elif config.trainer.save_freq == -1:
-        count_saves_in_epochs(config, recipe.steps_per_epoch)
+        drop_old_steps(output, config.trainer.max_ckpt_to_keep)
+    else:
+        if (lost := forget_best_after(output, step)) is not None:
+            print(f"checkpoints: step {lost}, the best so far, is taken again and no longer kept", file=sys.stderr)
+        set_frequencies(config, recipe.steps_per_epoch)
+        make_up_validation(config, recipe, step)
     write_atomically(output / RECORD_FILE, [json.dumps(recipe.record)])
     # Hydra's own log goes beside it; the copies of the configuration that it would write say no more than this file.
     hydra = OmegaConf.create({"hydra": {"run": {"dir": str(output / "hydra")}, "output_subdir": None}})
     write_atomically(output / RECIPE_FILE, [OmegaConf.to_yaml(hydra) + recipe_yaml(config)])
 
 
-def count_saves_in_epochs(config: DictConfig, steps_per_epoch: int) -> None:
-    """Turn `recipe.rl.save_every_epochs` into verl's steps; the last step is saved only if verl saves at all."""
-    every = config.recipe.rl.save_every_epochs
-    config.trainer.save_freq = every * steps_per_epoch if every else NEVER
-    if every and config.trainer.test_freq == -1:
-        # Validated whenever saved; a tiny model is evaluated afterwards instead.
-        config.trainer.test_freq = config.trainer.save_freq
+def set_frequencies(config: DictConfig, steps_per_epoch: int) -> None:
+    """Turn `recipe.rl.save_every_epochs` and `validate_every_epochs` into verl's steps, where the user sets none.
+
+    The last step is saved only if verl saves at all.
+    """
+    rl, trainer = config.recipe.rl, config.trainer
+    if trainer.save_freq == -1:
+        trainer.save_freq = rl.save_every_epochs * steps_per_epoch if rl.save_every_epochs else NEVER
+        if trainer.test_freq == -1 and rl.validate_every_epochs:
+            trainer.test_freq = rl.validate_every_epochs * steps_per_epoch
+    elif trainer.test_freq == -1 and rl.validate_every_epochs:
+        trainer.test_freq = trainer.save_freq  # a step that is saved and not validated can never be the best
+
+
+def make_up_validation(config: DictConfig, recipe: CheckedRecipe, step: int) -> None:
+    """Validate the step that a run resumes after if a kill has prevented that, and not if it is on record."""
+    trainer = config.trainer
+    recorded = step in validated_steps(recipe.output)
+    if recorded or step == 0:
+        trainer.val_before_train = trainer.val_before_train and not recorded
+    else:
+        last = trainer.total_training_steps or trainer.total_epochs * recipe.steps_per_epoch
+        trainer.val_before_train = trainer.test_freq > 0 and (step % trainer.test_freq == 0 or step == last)
 
 
 def forget_finished_epoch(config: DictConfig, steps_per_epoch: int) -> None:
@@ -98,30 +123,23 @@ def forget_finished_epoch(config: DictConfig, steps_per_epoch: int) -> None:
     """
     step = resumed_step(config)
     if step and step % steps_per_epoch == 0:
-        for state in (Path(config.trainer.default_local_dir) / f"global_step_{step}").glob("data_*.pt"):
+        for state in step_folder(Path(config.trainer.default_local_dir), step).glob("data_*.pt"):
             state.unlink()
 
 
-def resumed_step(config: DictConfig) -> int:
-    """Return the step after which verl will resume; 0 where it starts from the beginning."""
-    trainer = config.trainer
-    if trainer.resume_mode == "disable":
-        return 0
-    if trainer.resume_mode == "resume_path":
-        return int(str(trainer.resume_from_path).rpartition("global_step_")[2])
-    output = Path(trainer.default_local_dir)
-    try:
-        step = int((output / CHECKPOINT_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 0
-    return step if (output / f"global_step_{step}").is_dir() else 0
+def train_and_merge(recipe: CheckedRecipe, stop: threading.Event, claim: int) -> int:
+    """The exit code of the whole run.
 
-
-def train_and_merge(recipe: CheckedRecipe, stop: threading.Event) -> int:
-    """The exit code of the whole run."""
+    Args:
+        claim: descriptor of the file that holds the output folder.
+    """
     output, final = recipe.output, recipe.output / "final"
     environment = trainer_environment(recipe)
-    status = run_group(trainer_command(recipe), environment, stop)
+    adopt_orphans()
+    try:
+        status = run_group(trainer_command(recipe), environment, stop, (claim,))
+    finally:
+        end_descendants()
     if status == INTERRUPTED:
         return status
     if (output / STOP_FILE).is_file():
@@ -129,11 +147,25 @@ def train_and_merge(recipe: CheckedRecipe, stop: threading.Event) -> int:
         print(f"stopped: {stopped['message']}", file=sys.stderr)
         return EXIT_CODES[stopped["reason"]]
     if status == 0:
+        if recipe.config.recipe.trainer == "rl":
+            print(f"final: {choose_final(recipe)}", file=sys.stderr)
         merge = [sys.executable, "-m", "export.merge", "--checkpoint", str(output), "--out", str(final)]
         status = run_group(merge, environment, stop)
     if status == 0:
         write_atomically(final / RECORD_FILE, [json.dumps(recipe.record)])
     return status
+
+
+def choose_final(recipe: CheckedRecipe) -> str:
+    """Compare the last validation too, and say which step `final` will hold: the best, or the last without a best."""
+    keep_best(recipe.output, parse_settings(plain(recipe.config.rewriter), "rewriter"), recipe.record["config_sha256"])
+    best = read_best(recipe.output)
+    if best is None:
+        return f"step {resumed_step(recipe.config)}, the last one (no saved step has a validation that counts)"
+    words = f"step {best['step']}, the best by {best['metric']} ({best['value']:.4g})"
+    if unsaved := best["better_unsaved"]:
+        words += f"; step {unsaved['step']} had {unsaved['value']:.4g} and was not saved"
+    return words
 
 
 def trainer_environment(recipe: CheckedRecipe) -> dict[str, str]:
@@ -158,28 +190,6 @@ def trainer_command(recipe: CheckedRecipe) -> list[str]:
         module = ["verl.trainer.main_ppo"]
     config = ["--config-path", str(recipe.output.resolve()), "--config-name", Path(RECIPE_FILE).stem]
     return [sys.executable, "-m", *module, *config]
-
-
-def run_group(command: list[str], environment: dict[str, str], stop: threading.Event) -> int:
-    """Run a command in a process group of its own; once `stop` is set, end all of the group.
-
-    Returns:
-        The command's exit code (128 + n after signal n), or 130 when stopped.
-    """
-    process = subprocess.Popen(command, env=environment, process_group=0)
-    while process.poll() is None and not stop.wait(0.2):
-        pass
-    if not stop.is_set():
-        return process.returncode if process.returncode >= 0 else 128 - process.returncode
-    # torchrun's workers live in sessions of their own: only torchrun itself can end them.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return INTERRUPTED
 
 
 if __name__ == "__main__":

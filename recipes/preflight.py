@@ -83,6 +83,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     settings = check_settings(name, config)
     rows = check_data(config)
     check_batches(config)
+    check_frequencies(config)
     check_precision(config)
     check_loggers(config)
     check_model(config)
@@ -195,6 +196,15 @@ def check_batches(config: DictConfig) -> None:
         raise BadInput(
             f"{name}.micro_batch: an update's {per_device:g} samples a device are no multiple of {micro_batch}"
         )
+
+
+def check_frequencies(config: DictConfig) -> None:
+    """Raises BadInput when an epoch is saved that is not validated: it could never be the best."""
+    if config.recipe.trainer == "sft":
+        return
+    save, validate = config.recipe.rl.save_every_epochs, config.recipe.rl.validate_every_epochs
+    if save and validate and save % validate:
+        raise BadInput(f"recipe.rl.save_every_epochs: {save} is no multiple of validate_every_epochs, {validate}")
 
 
 def check_precision(config: DictConfig) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipes.checkpoints import TRACKER_FILE
 from reward.records.files import BadInput, file_sha256
 from reward.settings.services import ServiceSettings
 
 RECORD_FILE = "run.json"
-CHECKPOINT_FILE = "latest_checkpointed_iteration.txt"
 PACKAGES = ("verl", "vllm", "torch", "transformers", "ray")
 # What decides the result. Everything else (batch cuts, memory, endpoints, retries, the breaker, how long and how often)
 # may change between a run and its continuation.
@@ -40,6 +40,7 @@ _FREE = (
     "rewriter.reward.breaker",
     *(f"rewriter.judge.{key}" for key in (*ServiceSettings.model_fields, "base_url", "price", "proxy_from_env")),
     *(f"recipe.{trainer}.{key}" for trainer in ("rl", "sft") for key in ("epochs", "micro_batch")),
+    "recipe.rl.validate_every_epochs",
 )
 LARGEST_HASHED = 2**30  # bytes; of larger weights the size stands for the content
 
@@ -75,7 +76,7 @@ def check_output(output: Path, record: dict[str, Any]) -> bool:
     if _read(finished) == record:
         return True
     other = _read(output / RECORD_FILE)
-    if other and (output / CHECKPOINT_FILE).is_file():
+    if other and (output / TRACKER_FILE).is_file():
         differing = [key for key in ("config_sha256", "data_sha256", "start_sha256") if other.get(key) != record[key]]
         if differing:
             what = ", ".join(key.removesuffix("_sha256") for key in differing)

@@ -15,13 +15,12 @@ from reward.judge.canary import check_canary, read_pairs
 from reward.records.call import Answer, CallKind, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Rollout, Scored
+from reward.records.run_files import CANARY_FILE
 from reward.records.sample import Sample
 from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
 from reward.scorer import Scorer, Scoring
 from reward.settings.recipe import RewriterSettings
 from reward.task import Task
-
-CANARY_FILE = "canary.jsonl"
 
 
 class RewardEngine:

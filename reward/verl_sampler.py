@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,14 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from guard.private_files import keep_private, make_folder
-from reward.engine import CANARY_FILE
 from reward.records.call import FailureKind
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
+from reward.records.run_files import CANARY_FILE, METRICS_FILE, STOP_FILE
 from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
-from reward.rollouts.health import HealthMonitor, plain_names
+from reward.rollouts.trainer_log import TrainerLog
 from reward.settings.recipe import parse_settings
 from reward.task import open_task
-
-STOP_FILE = "stopped.json"
-METRICS_FILE = "reward_metrics.jsonl"
-HEALTH_FILE = "health.jsonl"
 
 
 class StopReason(StrEnum):
@@ -46,10 +41,10 @@ class RunStopped(RuntimeError):
 
 
 class RewardReplayBuffer(ReplayBuffer):
-    """verl's replay buffer plus abstention, metrics, the breaker and the health rules.
+    """verl's replay buffer plus abstention, metrics and the breaker; `TrainerLog` watches what the trainer logs.
 
     `sampler_kwargs` (from the recipe): `poll_interval` in seconds, `group_size`, `settings` (the recipe's `rewriter`
-    node) and `output_dir`, where `reward_metrics.jsonl` grows by a line a step and `health.jsonl` by a line a warning.
+    node) and `output_dir`, where `reward_metrics.jsonl` grows by a line a step.
     """
 
     def __init__(self, sampler_kwargs: Any, **kwargs: Any):
@@ -60,12 +55,10 @@ class RewardReplayBuffer(ReplayBuffer):
         self._group_size = int(sampler_kwargs.group_size)
         self._output_dir = Path(sampler_kwargs.output_dir)
         self._breaker = AbstentionBreaker(settings.reward.breaker)
-        self._health = HealthMonitor(settings.health)
-        self._stops_when_unhealthy = settings.health.stop
-        self._sick: list[str] = []
-        self._watching = False
+        # The refill callback is the trainer's own method.
+        self._trainer = self.refill_fn.__self__
+        self._log = TrainerLog(self._trainer, self._output_dir, settings.health, self._task)
         self._ended: float | None = None
-        self._validated = Counter[bool]()  # whether each rollout of the validation under way abstained
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """Return a batch without abstained rollouts and half-empty groups, and the step's metrics.
@@ -75,11 +68,11 @@ class RewardReplayBuffer(ReplayBuffer):
         Raises:
             RunStopped: the breaker tripped, the budget is spent, a health rule says stop, or nothing is left to train.
         """
-        self._watch_trainer()
         started = time.monotonic()
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id != "train":
-            return self._scored(batch, global_steps), metrics
+            return self._scored(batch, global_steps, batch_size), metrics
+        lost = self._lost(batch, global_steps, batch_size * self._group_size)
 
         # Which of the rollouts train.
         rollouts = _reward_fields(batch)
@@ -88,6 +81,7 @@ class RewardReplayBuffer(ReplayBuffer):
 
         # What the step logs.
         reward_metrics = {**step_metrics(rollouts, kept), **self._task.metrics(rollouts), **self._canary_metrics()}
+        reward_metrics["lost"] = lost
         ended = time.monotonic()
         if self._ended is not None:
             # From batch to batch: an update and a generation, whichever step they are counted to.
@@ -101,57 +95,42 @@ class RewardReplayBuffer(ReplayBuffer):
             self._stop(StopReason.BUDGET_SPENT, global_steps, _budget_message(rollouts))
         if self._breaker.tripped or not any(kept):
             self._stop(StopReason.SERVICES_UNAVAILABLE, global_steps, _outage_message(rollouts, self._breaker.share))
-        if self._sick:
-            self._stop(StopReason.UNHEALTHY, global_steps, "; ".join(self._sick))
+        if self._log.sick:
+            self._stop(StopReason.UNHEALTHY, global_steps, "; ".join(self._log.sick))
 
         if not all(kept):
             batch = _without_dropped(batch, kept)
         return batch, {**metrics, **reward_metrics}
 
-    def _scored(self, batch: KVBatchMeta, step: int) -> KVBatchMeta:
+    def _scored(self, batch: KVBatchMeta, step: int, prompts: int) -> KVBatchMeta:
         """Return a validation batch without its abstained rollouts.
 
         Raises:
             RunStopped: the budget is spent, or none could be scored: there is nothing to validate with.
         """
+        lost = self._lost(batch, step, prompts * self._trainer.config.actor_rollout_ref.rollout.val_kwargs.n)
         rollouts = _reward_fields(batch)
         abstained = [bool(rollout["abstained"]) for rollout in rollouts]
         if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
             self._stop(StopReason.BUDGET_SPENT, step, _budget_message(rollouts), finished=step)
         if all(abstained):
             self._stop(StopReason.SERVICES_UNAVAILABLE, step, _outage_message(rollouts, 1.0), finished=step)
-        self._validated.update(abstained)
+        self._log.validated(rollouts, lost)
         return _without_dropped(batch, [not lost for lost in abstained]) if any(abstained) else batch
 
-    def _watch_trainer(self) -> None:
-        """Let the health rules see what the trainer logs, and log its losses under plain names too.
+    def _lost(self, batch: KVBatchMeta, step: int, expected: int) -> int:
+        """Return how many of the rollouts asked for the trainer has lost itself.
 
-        verl computes these metrics after the sampler's turn and keeps none.
+        Raises:
+            RuntimeError: more than half: one of its workers has died. Nothing is saved.
         """
-        if self._watching:
-            return
-        self._watching = True
-        logger = self.refill_fn.__self__.logger
-        log = logger.log
-
-        def log_and_check(data: dict[str, Any], step: int, **rest: Any) -> Any:
-            self._check_health(step, data)
-            metrics = {**data, **plain_names(data)}
-            if self._validated:
-                metrics["validation/abstained"] = self._validated[True] / self._validated.total()
-                self._validated.clear()
-            return log(data=metrics, step=step, **rest)
-
-        logger.log = log_and_check
-
-    def _check_health(self, step: int, metrics: dict[str, Any]) -> None:
-        for warning in self._health.record(metrics):
-            print(f"warning: step {step}: {warning}", flush=True)
-            line = {"step": step, "rule": warning.name, "message": str(warning)}
-            with open(self._output_dir / HEALTH_FILE, "a", encoding="utf-8", opener=keep_private) as out:
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-            if self._stops_when_unhealthy:
-                self._sick.append(str(warning))
+        lost = expected - len(batch.keys)
+        if 2 * lost > expected:
+            raise RuntimeError(
+                f"step {step}: {lost} of {expected} rollouts were lost, so a worker of the trainer has died (the log "
+                "above names it); start the same command again to resume"
+            )
+        return lost
 
     def _canary_metrics(self) -> dict[str, float]:
         last = read_last_line(self._output_dir / CANARY_FILE)
@@ -168,14 +147,12 @@ class RewardReplayBuffer(ReplayBuffer):
         Args:
             finished: the last step whose update is in the weights; by default the one before `step`.
         """
-        # The refill callback is the trainer's own method.
-        trainer = self.refill_fn.__self__
         finished = step - 1 if finished is None else finished
         saved = self._output_dir / f"global_step_{finished}"
         if finished > 0 and not saved.exists():
-            trainer.on_sample_end()
-            trainer.global_steps = finished
-            trainer._save_checkpoint()
+            self._trainer.on_sample_end()
+            self._trainer.global_steps = finished
+            self._trainer._save_checkpoint()
         stop = {"reason": reason, "step": step, "message": f"step {step}: {message}"}
         (self._output_dir / STOP_FILE).write_text(json.dumps(stop, ensure_ascii=False), encoding="utf-8")
         raise RunStopped(stop["message"])

@@ -21,7 +21,12 @@ PACKAGES = (
     "reward",
     "verl_cpu",
 )
-TRAINER_ADAPTERS = {"recipes/epoch_links.py", "reward/verl_sampler.py", "verl_cpu/platform.py", "verl_cpu/engines.py"}
+TRAINER_ADAPTERS = {
+    "recipes/checkpoint_callback.py",
+    "reward/verl_sampler.py",
+    "verl_cpu/platform.py",
+    "verl_cpu/engines.py",
+}
 # Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.
 WORLD = {
     "aiohttp": {"reward/services/http_calls.py", "reward/judge/chat_api.py"},

@@ -70,7 +70,9 @@ def checkpoint_gib(config: DictConfig, facts: ModelFacts) -> float:
         one = _checkpoint(facts.parameters, facts.lora_parameters(config.recipe.sft.lora_rank))
         return (one * config.trainer.max_ckpt_to_keep + merged) / GIB
     adapters = facts.lora_parameters(config.recipe.rl.lora_rank)
-    total = _checkpoint(facts.parameters, adapters) * (config.trainer.max_actor_ckpt_to_keep or 1) + merged
+    # The best one is kept beside them, without the optimiser's moments.
+    best = facts.parameters * 2 + adapters * 2 if adapters else facts.parameters * 4
+    total = _checkpoint(facts.parameters, adapters) * (config.trainer.max_actor_ckpt_to_keep or 1) + best + merged
     if config.algorithm.adv_estimator == "gae":
         # With one to keep, verl writes the new one before it removes the old.
         kept = max(2, config.trainer.max_critic_ckpt_to_keep or 1)

@@ -40,20 +40,23 @@ def step_metrics(rollouts: Sequence[Mapping[str, Any]], kept: Sequence[bool]) ->
         rollouts: the flat fields of each (`reward.engine.flat_fields`).
         kept: whether it trains (`trainable`).
     """
+    dropped = float(sum(not k for k in kept))
+    return {**outcome_metrics(rollouts), "dropped_from_training": dropped, **call_metrics(rollouts)}
+
+
+def outcome_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean reward of the rollouts that have one, and each outcome as a share of all, then by reason."""
     metrics: dict[str, float] = {}
     rewards = [r["score"] for r in rollouts if not r["abstained"]]
     if rewards:
         metrics["avg_reward"] = sum(rewards) / len(rewards)
-
-    # Each outcome as a share of all rollouts, then by reason.
     for kind in ("gated", "abstained"):
         metrics[kind] = sum(float(r[kind]) for r in rollouts) / len(rollouts)
         for reason, count in Counter(r["reason"] for r in rollouts if r[kind]).items():
             metrics[f"{kind}/{reason}"] = count / len(rollouts)
     for failure, count in Counter(r["failure"] for r in rollouts if r["abstained"] and r["failure"]).items():
         metrics[f"abstained/{failure}"] = count / len(rollouts)
-    metrics["dropped_from_training"] = float(sum(not k for k in kept))
-    return {**metrics, **call_metrics(rollouts)}
+    return metrics
 
 
 def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -235,6 +235,16 @@ class CanarySettings(StrictSettings):
     drift: float = Field(0.2, gt=0)
 
 
+class KeepBestSettings(StrictSettings):
+    """Which saved checkpoint is the best: the one whose validation has the highest `metric`.
+
+    A validation of which more than `max_abstained` could not be scored proves nothing.
+    """
+
+    metric: Literal["avg_reward", "win_rate", "avg_top1", "judge_score"] = "avg_reward"
+    max_abstained: float = Field(0.05, ge=0, le=1)
+
+
 class RewriterSettings(StrictSettings):
     """The `rewriter` node of a recipe: the task, its tenant and reward, the judge, what is recorded and watched."""
 
@@ -244,6 +254,7 @@ class RewriterSettings(StrictSettings):
     judge: JudgeSettings | None = None
     ledger: LedgerSettings
     health: HealthSettings = HealthSettings()
+    keep_best: KeepBestSettings = KeepBestSettings()
     canary: CanarySettings | None = None
 
     @field_validator("canary", mode="before")
@@ -259,6 +270,8 @@ class RewriterSettings(StrictSettings):
             raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
         if self.canary is not None and self.judge is None:
             raise ValueError("canary: there is no judge to check")
+        if self.keep_best.metric == "judge_score" and self.judge is None:
+            raise ValueError("keep_best.metric judge_score: there is no judge")
         return self
 
 

@@ -6,6 +6,7 @@ from recipes.epoch_links import link_epoch
 def save(output, step: int):
     (output / f"global_step_{step}" / "actor").mkdir(parents=True)
     (output / f"global_step_{step}" / "actor" / "fsdp_config.json").write_text("{}")
+    (output / f"global_step_{step}" / "data.pt").touch()
     return output / f"global_step_{step}"
 
 
@@ -22,7 +23,7 @@ def test_an_epochs_end_is_linked_and_a_step_within_one_is_not(tmp_path):
 
 def test_a_link_goes_with_the_weights_that_verl_removes(tmp_path):
     link_epoch(save(tmp_path, 20), 20, steps_per_epoch=10)
-    (tmp_path / "global_step_20" / "data.pt").touch()  # verl leaves it
+    # verl leaves data.pt.
     (tmp_path / "global_step_20" / "actor" / "fsdp_config.json").unlink()
     link_epoch(save(tmp_path, 40), 40, steps_per_epoch=10)
     assert links(tmp_path) == {"checkpoint_epoch4": "global_step_40"}

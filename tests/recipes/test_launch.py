@@ -13,9 +13,10 @@ from hydra import compose, initialize_config_dir
 
 from recipes import launch
 from recipes.compose import compose_recipe
-from recipes.launch import EXIT_CODES, INTERRUPTED, prepare_output, run_group, trainer_command
+from recipes.launch import EXIT_CODES, prepare_output, trainer_command
 from recipes.preflight import CheckedRecipe
-from reward.verl_sampler import STOP_FILE, StopReason
+from recipes.processes import INTERRUPTED, run_group
+from reward.verl_sampler import StopReason
 
 
 def checked(name: str, folder, *overrides: str, rows: int) -> CheckedRecipe:
@@ -65,7 +66,6 @@ def test_an_sft_checkpoint_at_an_epochs_end_resumes_without_the_exhausted_loader
 
 
 def test_every_reason_to_stop_has_its_exit_code():
-    assert launch.STOP_FILE == STOP_FILE
     assert set(EXIT_CODES) == set(StopReason)
     assert sorted(EXIT_CODES.values()) == [75, 76, 77]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from recipes.checkpoints import resumed_step
 from recipes.compose import compose_recipe
-from recipes.launch import resumed_step, run_group, trainer_environment
+from recipes.launch import trainer_environment
 from recipes.preflight import CheckedRecipe
+from recipes.processes import run_group
 
 # What verl's trainers do with their loggers, a step after the other.
 LOG_STEPS = """
