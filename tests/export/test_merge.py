@@ -59,6 +59,13 @@ def test_finds_shards_of_run_step_and_actor(run_folder: Path, tmp_path: Path) ->
     assert find_shards(rl) == rl
 
 
+def test_a_run_folder_stands_for_its_best_step_unless_the_last_is_asked_for(run_folder: Path) -> None:
+    best = write_checkpoint(run_folder / "checkpoints" / "step_2" / "actor", tiny_model())
+    (run_folder / "checkpoints" / "best").symlink_to("step_2")
+    assert find_shards(run_folder) == find_shards(run_folder / "checkpoints" / "best").resolve() == best
+    assert find_shards(run_folder, last=True) == run_folder / "global_step_10"
+
+
 def break_nothing_there(run: Path) -> None:
     (run / "latest_checkpointed_iteration.txt").unlink()
 

@@ -39,7 +39,7 @@ def test_the_trainer_reads_what_was_checked(tmp_path):
 def test_checkpoints_every_second_epoch_become_steps(tmp_path):
     recipe = checked("ppo", tmp_path, rows=800)
     prepare_output(recipe)
-    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (100, 100)
+    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (100, 50)
 
 
 def test_a_tiny_run_saves_its_last_step_and_validates_afterwards(tmp_path):
@@ -51,7 +51,59 @@ def test_a_tiny_run_saves_its_last_step_and_validates_afterwards(tmp_path):
 def test_a_save_frequency_of_the_user_stays(tmp_path):
     recipe = checked("ppo", tmp_path, "trainer.save_freq=25", rows=800)
     prepare_output(recipe)
-    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (25, -1)
+    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (25, 25)
+    recipe = checked("ppo", tmp_path, "trainer.save_freq=25", "trainer.test_freq=5", rows=800)
+    prepare_output(recipe)
+    assert (recipe.config.trainer.save_freq, recipe.config.trainer.test_freq) == (25, 5)
+
+
+def rl_checkpoint(run, step: int) -> None:
+    (run / f"global_step_{step}" / "actor").mkdir(parents=True)
+    (run / f"global_step_{step}" / "actor" / "fsdp_config.json").write_text("{}")
+    (run / f"global_step_{step}" / "data.pt").touch()
+    (run / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "recorded", "validates"),
+    [
+        ([], 0, [], True),  # step 0 is what all others are compared with
+        ([], 0, [0], False),  # killed before the first save: it is on record
+        ([], 100, [0, 50, 100], False),
+        ([], 100, [0, 50], True),  # killed between save and validation
+        ([], 75, [0, 50], False),  # saved by a stop, between two validations
+        (["trainer.total_training_steps=75"], 75, [0, 50], True),  # the last step
+        (["machine=cpu", "model=tiny"], 0, [], False),
+        (["machine=cpu", "model=tiny", "trainer.test_freq=5"], 10, [5], True),
+        (["machine=cpu", "model=tiny"], 10, [], False),
+    ],
+)
+def test_a_step_is_validated_once_over_resumes(tmp_path, overrides, step, recorded, validates):
+    if step:
+        rl_checkpoint(tmp_path, step)
+    lines = (f'{{"step": {one}, "abstained": 0.0}}\n' for one in recorded)
+    (tmp_path / "validation_metrics.jsonl").write_text("".join(lines))
+    recipe = checked("ppo", tmp_path, *overrides, rows=800)
+    prepare_output(recipe)
+    assert recipe.config.trainer.val_before_train == validates
+
+
+def test_checkpoints_of_steps_that_are_taken_again_go_and_are_named(tmp_path, capsys):
+    for step in (50, 100):
+        rl_checkpoint(tmp_path, step)
+    prepare_output(checked("ppo", tmp_path, rows=800))
+    assert capsys.readouterr().err == ""
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("50")
+    prepare_output(checked("ppo", tmp_path, rows=800))
+    assert "step 100" in capsys.readouterr().err and not (tmp_path / "global_step_100").exists()
+
+
+def test_distillation_keeps_no_checkpoints_of_earlier_starts_beyond_its_number(tmp_path):
+    for step in (10, 20, 30):
+        (tmp_path / f"global_step_{step}").mkdir()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("30")
+    prepare_output(checked("sft", tmp_path, "machine=gpu1", rows=165))
+    assert sorted(path.name for path in tmp_path.glob("global_step_*")) == ["global_step_20", "global_step_30"]
 
 
 @pytest.mark.parametrize(("step", "kept"), [(10, False), (20, False), (15, True)])

@@ -60,7 +60,11 @@ def test_every_step_is_logged_once_over_resumes(tmp_path):
         line(7, 0.125),
     ]
     events = EventAccumulator(str(tmp_path / "logs/tensorboard")).Reload()
-    assert {event.step for event in events.Scalars("loss")} == set(range(1, 8))
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        *((step, 0.5) for step in (1, 2, 3)),
+        *((step, 0.25) for step in (4, 5, 6)),
+        (7, 0.125),
+    ]
 
 
 def test_a_torn_line_goes_and_a_start_from_the_beginning_keeps_nothing(tmp_path):
@@ -72,6 +76,35 @@ def test_a_torn_line_goes_and_a_start_from_the_beginning_keeps_nothing(tmp_path)
     assert logged(tmp_path) == [line(1, 0.5), line(2, 0.5)]
     trainer_environment(recipe(tmp_path, "trainer.resume_mode=disable"))
     assert logged(tmp_path) == []
+
+
+def test_a_second_start_after_the_same_step_keeps_what_the_first_one_logged_of_it(tmp_path):
+    """A start logs the step it resumes from where a kill has prevented that; the next one must not empty its file."""
+    train(tmp_path, 1, 2, 0.5)
+    save_checkpoint(tmp_path, 3)
+    train(tmp_path, 3, 4, 0.25)
+    train(tmp_path, 4, 5, 0.125)
+    assert logged(tmp_path) == [*(line(step, 0.5) for step in (1, 2)), line(3, 0.25), *(line(s, 0.125) for s in (4, 5))]
+
+
+def test_the_other_logs_forget_the_steps_that_are_taken_again(tmp_path):
+    save_checkpoint(tmp_path, 3)
+    names = ("reward_metrics.jsonl", "validation_metrics.jsonl", "health.jsonl", "canary.jsonl")
+    for name in names:
+        (tmp_path / name).write_text("".join(f'{{"step": {step}, "x": 1}}\n' for step in (1, 3, 4, 5)) + '{"step": 2')
+    trainer_environment(recipe(tmp_path))
+    for name in names:
+        assert (tmp_path / name).read_text() == '{"step": 1, "x": 1}\n{"step": 3, "x": 1}\n', name
+
+
+@pytest.mark.parametrize(("kept", "logged_until", "stays"), [(3, 2, True), (3, 3, False), (4, 4, False), (2, 1, False)])
+def test_what_no_logger_has_stays_for_the_step_resumed_from_alone(tmp_path, kept, logged_until, stays):
+    train(tmp_path, 1, logged_until, 0.5)
+    save_checkpoint(tmp_path, 3)
+    unlogged = tmp_path / "logs/unlogged.json"
+    unlogged.write_text(f'{{"step": {kept}, "data": {{}}}}')
+    trainer_environment(recipe(tmp_path))
+    assert unlogged.exists() == stays
 
 
 def test_a_resume_continues_the_wandb_run_and_another_run_has_its_own(tmp_path):
