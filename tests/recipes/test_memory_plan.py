@@ -7,7 +7,7 @@ import pytest
 from recipes.compose import compose_recipe
 from recipes.memory_plan import plan_lines, plan_memory
 from recipes.model_facts import KNOWN_MODELS, facts_of, read_facts
-from recipes.preflight import check_batches, check_precision
+from recipes.preflight import check_batches, check_frequencies, check_precision
 from reward.records.files import BadInput
 
 TENANT = "tenant=fivedoctors"
@@ -149,3 +149,18 @@ def test_a_folder_is_read_from_its_config(tmp_path):
         path.write_text(text)
         with pytest.raises(BadInput, match=word):
             read_facts(path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("machine", ["gpu1", "gpu1_24gb", "gpu4", "gpu4_24gb", "gpu4_48gb", "gpu8"])
+@pytest.mark.parametrize("model", ["qwen3_4b", "qwen3_8b", "qwen3_32b"])
+@pytest.mark.parametrize(("recipe", "train"), [("ppo", "full"), ("rloo", "lora")])
+def test_any_combination_composes_and_fits_or_says_what_would(machine, model, recipe, train):
+    overrides = [TENANT, f"machine={machine}", f"model={model}", f"train={train}"]
+    config = compose_recipe(recipe, overrides)
+    check_batches(config)
+    check_precision(config)
+    check_frequencies(config)
+    planned = plan_memory(config, KNOWN_MODELS[config.recipe.pretrained])
+    assert (planned.verdict == "fits") == (not planned.advice), plan_lines(planned)
+    assert all("=" in advice or "card" in advice for advice in planned.advice)
