@@ -8,7 +8,8 @@
 verl's file logger empties its file when it opens it, so each start has a file of its own, named after the step it
 resumes from. What steps that a start takes again have logged goes before, from these files and from the logs of
 `reward.records.run_files`, and TensorBoard is told to hide it: `cat logs/metrics/*.jsonl` holds every step once, in
-order. W&B takes no step twice: of a repeated one it shows the first attempt.
+order (SFT logs a step's validation on a line of its own). W&B takes no step twice: of a repeated one it shows the first
+attempt.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class RewardReplayBuffer(ReplayBuffer):
         Raises:
             RuntimeError: more than half: one of its workers has died. Nothing is saved.
         """
-        lost = expected - len(batch.keys)
+        lost = max(0, expected - len(batch.keys))
         if 2 * lost > expected:
             raise RuntimeError(
                 f"step {step}: {lost} of {expected} rollouts were lost, so a worker of the trainer has died (the log "

@@ -34,7 +34,7 @@ KINDS = {
 }
 STEPS, EVERY, ROLLOUTS = 4 + 2 * KILLS, 2, 4  # a step's rollouts: two prompts, two each
 SECONDS = 400.0  # until a start or an end counts as hung
-SURVIVED = 15.0  # seconds after which a run that goes on has survived
+SURVIVED = 5.0  # seconds after which a run that goes on has survived
 RECORDING = 0.5  # seconds within which an answer may be on its way into the ledger
 
 
@@ -57,9 +57,11 @@ class Run:
         self.setting, self.output, self._command = setting, output, command
         self.killed_at: list[float] = []
         self.steps_lost = 0
+        self._headless = False  # goes on without a part of Ray's head, for how long is Ray's affair
         self._start()
 
     def _start(self) -> None:
+        self._headless = False
         with self.output.with_suffix(".log").open("a") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
@@ -75,6 +77,8 @@ class Run:
     def await_step(self, step: int) -> None:
         deadline = time.monotonic() + SECONDS
         while self.steps() < step:
+            if self._process.poll() is not None and self._headless:
+                self._start()
             assert self._process.poll() is None, self.tail()
             assert time.monotonic() < deadline, self.tail()
             time.sleep(0.02)
@@ -94,6 +98,7 @@ class Run:
         if name is None:
             self.setting.service.start()
         if survived:
+            self._headless = kind == "head"
             return f"{kind} ({name}) at step {step}: the run went on"
         code = self._process.returncode
         # Nothing of the trainer is left: it would go on writing, or hold a GPU.
