@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from reward.engine import RewardEngine
 from reward.records.sample import Sample
@@ -14,6 +16,7 @@ from reward.settings.recipe import parse_settings
 
 ACTOR_NAME = "reward_engine"
 CONCURRENT_ROLLOUTS = 8192  # an asyncio actor: waiting costs it nothing
+ANSWER_SECONDS = 30.0  # for an actor to say that it is there; one that is silent for longer is busy, not dead
 
 
 class EngineActor:
@@ -42,3 +45,15 @@ class SharedEngine:
     async def score(self, sample: Sample, completion: str, step: int) -> dict[str, float | str]:
         fields: dict[str, float | str] = await self._actor.score.remote(sample.to_json(), completion, step)
         return fields
+
+
+def are_alive(workers: Iterable[Any], *, is_shared: bool) -> bool:
+    """Return whether none of the reward workers has died, and neither has the actor where they share one."""
+    try:
+        actors = [*workers, *([ray.get_actor(ACTOR_NAME)] if is_shared else [])]
+        ray.get([actor.__ray_ready__.remote() for actor in actors], timeout=ANSWER_SECONDS)
+    except (ValueError, RayActorError):  # get_actor knows no name of a dead one
+        return False
+    except GetTimeoutError:
+        return True
+    return True

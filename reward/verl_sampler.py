@@ -18,6 +18,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from guard.private_files import keep_private, make_folder
+from reward.engine_actor import are_alive
 from reward.records.call import FailureKind
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
@@ -58,6 +59,7 @@ class RewardReplayBuffer(ReplayBuffer):
         # The refill callback is the trainer's own method.
         self._trainer = self.refill_fn.__self__
         self._log = TrainerLog(self._trainer, self._output_dir, settings.health, self._task)
+        self._is_shared = settings.ledger.shared == "ray"
         self._ended: float | None = None
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
@@ -122,13 +124,14 @@ class RewardReplayBuffer(ReplayBuffer):
         """Return how many of the rollouts asked for the trainer has lost itself.
 
         Raises:
-            RuntimeError: more than half: one of its workers has died. Nothing is saved.
+            RuntimeError: more than half, or a reward worker has died: the step is not taken, and nothing is saved.
         """
         lost = max(0, expected - len(batch.keys))
-        if 2 * lost > expected:
+        workers = self._trainer.get_reward_handles() or []
+        if 2 * lost > expected or (lost and not are_alive(workers, is_shared=self._is_shared)):
             raise RuntimeError(
-                f"step {step}: {lost} of {expected} rollouts were lost, so a worker of the trainer has died (the log "
-                "above names it); start the same command again to resume"
+                f"step {step}: {lost} of {expected} rollouts were lost because a worker has died (the log above names "
+                "it); start the same command again to resume"
             )
         return lost
 
