@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from guard.private_files import write_privately
 from recipes.best_checkpoint import forget_best_after, keep_best, read_best, validated_steps
 from recipes.checkpoints import drop_old_steps, drop_steps_after, mend_tracker, resumed_step, step_folder
+from recipes.cluster import hand_to_workers, joins_cluster
 from recipes.compose import plain, recipe_yaml
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
 from recipes.processes import INTERRUPTED, adopt_orphans, end_descendants, hold, run_group
@@ -71,6 +72,8 @@ def prepare_output(recipe: CheckedRecipe) -> None:
         BadInput: a file cannot be written.
     """
     config, output = recipe.config, recipe.output
+    if config.recipe.trainer == "rl" and joins_cluster():
+        hand_to_workers(config, own_variables(recipe))
     (output / STOP_FILE).unlink(missing_ok=True)
     mend_tracker(output)
     step = resumed_step(config)
@@ -169,10 +172,15 @@ def choose_final(recipe: CheckedRecipe) -> str:
 
 
 def trainer_environment(recipe: CheckedRecipe) -> dict[str, str]:
-    """The variables of the trainer: where its logs go, unless the user says otherwise; then the machine's."""
+    """The variables of the trainer: the user's, and ours."""
+    return {**os.environ, **own_variables(recipe)}
+
+
+def own_variables(recipe: CheckedRecipe) -> dict[str, str]:
+    """Where the trainer's logs go, unless the user says otherwise; then the machine's."""
     logs = logger_environment(recipe.output, resumed_step(recipe.config))
     machine = {key: str(value) for key, value in recipe.config.recipe.machine.env.items()}
-    return {**logs, **os.environ, **machine}
+    return {**{key: value for key, value in logs.items() if key not in os.environ}, **machine}
 
 
 def trainer_command(recipe: CheckedRecipe) -> list[str]:

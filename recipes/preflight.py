@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.checks.finding import Finding, ok, refusal, table, warning
+from recipes.checks.nodes import check_nodes
 from recipes.checks.prompts import read_prompts
 from recipes.checks.report import data_findings, machine_findings, sampling_findings, service_findings
 from recipes.compose import compose_recipe, plain, recipe_yaml
@@ -81,6 +82,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     """
     config = compose_recipe(name, overrides)
     settings = check_settings(name, config)
+    check_nodes(config, settings)
     rows = check_data(config)
     check_batches(config)
     check_frequencies(config)
@@ -97,8 +99,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     findings = [
         ok(
             "recipe",
-            f"{name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, "
-            f"{config.trainer.n_gpus_per_node} device(s)",
+            f"{name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, {_devices(config)}",
         ),
         ok("start", str(config.model.path)),
         ok("data", f"{rows} training rows, {steps_per_epoch(config, rows)} steps an epoch"),
@@ -107,7 +108,8 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     if finished:
         return CheckedRecipe(config, rows, record, finished, [*findings, ok("state", "this very run is finished")])
     train = Path(config.data.train_files)
-    findings += machine_findings(name, overrides, config, facts, record["versions"]) + sampling_findings(config)
+    cards, seen = machine_findings(name, overrides, config, facts, settings)
+    findings += seen + sampling_findings(config)
     prompts = read_prompts(train, "prompt" if settings else config.data.messages_key, str(config.model.path))
     findings += data_findings(config, prompts, settings)
     if settings:
@@ -115,7 +117,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
         hits = check_rag(settings, config)
         findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
         findings += [ok("judge", judge), lexicon_finding(settings)]
-        findings += service_findings(config, settings, facts, samples_of(train), prompts, rows)
+        findings += service_findings(config, settings, facts, samples_of(train), prompts, rows, cards)
     return CheckedRecipe(config, rows, record, finished, findings)
 
 
@@ -218,9 +220,13 @@ def check_precision(config: DictConfig) -> None:
 def check_model(config: DictConfig) -> None:
     """Raises BadInput when the weights to start from are a local path that does not exist."""
     path = str(config.model.path)
-    looks_local = path.startswith((".", "/", "outputs"))
-    if looks_local and not (Path(path) / "config.json").is_file():
+    if looks_local(path) and not (Path(path) / "config.json").is_file():
         raise BadInput(f"model.path: no model in {path} (config.json is missing); train or merge it first")
+
+
+def looks_local(model: str) -> bool:
+    """Tell a folder from a name of the hub."""
+    return model.startswith((".", "/", "outputs"))
 
 
 def check_disk(config: DictConfig) -> None:
@@ -275,6 +281,11 @@ def judge_line(settings: RewriterSettings) -> str:
         for unit, value in budget.model_dump(exclude_none=True).items()
     ]
     return f"{judge.model} {judge.mode} at {judge.base_url}; budget {', '.join(limits) or 'unlimited'}"
+
+
+def _devices(config: DictConfig) -> str:
+    nodes, devices = config.trainer.nnodes, config.trainer.n_gpus_per_node
+    return f"{nodes} nodes x {devices} device(s)" if nodes > 1 else f"{devices} device(s)"
 
 
 def _holds_value(node: Any) -> bool:

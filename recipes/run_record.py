@@ -62,7 +62,7 @@ def run_record(name: str, config: DictConfig) -> dict[str, Any]:
         "data_sha256": file_sha256(Path(config.data.train_files)),
         "start_sha256": _weights_key(str(config.model.path)),
         "length": {"steps": config.trainer.total_training_steps, "epochs": config.trainer.total_epochs},
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": installed_versions(),
     }
 
 
@@ -110,6 +110,11 @@ def _weights_key(path: str) -> str:
         for file, size in zip(files, sizes, strict=True)
     ]
     return _sha256(json.dumps(described).encode())
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on."""
+    return {package: _version(package) for package in PACKAGES}
 
 
 def _version(package: str) -> str:

@@ -17,10 +17,12 @@ from reward.settings.recipe import parse_settings
 ACTOR_NAME = "reward_engine"
 CONCURRENT_ROLLOUTS = 8192  # an asyncio actor: waiting costs it nothing
 ANSWER_SECONDS = 30.0  # for an actor to say that it is there; one that is silent for longer is busy, not dead
+# The head node offers a little of this. The ledger's file is opened on one machine, the same one after a resume.
+ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 class EngineActor:
-    """One process, one event loop, one ledger for every worker on every node."""
+    """One process on the head node, one event loop, one ledger for every worker on every node."""
 
     def __init__(self, settings: str, output_dir: str):
         self._engine = RewardEngine(parse_settings(json.loads(settings), "rewriter"), Path(output_dir))
@@ -38,7 +40,7 @@ class SharedEngine:
     """
 
     def __init__(self, settings: str, output_dir: str):
-        remote = ray.remote(num_cpus=0)(EngineActor)
+        remote = ray.remote(num_cpus=0, resources=ON_HEAD)(EngineActor)
         named = remote.options(name=ACTOR_NAME, get_if_exists=True, max_concurrency=CONCURRENT_ROLLOUTS)
         self._actor: Any = named.remote(settings, output_dir)
 

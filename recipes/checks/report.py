@@ -8,19 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from recipes.checks.cards import card_findings, card_gib, read_cards
-from recipes.checks.finding import Finding, bad, ok, warning
-from recipes.checks.machine import (
-    checkpoint_gib,
-    disk_findings,
-    host_findings,
-    host_memory,
-    locked_memory_findings,
-    model_findings,
-    shared_memory_findings,
-    version_findings,
-)
+from recipes.checks.cards import Card, card_gib
+from recipes.checks.finding import Finding, bad, ok, refusal, warning
+from recipes.checks.machine import checkpoint_gib, disk_findings, model_findings
+from recipes.checks.nodes import SUBMIT, ledger_findings, look_at_nodes, look_here, node_findings
 from recipes.checks.prompts import Prompts, prompt_findings
+from recipes.checks.services import ask_baseline, ask_judge, judge_calls_a_step
 from recipes.checks.speed import (
     card_speed,
     gpu_seconds,
@@ -29,6 +22,7 @@ from recipes.checks.speed import (
     measure_retrieval,
     step_findings,
 )
+from recipes.cluster import joins_cluster
 from recipes.compose import compose_recipe
 from recipes.memory_plan import MemoryPlan, plan_lines, plan_memory
 from recipes.model_facts import ModelFacts
@@ -40,22 +34,37 @@ BIASED_TOP_P = "below 1 the rollout draws from a cut distribution and PPO's rati
 
 
 def machine_findings(
-    name: str, overrides: list[str], config: DictConfig, facts: ModelFacts | None, versions: dict[str, str]
-) -> list[Finding]:
-    """Look at the machine of a recipe for GPUs, with the memory plan; a CPU recipe asks nothing of it."""
-    if config.recipe.machine.device != "cuda":
-        return []
-    cards = read_cards()
-    findings = [*card_findings(config, cards), *version_findings(versions), *model_findings(str(config.model.path))]
-    findings += [*shared_memory_findings(), *locked_memory_findings()]
+    name: str, overrides: list[str], config: DictConfig, facts: ModelFacts | None, settings: RewriterSettings | None
+) -> tuple[list[Card] | str, list[Finding]]:
+    """Look at the machine of a recipe for GPUs, or at every node, with the memory plan; a CPU recipe asks for nothing.
+
+    Returns:
+        The cards that the run will have, or why there are none; the findings.
+    """
+    on_gpus = config.recipe.machine.device == "cuda"
+    host = plan_memory(config, facts).host if on_gpus and facts is not None else None
+    cards: list[Card] | str = "no GPU is asked for"
+    findings: list[Finding] = []
+    if config.trainer.nnodes > 1 and settings is not None:
+        findings += ledger_findings(settings.ledger.path)
+        if joins_cluster():
+            looks = look_at_nodes(config, settings, host)
+            findings += node_findings(config, looks)
+            cards = next((look.cards for look in looks if not isinstance(look.cards, str)), "no node has GPUs")
+        else:
+            findings.append(bad("nodes", f"{config.trainer.nnodes} nodes take a Ray cluster: {SUBMIT}"))
+    elif on_gpus:
+        cards, findings = look_here(config, host)
+    if not on_gpus:
+        return cards, findings
+    findings += model_findings(str(config.model.path))
     if facts is None:
-        return [*findings, warning("memory", f"{config.model.path}: its config.json is not here, nothing is planned")]
+        return cards, [*findings, warning("memory", f"{config.model.path}: no config.json here, nothing is planned")]
     card = card_gib(cards)
     plan = plan_memory(config, facts, card)
     findings += memory_findings(plan, advise(name, overrides, facts, card) if plan.advice else [])
-    findings += host_findings(plan.host, host_memory())
     findings += disk_findings(Path(config.trainer.default_local_dir), checkpoint_gib(config, facts))
-    return findings
+    return cards, findings
 
 
 def memory_findings(plan: MemoryPlan, advice: list[str]) -> list[Finding]:
@@ -106,17 +115,25 @@ def service_findings(
     samples: Sequence[Sample],
     prompts: Prompts,
     rows: int,
+    cards: list[Card] | str,
 ) -> list[Finding]:
-    """Measure the retrieval service, ask whether the judge is there, predict a step's time and the judge's cost."""
+    """Ask baseline and judge, measure retrieval, predict a step's time and the judge's cost."""
     gpu = None
-    if config.recipe.machine.device == "cuda" and facts is not None:
-        cards = read_cards()
-        speed = None if isinstance(cards, str) else card_speed(cards[0].name)
+    if facts is not None and not isinstance(cards, str):
+        speed = card_speed(cards[0].name)
         gpu = gpu_seconds(config, facts, prompts.quantile(0.5), speed) if speed else None
-    findings = step_findings(config, settings, measure_retrieval(settings, samples), gpu)
+    findings = ask_baseline(settings, samples[0], needed=prompts.without_baseline > 0)
+    each = None
     if settings.judge is not None:
-        findings += judge_reach_findings(settings.judge, os.environ)
-        findings += judge_cost_findings(config, settings, samples[0], rows)
+        reached = judge_reach_findings(settings.judge, os.environ)
+        findings += reached
+        if refusal(reached) == "":
+            asked, each = ask_judge(settings, samples)
+            findings += asked
+    judged = (judge_calls_a_step(config, settings.judge), each.seconds) if settings.judge and each else None
+    findings += step_findings(config, settings, measure_retrieval(settings, samples), gpu, judged)
+    if settings.judge is not None:
+        findings += judge_cost_findings(config, settings, samples[0], rows, each.cny if each else None)
     return findings
 
 

@@ -79,7 +79,7 @@ def measure_retrieval(settings: RewriterSettings, samples: Sequence[Sample]) -> 
     return [seconds for seconds in asyncio.run(ask_all()) if seconds is not None]
 
 
-def retrieval_seconds(calls: int, latency: float, concurrency: int, per_minute: int | None) -> float:
+def waiting_seconds(calls: int, latency: float, concurrency: int, per_minute: int | None) -> float:
     """Seconds that `calls` take: in waves of `concurrency`, or as slow as the limit per minute."""
     waves = ceil(calls / concurrency) * latency
     return max(waves, calls * 60 / per_minute) if per_minute else waves
@@ -125,8 +125,14 @@ def judge_calls(config: DictConfig, judge: JudgeSettings, prompts: int) -> tuple
     return rollouts, prompts * judge.baseline_votes
 
 
-def judge_cost_findings(config: DictConfig, settings: RewriterSettings, sample: Sample, prompts: int) -> list[Finding]:
-    """Say what the judge costs at most in an epoch and in the whole run, against the run's budget."""
+def judge_cost_findings(
+    config: DictConfig, settings: RewriterSettings, sample: Sample, prompts: int, measured: float | None = None
+) -> list[Finding]:
+    """Say what the judge costs in an epoch and in the whole run, against the run's budget.
+
+    Args:
+        measured: yuan of a call, from the judge's own calls; without it only the most is known.
+    """
     judge = settings.judge
     assert judge is not None
     prompt = (Path(reward.judge.__file__).parent / "prompts" / f"{judge.mode}-{judge.prompt}.txt").read_text("utf-8")
@@ -147,6 +153,9 @@ def judge_cost_findings(config: DictConfig, settings: RewriterSettings, sample: 
         f"at most {(again + once) * each:.0f} CNY the first epoch, {total:.0f} in all "
         f"({again} + {once} calls an epoch, {each:.4f} each)"
     )
+    if measured is not None:
+        first, whole = (again + once) * measured, (again * epochs + once) * measured
+        text = f"about {first:.1f} CNY the first epoch, {whole:.1f} in all; {text}"
     budget = settings.ledger.run.cny
     if budget is not None and total > budget:
         return [warning("judge cost", f"{text}; the budget is {budget:g} CNY: the run stops with exit code 76 there")]
@@ -172,26 +181,47 @@ def judge_reach_findings(judge: JudgeSettings, environment: Mapping[str, str]) -
 
 
 def step_findings(
-    config: DictConfig, settings: RewriterSettings, latencies: list[float], gpu: tuple[float, float] | None
+    config: DictConfig,
+    settings: RewriterSettings,
+    latencies: list[float],
+    gpu: tuple[float, float] | None,
+    judge: tuple[int, float] | None = None,
 ) -> list[Finding]:
-    """Predict a step from the measured latencies; `gpu` is (rollout, update) in seconds where the card is known."""
+    """Predict a step from the measured latencies.
+
+    Args:
+        latencies: of retrieval, in seconds.
+        gpu: (rollout, update) in seconds where the card is known.
+        judge: (calls of a step, seconds of a call) where the latency is known.
+    """
     if not latencies:
         return [bad("latency", f"{settings.tenant.rag.url}: none of {QUERIES} queries was answered")]
     rag = settings.tenant.rag
-    latency = median(latencies)
-    seconds = retrieval_seconds(rollouts_of(config), latency, rag.max_concurrency, rag.requests_per_minute)
-    findings = [
-        ok(
-            "latency",
-            f"retrieval {latency:.3f} s at {min(QUERIES, rag.max_concurrency)} together, slowest {max(latencies):.3f}; "
-            f"{seconds:.1f} s for a step's {rollouts_of(config)} rollouts",
-        )
-    ]
-    if gpu is not None:
-        step = StepTime(gpu[0], seconds, gpu[1])
-        text = (
-            f"about {step.total:.0f} s: rollout {step.rollout:.0f}, reward {step.reward:.0f} beside it, "
-            f"update {step.update:.0f}; {step.bound}; without the judge's time"
-        )
-        findings.append((warning if step.reward > step.rollout + step.update else ok)("step", text))
-    return findings
+    latency, rollouts = median(latencies), rollouts_of(config)
+    reward = retrieval = waiting_seconds(rollouts, latency, rag.max_concurrency, rag.requests_per_minute)
+    text = (
+        f"retrieval {latency:.3f} s at {min(QUERIES, rag.max_concurrency)} together, slowest {max(latencies):.3f}; "
+        f"{retrieval:.1f} s for a step's {rollouts} rollouts"
+    )
+    if judge is not None and settings.judge is not None:
+        limits = settings.judge
+        judged = waiting_seconds(*judge, limits.max_concurrency, limits.requests_per_minute)
+        # Both are asked at once: the slower one counts.
+        reward = max(retrieval, judged)
+        text += f"; judge {judge[1]:.2f} s, {judged:.1f} s for {judge[0]} calls at {limits.max_concurrency} together"
+    findings = [ok("latency", text)]
+    if gpu is None:
+        bound = "retrieval" if reward == retrieval else "the judge"
+        return [
+            *findings,
+            ok("step", f"reward {reward:.1f} s, set by {bound}; the rest is not predicted: no known card"),
+        ]
+    step = StepTime(gpu[0], reward, gpu[1])
+    text = (
+        f"about {step.total:.0f} s: rollout {step.rollout:.0f}, reward {step.reward:.0f} beside it, "
+        f"update {step.update:.0f}; {step.bound}"
+    )
+    if settings.judge is not None and judge is None:
+        text += "; without the judge's time"
+    slow = step.reward > step.rollout + step.update
+    return [*findings, (warning if slow else ok)("step", text)]

@@ -31,8 +31,8 @@ from recipes.checks.speed import (
     judge_calls,
     judge_cost_findings,
     judge_reach_findings,
-    retrieval_seconds,
     step_findings,
+    waiting_seconds,
 )
 from recipes.compose import compose_recipe
 from recipes.memory_plan import plan_memory
@@ -253,8 +253,8 @@ def test_a_cut_distribution_is_warned_of():
 
 
 def test_retrieval_takes_waves_or_its_limit_per_minute():
-    assert retrieval_seconds(512, 0.1, 10, None) == pytest.approx(5.2)
-    assert retrieval_seconds(512, 0.1, 10, 600) == pytest.approx(51.2)
+    assert waiting_seconds(512, 0.1, 10, None) == pytest.approx(5.2)
+    assert waiting_seconds(512, 0.1, 10, 600) == pytest.approx(51.2)
 
 
 def test_a_step_is_predicted_from_latency_and_card():
