@@ -62,6 +62,7 @@ def run_record(name: str, config: DictConfig) -> dict[str, Any]:
         "data_sha256": file_sha256(Path(config.data.train_files)),
         "start_sha256": _weights_key(str(config.model.path)),
         "length": {"steps": config.trainer.total_training_steps, "epochs": config.trainer.total_epochs},
+        "max_new_tokens": OmegaConf.select(config, "recipe.rl.max_new_tokens"),
         "versions": installed_versions(),
     }
 

@@ -23,7 +23,7 @@ from reward.records.call import FailureKind
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.records.run_files import CANARY_FILE, METRICS_FILE, STOP_FILE
-from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
+from reward.rollouts.groups import AbstentionBreaker, same_reward_share, step_metrics, trainable
 from reward.rollouts.trainer_log import TrainerLog
 from reward.settings.recipe import parse_settings
 from reward.task import open_task
@@ -79,11 +79,15 @@ class RewardReplayBuffer(ReplayBuffer):
         # Which of the rollouts train.
         rollouts = _reward_fields(batch)
         abstained = [bool(rollout["abstained"]) for rollout in rollouts]
-        kept = trainable([key.split("_")[0] for key in batch.keys], abstained, self._group_size)
+        groups = [key.split("_")[0] for key in batch.keys]
+        kept = trainable(groups, abstained, self._group_size)
 
         # What the step logs.
         reward_metrics = {**step_metrics(rollouts, kept), **self._task.metrics(rollouts), **self._canary_metrics()}
         reward_metrics["lost"] = lost
+        same = same_reward_share(groups, [rollout["score"] for rollout in rollouts], kept)
+        if same is not None:
+            reward_metrics["same_reward_groups"] = same
         ended = time.monotonic()
         if self._ended is not None:
             # From batch to batch: an update and a generation, whichever step they are counted to.

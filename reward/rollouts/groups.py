@@ -89,6 +89,19 @@ def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return metrics
 
 
+def same_reward_share(group_ids: Sequence[str], rewards: Sequence[float], kept: Sequence[bool]) -> float | None:
+    """Return the share of groups whose siblings all earn the same: relative to each other they teach nothing.
+
+    Groups with a single rollout that trains do not count; None where there are no others.
+    """
+    groups: dict[str, list[float]] = {}
+    for group, reward, trains in zip(group_ids, rewards, kept, strict=True):
+        if trains:
+            groups.setdefault(group, []).append(reward)
+    several = [earned for earned in groups.values() if len(earned) > 1]
+    return sum(max(earned) == min(earned) for earned in several) / len(several) if several else None
+
+
 class AbstentionBreaker:
     """Trips when more rollouts than the allowed share of a whole window could not be scored.
 

@@ -22,6 +22,8 @@ KL = {  # from the reference (in the loss or in the reward), within one update, 
     "actor/ppo_kl": "single updates go too far: lower recipe.rl.actor_lr or actor.ppo_epochs",
     "rollout_corr/kl": "trainer and rollout engine disagree on the same tokens: align their precision",
 }
+# How far trainer and rollout engine are apart in the probability of a sampled token, on average.
+PROBABILITIES = "training/rollout_probs_diff_mean"
 FINITE = (REWARD, LENGTH, CLIP_FRACTION, VALUE_LOSS, *ENTROPY, *KL, "actor/pg_loss", "actor/grad_norm")
 # What verl logs, under the names people look for as well.
 PLAIN_NAMES = {"actor/pg_loss": "policy_loss", VALUE_LOSS: "value_loss", CLIP_FRACTION: "clip_fraction"}
@@ -114,6 +116,11 @@ def _warnings(history: Sequence[Mapping[str, float]], settings: HealthSettings) 
         distance = level(name)
         if distance is not None and abs(distance) > settings.kl:
             yield HealthWarning(f"kl:{name}", abs(distance), settings.kl, advice)
+
+    apart = level(PROBABILITIES)
+    if apart is not None and apart > settings.probability_gap:
+        advice = "trainer and rollout engine disagree on the same tokens: recipe.rl.top_p=1.0, align their precision"
+        yield HealthWarning("probability_gap", apart, settings.probability_gap, advice)
 
     entropy = next((value for name in ENTROPY if (value := level(name)) is not None), None)
     if entropy is not None and entropy < settings.entropy_floor:

@@ -218,6 +218,7 @@ class HealthSettings(StrictSettings):
     clip_fraction: float = Field(0.5, gt=0, le=1)
     value_loss_rise: float = Field(2.0, gt=1)
     kl: float = Field(0.5, gt=0)
+    probability_gap: float = Field(0.01, gt=0)
     entropy_floor: float = Field(0.05, ge=0)
     length_drift: float = Field(1.5, gt=1)
     copy_rate: float = Field(0.5, gt=0, le=1)

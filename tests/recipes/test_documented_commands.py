@@ -39,7 +39,7 @@ def commands() -> list[tuple[str, str, tuple[str, ...]]]:
             words = shlex.split(match["rest"].split("`")[0], comments=True)
             words = [word for word in words if "=" in word or word in RECIPES]
             script = match["script"]
-            if script and script != "run":
+            if script and script not in ("run", "submit"):
                 tenant, _, recipe = script.rpartition("_")
                 words = [recipe, f"tenant={tenant}", *words]
             if words:

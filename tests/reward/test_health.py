@@ -82,6 +82,12 @@ def test_a_single_odd_step_is_no_warning(metric, value):
     assert names(history) == []
 
 
+def test_rollout_engine_and_trainer_must_agree_on_probabilities():
+    normal = [{"training/rollout_probs_diff_mean": 0.004}] * 40
+    apart = [{"training/rollout_probs_diff_mean": 0.02}] * 40
+    assert names(normal) == [] and names(apart) == ["probability_gap"]
+
+
 def test_a_fall_within_the_noise_is_no_warning():
     noisy = [{"avg_reward": mean + swing} for mean in (0.2, 0.1) for swing in (-0.3, 0.3) * 5]
     assert names(noisy) == []

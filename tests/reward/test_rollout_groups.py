@@ -6,7 +6,7 @@ from reward.engine import flat_fields
 from reward.records.call import Answer, CallKind, CallTrace, FailureKind
 from reward.records.outcome import Abstained, AbstainReason, Gated, GateReason, Parts, Rollout, Scored
 from reward.records.sample import Metadata, Sample
-from reward.rollouts.groups import AbstentionBreaker, step_metrics, trainable
+from reward.rollouts.groups import AbstentionBreaker, same_reward_share, step_metrics, trainable
 from reward.scorer import Scoring
 from reward.settings.recipe import BreakerSettings, RewardSettings
 from reward.task import make_task
@@ -93,6 +93,21 @@ def test_a_step_without_a_scored_rollout_invents_no_metric():
     rollouts = [flat_fields(ABSTAINED, TASK)]
     metrics = step_metrics(rollouts, [False]) | TASK.metrics(rollouts)
     assert "avg_reward" not in metrics and "8b_win_rate" not in metrics and metrics["abstained"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("groups", "rewards", "kept", "share"),
+    [
+        ("aabb", [0.5, 0.5, 0.1, 0.2], [True] * 4, 0.5),
+        ("aabb", [0.5, 0.5, 0.2, 0.2], [True] * 4, 1.0),
+        ("aab", [0.1, 0.2, 0.2], [True] * 3, 0.0),  # a lone rollout has no siblings
+        ("aabb", [0.1, 0.9, 0.2, 0.2], [True, False, True, True], 1.0),
+        ("ab", [0.1, 0.2], [True, True], None),
+        ("", [], [], None),
+    ],
+)
+def test_groups_whose_siblings_all_earn_the_same(groups, rewards, kept, share):
+    assert same_reward_share(list(groups), rewards, kept) == share
 
 
 def test_breaker():

@@ -1,4 +1,4 @@
-"""An ASGI app on a loopback port, run by uvicorn in a thread."""
+"""An ASGI app on a port of this machine, of its loopback interface by default, run by uvicorn in a thread."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ class AsgiServer:
         RuntimeError: the app does not start or does not stop.
     """
 
-    def __init__(self, app: Any, *, port: int = 0, log_level: str = "warning", **config: Any) -> None:
-        listener = socket.create_server(("127.0.0.1", port))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    def __init__(
+        self, app: Any, *, host: str = "127.0.0.1", port: int = 0, log_level: str = "warning", **config: Any
+    ) -> None:
+        listener = socket.create_server((host, port))
+        self.url = f"http://{host}:{listener.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(app, log_level=log_level, access_log=False, **config))
         self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()

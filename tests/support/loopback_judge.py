@@ -34,7 +34,7 @@ def keeping_facts(value: Any) -> Any:
 class LoopbackJudge:
     """Reads the first JSON object after the opening delimiter and grades it; `faults` holds what comes next instead."""
 
-    def __init__(self, grade: Callable[[str], int] = grade):
+    def __init__(self, grade: Callable[[str], int] = grade, host: str = "127.0.0.1"):
         self.grade = grade
         self.requests: list[dict] = []
         self.headers: list[dict] = []
@@ -58,7 +58,7 @@ class LoopbackJudge:
             finally:
                 self.under_way -= 1
 
-        self._server = AsgiServer(app, log_level="critical", timeout_graceful_shutdown=0)
+        self._server = AsgiServer(app, host=host, log_level="critical", timeout_graceful_shutdown=0)
         self.url = f"{self._server.url}/v1"
 
     def data(self, number: int = -1) -> dict:
