@@ -18,7 +18,7 @@ from recipes.processes import run_group
 LOG_STEPS = """
 import sys
 from verl.utils.tracking import Tracking
-tracking = Tracking("project", "experiment", ["file", "tensorboard"])
+tracking = Tracking("project", "experiment", sys.argv[4:])
 for step in range(int(sys.argv[1]), int(sys.argv[2]) + 1):
     tracking.log({"loss": float(sys.argv[3])}, step)
 tracking.finish()
@@ -35,8 +35,9 @@ def save_checkpoint(output: Path, step: int) -> None:
     (output / "latest_checkpointed_iteration.txt").write_text(str(step))
 
 
-def train(output: Path, first: int, last: int, loss: float) -> None:
+def train(output: Path, first: int, last: int, loss: float, *loggers: str) -> None:
     command = [sys.executable, "-c", LOG_STEPS, str(first), str(last), str(loss)]
+    command += loggers or ("file", "tensorboard")
     assert run_group(command, trainer_environment(recipe(output)), threading.Event()) == 0
 
 
@@ -111,6 +112,17 @@ def test_a_resume_continues_the_wandb_run_and_another_run_has_its_own(tmp_path):
     first, resumed, other = (trainer_environment(recipe(tmp_path / name)) for name in ("a", "a", "b"))
     assert first["WANDB_RUN_ID"] == resumed["WANDB_RUN_ID"] != other["WANDB_RUN_ID"]
     assert first["WANDB_RESUME"] == "allow" and first["WANDB_DIR"] == str(tmp_path / "a/logs")
+
+
+@pytest.mark.full
+def test_wandb_writes_the_runs_files_into_its_output_under_one_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(tmp_path, 1, 2, 0.5, "wandb")
+    save_checkpoint(tmp_path, 2)
+    train(tmp_path, 3, 4, 0.25, "wandb")
+    run_id = (tmp_path / "logs/wandb_run_id").read_text().strip()
+    starts = sorted((tmp_path / "logs/wandb").glob("offline-run-*"))
+    assert len(starts) == 2 and all((start / f"run-{run_id}.wandb").stat().st_size > 0 for start in starts)
 
 
 def test_the_users_variables_win(tmp_path, monkeypatch):
