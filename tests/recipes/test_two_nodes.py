@@ -93,7 +93,9 @@ def test_a_node_that_loses_power_costs_no_more_than_the_steps_since_the_last_che
         judge = LoopbackJudge(grade=lambda rewrite: 2 + zlib.crc32(rewrite.encode()) % 4, host=nodes.host)
         try:
             nodes.start("head")
+            nodes.wait_for(nodes.head)
             nodes.start("worker")
+            nodes.wait_for(nodes.head, nodes.worker)
             # The worker goes in the step after the first checkpoint.
             run = submit(nodes, setting, output, relay, judge)
             deadline = time.monotonic() + SECONDS
@@ -107,6 +109,7 @@ def test_a_node_that_loses_power_costs_no_more_than_the_steps_since_the_last_che
             asked, graded = len(relay.asked), len(judge.requests)
 
             nodes.start("worker")
+            nodes.wait_for(nodes.head, nodes.worker)
             assert submit(nodes, setting, output, relay, judge).wait(SECONDS) == 0, log_end(tmp_path)
         finally:
             relay.close()

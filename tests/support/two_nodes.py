@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 NODE_NAMES = ("head", "worker")
+START_SECONDS = 120.0
 # Ray declares a silent node dead after three of these.
 HEALTH = {
     "RAY_health_check_period_ms": "500",
@@ -102,6 +105,23 @@ class TwoNodes:
                 ["ip", "netns", "exec", self._space(name), "sh", "-ec", f'{mounts}; exec "$@"', "sh", *ray],
                 env=environment, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
+
+    def wait_for(self, *addresses: str) -> None:
+        """Wait until these nodes, and no others, belong to the cluster.
+
+        Raises:
+            TimeoutError: after `START_SECONDS`.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        headers = {"Authorization": f"Bearer {self.token['RAY_AUTH_TOKEN']}"}
+        request = urllib.request.Request(f"{self.dashboard}/nodes?view=summary", headers=headers)
+        while time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+                nodes = json.load(answer)["data"]["summary"]
+                if sorted(node["ip"] for node in nodes if node["raylet"].get("state") == "ALIVE") == sorted(addresses):
+                    return
+            time.sleep(0.2)
+        raise TimeoutError(f"the cluster is not {addresses} after {START_SECONDS:.0f} s: {self._folder}")
 
     def cut(self, name: str) -> None:
         """Cut a node's cable, then kill all it runs: no peer hears a word of it."""
