@@ -33,7 +33,7 @@ from rag.documents.tokenizer import TOKENIZER_ID
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
-from rag.models.endpoint_embedder import with_prompts
+from rag.models.prompts import with_prompts
 from rag.write_questions import CONCURRENCY, KEEP, QUESTIONS, Options, count, share, write_missing_questions
 
 TENANT = "default"
@@ -103,9 +103,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--retriever",
         default="hashing",
-        help="embedder: hashing, a sentence-transformers folder, or http(s)://…/v1#model (default: %(default)s)",
+        help="embedder: hashing, a model's folder, or http(s)://…/v1#model, with ?prompts=NAME (default: %(default)s)",
     )
-    parser.add_argument("--passage-prompt", "--passage_prompt", help="what URL#model wants before a passage")
+    parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
+    parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage")
     parser.add_argument(
         "--questions",
         type=count,
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
     parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
     args = parser.parse_args(argv)
-    retriever = with_prompts(args.retriever, None, args.passage_prompt)
+    retriever = with_prompts(args.retriever, args.query_prompt, args.passage_prompt)
     write = None
     code = 0
     if args.questions:

@@ -120,9 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="seconds before its answer is given up (default: 2)",
     )
-    parser.add_argument("--retriever", help="embedder: hashing (default), a model folder, or URL#model")
-    parser.add_argument("--query-prompt", "--query_prompt", help="what URL#model wants before a query")
-    parser.add_argument("--passage-prompt", "--passage_prompt", help="before a passage, as in rag.build_index")
+    parser.add_argument(
+        "--retriever", help="embedder: hashing (default), a model folder, or URL#model, with ?prompts=NAME"
+    )
+    parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
+    parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage, as in rag.build_index")
     parser.add_argument("--reranker", help="cross-encoder: a model folder, or URL#model (default: none)")
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 of a language model; key: LLM_API_KEY")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """What an operator sets: one YAML file for the service and its tenants (`python -m rag.serve --settings FILE`).
 
-    retriever: http://embedder:8000/v1#e5-large     # with query_prompt: "query: " and passage_prompt: "passage: "
+    retriever: http://embedder:8000/v1#multilingual-e5-large    # its prompts by its name, or ?prompts=e5
     language_model: {url: "http://llm:8000/v1", model: qwen3-8b}
     default: {requests_per_minute: 600}
     tenants:
@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from guard.service_url import ModelAddress, ServiceUrl
 from rag.documents.records import IngestError
-from rag.models.endpoint_embedder import with_prompts
 from rag.models.language_model import LanguageModelSettings
+from rag.models.prompts import with_prompts
 from rag.retrieval.channels import Channels
 
 
@@ -48,9 +48,9 @@ class ServiceSettings(BaseModel):
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
     retriever: ModelAddress = Field(
-        default="hashing", description="hashing, a sentence-transformers folder, or URL#model"
+        default="hashing", description="hashing, a model's folder, or URL#model (rag.models.prompts)"
     )
-    query_prompt: str = Field(default="", description="what the retriever's model wants before a query")
+    query_prompt: str = Field(default="", description="before a query, where no preset has it")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
     reranker: ModelAddress | None = Field(
         default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank"

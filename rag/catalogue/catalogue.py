@@ -29,7 +29,7 @@ from rag.documents.records import Document, IngestError
 from rag.documents.tokenizer import TOKENIZER_ID
 
 _KNOWLEDGE_BASE = (
-    "SELECT id, tenant_id, name, revision, live_version, documents, passages, questions, created_at "
+    "SELECT id, tenant_id, name, revision, live_version, documents, passages, questions, created_at, fusion "
     "FROM knowledge_bases"
 )
 _LIVE_KEYS = (
@@ -89,6 +89,11 @@ class Catalogue(Versions):
         with self.database.writing() as connection:
             connection.execute("UPDATE versions SET state = 'retired' WHERE kb_id = ?", (kb_id,))
             connection.execute("DELETE FROM knowledge_bases WHERE id = ?", (kb_id,))
+
+    def keep_fusion(self, kb_id: int, fusion: str) -> None:
+        """Keep the fitted weights of its channels; "" forgets them. Searches take them from then on."""
+        with self.database.writing() as connection:
+            connection.execute("UPDATE knowledge_bases SET fusion = ? WHERE id = ?", (fusion, kb_id))
 
     def put_documents(
         self, kb_id: int, documents: Iterable[Document], *, prune: bool = False, keep: Collection[str] = ()

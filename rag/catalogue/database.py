@@ -13,7 +13,7 @@ from pathlib import Path
 from rag.documents.records import IngestError
 
 FILE = "catalogue.sqlite"
-LAYOUT = 2
+LAYOUT = 3
 BUSY_SECONDS = 60.0
 
 # What a replacement took away, for searches of an index that does not hold the replacement yet: rows as they were from
@@ -31,7 +31,7 @@ CREATE TABLE knowledge_bases (
     id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL, name TEXT NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0, live_version INTEGER, tokenizer_id TEXT NOT NULL,
     documents INTEGER NOT NULL DEFAULT 0, passages INTEGER NOT NULL DEFAULT 0, questions INTEGER NOT NULL DEFAULT 0,
-    created_at TEXT NOT NULL, UNIQUE (tenant_id, name)
+    created_at TEXT NOT NULL, fusion TEXT NOT NULL DEFAULT '', UNIQUE (tenant_id, name)
 );
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE,
@@ -65,7 +65,7 @@ CREATE TABLE versions (
     embedder_id TEXT NOT NULL, dimension INTEGER NOT NULL, tokenizer_id TEXT NOT NULL, engine_id TEXT NOT NULL,
     mean_length REAL NOT NULL, embedder_state BLOB NOT NULL, statistics BLOB NOT NULL, built_revision INTEGER NOT NULL,
     applied_revision INTEGER NOT NULL, points INTEGER NOT NULL DEFAULT 0, made_by TEXT NOT NULL,
-    created_at TEXT NOT NULL, cleaned_revision INTEGER NOT NULL DEFAULT 0
+    created_at TEXT NOT NULL, cleaned_revision INTEGER NOT NULL DEFAULT 0, mean_vector BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE access_keys (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key_hash BLOB NOT NULL UNIQUE, tenant_id TEXT NOT NULL, scope TEXT NOT NULL,
@@ -85,7 +85,11 @@ _UPGRADES = {
         "ALTER TABLE versions ADD COLUMN cleaned_revision INTEGER NOT NULL DEFAULT 0",
         "UPDATE versions SET cleaned_revision = applied_revision",
         *_SUPERSEDED.split(";"),
-    ]
+    ],
+    2: [
+        "ALTER TABLE knowledge_bases ADD COLUMN fusion TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE versions ADD COLUMN mean_vector BLOB NOT NULL DEFAULT x''",
+    ],
 }
 # Counting rows at every write would cost more than the write.
 _COUNTERS = [

@@ -18,7 +18,8 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeBase:
-    """`revision` counts its writes. `questions`: those that are indexed. `live_version`: None until one was built."""
+    """`revision` counts its writes. `questions`: those that are indexed. `live_version`: None until one was built.
+    `fusion`: the fitted weights of its channels, as `rag.retrieval.fitted_fusion` reads them, "" where none are."""
 
     id: int
     tenant_id: str
@@ -29,6 +30,7 @@ class KnowledgeBase:
     passages: int
     questions: int
     created_at: str
+    fusion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class IndexRecipe:
 class Version:
     """One build of a knowledge base's vectors. It holds everything up to `applied_revision`, and nothing any more that
     was removed up to `cleaned_revision`; `built_revision` is what it was built from, and what its statistics
-    describe."""
+    describe. `mean_vector`: the mean of its passages' vectors, float32; b"" in one built before they were kept."""
 
     id: int
     kb_id: int
@@ -60,6 +62,7 @@ class Version:
     made_by: str
     created_at: str
     cleaned_revision: int
+    mean_vector: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from rag.catalogue.records import IndexRecipe, Version
 
 _COLUMNS = (
     "id, kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, embedder_state, statistics, "
-    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision"
+    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision, mean_vector"
 )
 # A search of a version sees the knowledge base as of the revision applied to it: what it may still need stays.
 _FORGET_SUPERSEDED = (
@@ -55,6 +55,10 @@ class Versions:
             )
             assert row.lastrowid is not None
             return row.lastrowid
+
+    def keep_mean_vector(self, version_id: int, mean_vector: bytes) -> None:
+        with self.database.writing() as connection:
+            connection.execute("UPDATE versions SET mean_vector = ? WHERE id = ?", (mean_vector, version_id))
 
     def publish_version(self, version_id: int, points: int) -> None:
         """Make it the live one; every earlier one of its knowledge base, also one left half-built, is retired. One
@@ -120,6 +124,7 @@ class Versions:
             made_by=found[13],
             created_at=found[14],
             cleaned_revision=found[15],
+            mean_vector=found[16],
         )
 
     def retired_versions(self) -> list[int]:

@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, Version
 from rag.documents.records import IngestError
@@ -34,13 +37,15 @@ RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OpenVersion:
-    """`version.applied_revision` says up to where it holds the knowledge base. `has_questions`: some are indexed."""
+    """`version.applied_revision` says up to where it holds the knowledge base. `has_questions`: some are indexed.
+    `mean_vector`: (dimension,) of its passages; zeros where the version keeps none."""
 
     version: Version
     space: Space
     embedder: Embedder
     statistics: bytes
     has_questions: bool
+    mean_vector: NDArray[np.float32]
 
 
 def engine_of(folder: Path, qdrant_url: str | None) -> Engine:
@@ -201,17 +206,19 @@ class Indexer:
                     f"build the index again (python -m rag.build_index --out {self._catalogue.folder} "
                     f"--tenant {kb.tenant_id} --kb-name {kb.name})"
                 )
+        # Before the folder is taken: a service that refuses its embedder leaves it to others.
+        embedder = self._models.load(version.embedder_state)
+        if embedder.dimension != made.dimension:
+            raise IngestError(f"{made.embedder_id}: gives {embedder.dimension} numbers a text, not {made.dimension}")
         space = Space(version.id, made.dimension)
         try:
             self.engine.count(space)
         except SpaceLost as error:
             self._lose(version.id, str(error))
             return None
-        embedder = self._models.load(version.embedder_state)
-        if embedder.dimension != made.dimension:
-            raise IngestError(f"{made.embedder_id}: gives {embedder.dimension} numbers a text, not {made.dimension}")
         self._loaded.add(version.id)
-        return OpenVersion(version, space, embedder, version.statistics, kb.questions > 0)
+        mean_vector = np.frombuffer(version.mean_vector or bytes(4 * made.dimension), np.float32)
+        return OpenVersion(version, space, embedder, version.statistics, kb.questions > 0, mean_vector)
 
     def _check_complete(self, kb: KnowledgeBase, space: Space) -> None:
         """Check that all points are there: Edge opens a damaged shard as if fewer points had been written."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import IndexRecipe, KnowledgeBase, Version
@@ -58,16 +61,34 @@ def write_version(
     made_by = json.dumps({"python": platform.python_version()} | {name: version(name) for name in _MADE_BY})
     identifier = catalogue.begin_version(kb.id, recipe, embedder.state, statistics, kb.revision, made_by)
     written, total = 0, kb.passages + kb.questions
-    for written in engine.write(
-        Space(identifier, recipe.dimension), _points(catalogue, kb.id, embedder, recipe.mean_length)
-    ):
+    mean = _Mean(recipe.dimension)
+    points = _points(catalogue, kb.id, embedder, recipe.mean_length, mean)
+    for written in engine.write(Space(identifier, recipe.dimension), points):
         on_progress(min(0.99, written / max(1, total)))
+    catalogue.keep_mean_vector(identifier, mean.to_bytes())
     try:
         return catalogue.version(identifier), written
     except KeyError:
         raise IngestError(f"{kb.tenant_id}/{kb.name}: was deleted meanwhile") from None
 
 
-def _points(catalogue: Catalogue, kb_id: int, embedder: Embedder, mean_length: float) -> Iterator[Point]:
+def _points(catalogue: Catalogue, kb_id: int, embedder: Embedder, mean_length: float, mean: _Mean) -> Iterator[Point]:
     for keys in pages_of(catalogue.index_keys(kb_id), _PAGE):
-        yield from points_of(keys, embedder, mean_length)
+        points = points_of(keys, embedder, mean_length)
+        mean.add([point.dense for point in points if not point.is_question])
+        yield from points
+
+
+class _Mean:
+    """The mean of the passages' vectors, (dimension,)."""
+
+    def __init__(self, dimension: int):
+        self._sum, self._n = np.zeros(dimension, np.float64), 0
+
+    def add(self, vectors: Sequence[NDArray[np.float32]]) -> None:
+        if vectors:
+            self._sum += np.sum(vectors, axis=0, dtype=np.float64)
+            self._n += len(vectors)
+
+    def to_bytes(self) -> bytes:
+        return (self._sum / max(1, self._n)).astype(np.float32).tobytes()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from urllib.parse import parse_qs, urlencode
 
 import numpy as np
 import openai
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from guard.service_url import why_unfit
 from rag.documents.records import IngestError
+from rag.models.embedder import TRAINED_WEIGHT
 from rag.models.failure import ModelFailure, reason
+from rag.models.prompts import PRESETS, Prompts, family_of, same_query_prompt
 
 API_KEY_ENV = "EMBEDDING_API_KEY"
 NO_KEY = "none"  # the client insists on a key; a self-hosted server asks for none
@@ -37,45 +38,19 @@ def split_address(address: str) -> tuple[str, str]:
     return url.rstrip("/"), model
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """What a model wants before a query and before a passage; E5: "query: " and "passage: ". Qwen3-Embedding and BGE
-    want one for queries alone."""
-
-    query: str = ""
-    passage: str = ""
-
-
-def with_prompts(retriever: str, query: str | None, passage: str | None) -> str:
-    """Return the address `URL#model` with the prompts in it: `URL#model?query_prompt=…&passage_prompt=…`.
-
-    Raises:
-        IngestError: prompts for something else than an endpoint.
-    """
-    given = {name: text for name, text in (("query_prompt", query), ("passage_prompt", passage)) if text}
-    if not given:
-        return retriever
-    if not retriever.startswith(("http://", "https://")):
-        raise IngestError(f"{', '.join(given)}: for a retriever behind URL#model; a folder's model has its own")
-    return f"{retriever}?{urlencode(given)}"
-
-
 class EndpointMaker:
     """`id` names the model, not the address: the same model may move to another machine. It names the passages' prompt,
-    which is in every stored vector, and not the queries'."""
+    which is in every stored vector. The queries' prompt is stored beside the vectors (`EndpointEmbedder.state`)."""
 
-    def __init__(self, address: str):
-        """
+    def __init__(self, address: str, prompts: Prompts | None = None):
+        """Open `URL#model`; without `prompts` those of the model's family.
+
         Raises:
-            IngestError: `address` is not `URL#model`, with prompts as `with_prompts` writes them.
+            IngestError: `address` is not `URL#model`.
         """
-        url, name = split_address(address)
-        self._model, _, written = name.partition("?")
-        texts = parse_qs(written)
-        if unknown := texts.keys() - {"query_prompt", "passage_prompt"}:
-            raise IngestError(f"{address}: {', '.join(sorted(unknown))}: neither query_prompt nor passage_prompt")
-        self._prompts = Prompts(*("".join(texts.get(f"{kind}_prompt", [])) for kind in ("query", "passage")))
-        self.id = _identity(self._model, self._prompts)
+        url, self._model = split_address(address)
+        self._prompts = PRESETS[family_of(self._model)] if prompts is None else prompts
+        self.id = f"endpoint:{self._model}{self._prompts.identity}"
         self._client = openai.OpenAI(
             base_url=url,
             api_key=os.environ.get(API_KEY_ENV) or NO_KEY,
@@ -87,51 +62,64 @@ class EndpointMaker:
 
     def fit(self, texts: Iterable[str]) -> EndpointEmbedder:
         """Ask for one vector, to learn how long they are; the texts are not read."""
-        dimension = len(_ask(self._client, self._model, ["dimension"])[0])
-        return EndpointEmbedder(self._client, self._model, dimension, self._prompts)
+        probe = EndpointEmbedder(self._client, self.id, self._model, 0, self._prompts)
+        dimension = len(probe.ask(self._client, ["dimension"], is_query=False)[0])
+        return EndpointEmbedder(self._client, self.id, self._model, dimension, self._prompts)
 
     def load(self, state: bytes) -> EndpointEmbedder:
-        if not state.isdigit():
+        dimension, _, stored = state.decode(errors="replace").partition("\n")
+        if not dimension.isdigit():
             raise IngestError(f"{self.id}: its stored dimension is damaged")
-        return EndpointEmbedder(self._client, self._model, int(state), self._prompts)
+        prompts = same_query_prompt(self.id, self._prompts, json.loads(stored) if stored else None)
+        return EndpointEmbedder(self._client, self.id, self._model, int(dimension), prompts)
 
 
 class EndpointEmbedder:
-    fusion_weight = 1.0
+    """`state`: the dimension; in a second line, as JSON, the queries' prompt where it is known."""
 
-    def __init__(self, client: openai.OpenAI, model: str, dimension: int, prompts: Prompts):
+    dense_weight = TRAINED_WEIGHT
+
+    def __init__(self, client: openai.OpenAI, identity: str, model: str, dimension: int, prompts: Prompts):
         self._client, self._model, self._prompts = client, model, prompts
-        self.id, self.dimension = _identity(model, prompts), dimension
-        self.state = str(dimension).encode()
+        self.id, self.dimension = identity, dimension
+        known = "" if prompts.query is None else f"\n{json.dumps(prompts.query, ensure_ascii=False)}"
+        self.state = f"{dimension}{known}".encode()
         self._query_client = client.with_options(timeout=_QUERY_TIMEOUT, max_retries=0)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self._embed(self._client, texts, self._prompts.passage)
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        return self._embed(self._query_client, [text], self._prompts.query)[0]
-
-    def _embed(self, client: openai.OpenAI, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
         rows = np.zeros((len(texts), self.dimension), np.float32)
         # Many servers refuse an empty input, and a batch with it.
         asked = [place for place, text in enumerate(texts) if text.strip()]
         for start in range(0, len(asked), _BATCH):
             places = asked[start : start + _BATCH]
-            vectors = _ask(client, self._model, [prompt + texts[place] for place in places])
-            if vectors.shape[1] != self.dimension:
-                raise ModelFailure(f"{self.id}: vectors of {vectors.shape[1]} numbers, the index has {self.dimension}")
-            rows[places] = vectors
+            rows[places] = self._checked(self.ask(self._client, [texts[place] for place in places], is_query=False))
         return rows
 
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        if not text.strip():
+            return np.zeros(self.dimension, np.float32)
+        return self._checked(self.ask(self._query_client, [text], is_query=True))[0]
 
-def _identity(model: str, prompts: Prompts) -> str:
-    return f"endpoint:{model}" + (f" with passage prompt {prompts.passage!r}" if prompts.passage else "")
+    def ask(self, client: openai.OpenAI, texts: Sequence[str], *, is_query: bool) -> NDArray[np.float32]:
+        """Ask for unit rows of queries or passages, in the order of `texts`.
+
+        Raises:
+            ModelFailure: the endpoint gave no usable answer.
+        """
+        prompt = (self._prompts.query or "") if is_query else self._prompts.passage
+        extra = {"input_type": "query" if is_query else "passage"} if self._prompts.by_input_type else None
+        return _ask(client, self._model, [prompt + text for text in texts], extra)
+
+    def _checked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        if vectors.shape[1] != self.dimension:
+            raise ModelFailure(f"{self.id}: vectors of {vectors.shape[1]} numbers, the index has {self.dimension}")
+        return vectors
 
 
-def _ask(client: openai.OpenAI, model: str, texts: list[str]) -> NDArray[np.float32]:
-    """Ask for unit rows, in the order of `texts`."""
+def _ask(client: openai.OpenAI, model: str, texts: list[str], extra: dict[str, str] | None) -> NDArray[np.float32]:
+    """Ask for unit rows, in the order of `texts`; `extra` joins the request's body."""
     try:
-        answer = client.embeddings.create(model=model, input=texts, encoding_format="float")
+        answer = client.embeddings.create(model=model, input=texts, encoding_format="float", extra_body=extra)
     except (openai.OpenAIError, ValueError) as error:  # ValueError: no JSON, or no data in it
         raise ModelFailure(f"embeddings of {model}: {reason(error)}") from None
     try:

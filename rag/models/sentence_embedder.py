@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.documents.records import IngestError
+from rag.models.embedder import TRAINED_WEIGHT
 from rag.models.failure import ModelFailure, reason
 from rag.models.model_folder import fingerprint, load_model
+from rag.models.prompts import PRESETS, Prompts, family_of, same_query_prompt
 
 _BATCH = 32
 
 
 class SentenceEmbedder:
-    """Its own maker: there is nothing to fit. Prompts for queries and documents are those of the model's own
-    configuration. One call at a time is computed, with all the cores that torch may use."""
+    """Its own maker: there is nothing to fit. One call at a time is computed, with all the cores that torch may use.
 
-    fusion_weight = 1.0
-    state = b""
+    Prompts are those given, else those of the model's own configuration, else those of its family. `state`: the
+    queries' prompt as JSON, b"" where it is the model's own, which its fingerprint covers."""
 
-    def __init__(self, folder: Path):
+    dense_weight = TRAINED_WEIGHT
+
+    def __init__(self, folder: Path, prompts: Prompts | None = None):
         """
         Raises:
-            IngestError: the folder's model cannot be loaded.
+            IngestError: the folder's model cannot be loaded, or takes no `input_type`.
         """
         self._model = load_model(folder, lambda: _open(folder))
-        self.id = fingerprint(folder)
+        own = any(self._model.prompts.values())
+        if prompts is None and not own and (family := family_of(folder.resolve().name)) != "none":
+            prompts = PRESETS[family]
+        if prompts is not None and prompts.by_input_type:
+            raise IngestError(f"{folder}: prompts=input-type is for a server that adds the prompts itself")
+        self._prompts = prompts
+        self.id = f"{fingerprint(folder)}{prompts.identity if prompts else ''}"
+        self.state = b"" if prompts is None or prompts.query is None else json.dumps(prompts.query).encode()
         self.dimension = int(self._model.get_embedding_dimension() or 0)
         if not self.dimension:
             raise IngestError(f"{folder}: the model does not say how long its vectors are")
@@ -40,17 +52,28 @@ class SentenceEmbedder:
         return self
 
     def load(self, state: bytes) -> SentenceEmbedder:
-        if state:
-            raise IngestError(f"{self.id}: a state is stored, but this model learns nothing from a knowledge base")
+        try:
+            stored = json.loads(state) if state else None
+        except ValueError:
+            raise IngestError(f"{self.id}: its stored query prompt is damaged") from None
+        if not isinstance(stored, str | None) or (stored and self._prompts is None):
+            raise IngestError(f"{self.id}: the index was built for the query prompt {stored!r}, this model has its own")
+        if self._prompts is not None:
+            self._prompts = same_query_prompt(self.id, self._prompts, stored)
         return self
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if not len(texts):
             return np.empty((0, self.dimension), np.float32)
-        return self._encode(self._model.encode_document, list(texts))
+        encode = self._model.encode_document if self._prompts is None else self._prompted(self._prompts.passage)
+        return self._encode(encode, list(texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        return self._encode(self._model.encode_query, [text])[0]
+        encode = self._model.encode_query if self._prompts is None else self._prompted(self._prompts.query or "")
+        return self._encode(encode, [text])[0]
+
+    def _prompted(self, prompt: str) -> Any:
+        return partial(self._model.encode, prompt=prompt)
 
     def _encode(self, encode: Any, texts: list[str]) -> NDArray[np.float32]:
         try:

@@ -1,7 +1,7 @@
 """One retrieval: rewrite, expansion, channels, fusion, relevance, in this order, each as its switch says.
 
 The channels search with the rewritten query (expanded when Query2Doc is on); relevance is judged by the original
-query and context. `score` is the fused rank score as a share of the best possible one (first in every channel = 1).
+query and context. `score` is the fused one of `rag.retrieval.fusion`: 1 for the best passage of every channel.
 """
 
 from __future__ import annotations
@@ -16,15 +16,25 @@ from numpy.typing import NDArray
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
+from rag.documents.records import IngestError
 from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker
 from rag.models.rewriter import Rewrite, Rewriter
-from rag.retrieval.channel_search import ChannelRank, Found, by_passage, embedded_query, keyword_weights
+from rag.retrieval.channel_search import embedded_query, keyword_weights
 from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable
-from rag.retrieval.fusion import fuse
+from rag.retrieval.fitted_fusion import FusionInForce, fusion_in_force
+from rag.retrieval.fusion import (
+    ChannelRank,
+    ChannelRows,
+    Found,
+    FusionWeights,
+    by_passage,
+    final_order,
+    fuse_channels,
+)
 from rag.retrieval.lexical_reranker import LexicalReranker
 
 CHANNEL_DEPTH = 30
@@ -68,14 +78,30 @@ class Hit:
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """`channels`: each switch → "on", "off", "given" (rewrite), "unavailable: why" or "fell back: why". `reranker`: id
-    of what judged relevance. `seconds`: by stage."""
+    of what judged relevance. `fusion`: the weights by which the channels were fused, and where they come from.
+    `seconds`: by stage."""
 
     hits: list[Hit]
     rewrite: Rewrite
     pseudo_document: str
     channels: dict[str, str]
     reranker: str
+    fusion: str
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the channels found before it is fused, and the passages behind the rows. `depth`: passages of a channel."""
+
+    channels: dict[str, ChannelRows]
+    behind: dict[RowKey, StoredPassage]
+    depth: int
+
+    def found(self, weights: FusionWeights) -> dict[str, Found]:
+        return {
+            name: by_passage(rows, self.behind, self.depth, weights.questions) for name, rows in self.channels.items()
+        }
 
 
 class Retriever:
@@ -122,11 +148,13 @@ class Retriever:
         if opened is None:
             for name in ("dense", "keyword", "doc2query", "rerank"):
                 states[name] = unavailable("nothing is indexed yet")
-            return Retrieval([], rewrite, pseudo_document, states, "", seconds)
+            return Retrieval([], rewrite, pseudo_document, states, "", "", seconds)
         depth = max(self._depth, request.top_k)
-        found, passages = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
-        weights = {"keyword": 1.0, "dense": opened.embedder.fusion_weight}
-        fused = fuse([list(one.ranks) for one in found.values()], [weights[name] for name in found]) if found else {}
+        searched = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
+        fusion = self._fusion(kb, opened)
+        found = searched.found(fusion.weights)
+        fused = fuse_channels(found, fusion.weights)
+        passages = {passage.id: passage for passage in searched.behind.values()}
         candidates = list(fused)[:depth]
         seconds["search"] = time.perf_counter() - started
 
@@ -134,8 +162,9 @@ class Retriever:
         started = time.perf_counter()
         judged = await self._rerank(request, [passages[i].content for i in candidates], states)
         if judged is not None and self._reranker is not None:
-            order = sorted(range(len(candidates)), key=lambda place: -judged[place])
-            candidates, scores = [candidates[place] for place in order], [judged[place] for place in order]
+            scored = dict(zip(candidates, judged, strict=True))
+            candidates = final_order(fused, scored, fusion.weights)
+            scores = [scored[i] for i in candidates]
             reranker = self._reranker.id
         else:
             lexical = self._lexical_reranker(kb, opened)
@@ -162,7 +191,23 @@ class Retriever:
             )
             for i, score in kept
         ]
-        return Retrieval(hits, rewrite, pseudo_document, states, reranker, seconds)
+        return Retrieval(hits, rewrite, pseudo_document, states, reranker, fusion.name, seconds)
+
+    async def candidates(self, kb: KnowledgeBase, query: str) -> Candidates:
+        """Return what all channels find for the query as it is, before it is fused.
+
+        Raises:
+            IngestError: nothing is indexed, or as `retrieve`.
+            ModelFailure: the embedder gave no usable answer.
+        """
+        opened = self._indexer.open(kb)
+        if opened is None:
+            raise IngestError(f"{kb.tenant_id}/{kb.name}: nothing is indexed yet")
+        states = dict.fromkeys(CHANNELS, ON)
+        found = await self._search(kb, opened, query, "", self._depth, states)
+        if states["dense"] != ON:
+            raise ModelFailure(states["dense"].removeprefix(fell_back("")))
+        return found
 
     async def _rewrite(self, request: SearchRequest, states: dict[str, str]) -> Rewrite:
         """Return the given rewrite unchanged, else the tenant's rewriter's, else the query."""
@@ -206,8 +251,8 @@ class Retriever:
         pseudo_document: str,
         depth: int,
         states: dict[str, str],
-    ) -> tuple[dict[str, Found], dict[int, StoredPassage]]:
-        """Return what each channel that is on found, cut to `depth` passages, and the passages by id."""
+    ) -> Candidates:
+        """Return what each channel that is on found."""
         with_questions = states["doc2query"] == ON and opened.has_questions
         if states["doc2query"] == ON and not opened.has_questions:
             states["doc2query"] = unavailable("no questions are indexed")
@@ -215,7 +260,7 @@ class Retriever:
         keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
         for _ in range(_MOST_ATTEMPTS):
             revision = self._catalogue.applied_revision(opened.version.id)
-            by_dense, by_keyword, behind = await self._rows(
+            by_dense, by_keyword, limit, behind = await self._rows(
                 kb, opened, dense, keywords, depth, with_questions, revision
             )
             # Documents were switched meanwhile: what was found may be gone, and what replaced it was not looked for.
@@ -223,10 +268,10 @@ class Retriever:
                 break
         found = {}
         if keywords is not None:
-            found["keyword"] = by_passage(by_keyword, behind, depth)
+            found["keyword"] = ChannelRows(by_keyword, 0.0, len(by_keyword) >= limit)
         if dense is not None:
-            found["dense"] = by_passage(by_dense, behind, depth)
-        return found, {passage.id: passage for passage in behind.values()}
+            found["dense"] = ChannelRows(by_dense, float(dense @ opened.mean_vector), len(by_dense) >= limit)
+        return Candidates(found, behind, depth)
 
     async def _rows(
         self,
@@ -237,8 +282,9 @@ class Retriever:
         depth: int,
         with_questions: bool,
         revision: int | None,
-    ) -> tuple[list[ScoredRow], list[ScoredRow], dict[RowKey, StoredPassage]]:
-        """Return what the dense and the keyword channel found, and the passages behind it as of the revision."""
+    ) -> tuple[list[ScoredRow], list[ScoredRow], int, dict[RowKey, StoredPassage]]:
+        """Return what the dense and the keyword channel found, how many rows each was asked for, and the passages
+        behind them as of the revision."""
         # Several keys lead to one passage: what is left after cutting repetitions should still be `depth`.
         limit = 2 * depth if with_questions else depth
         while True:
@@ -248,7 +294,7 @@ class Retriever:
             # What is not searched yet, or no more, must not crowd out what is.
             hidden = any(key not in behind for key in rows)
             if not hidden or limit >= _MOST_ROWS or all(len(channel) < limit for channel in channels):
-                return *channels, behind
+                return *channels, limit, behind
             limit *= 4
 
     async def _rerank(
@@ -267,6 +313,16 @@ class Retriever:
             states["rerank"] = fell_back(str(failure))
             return None
         return scores
+
+    def fusion_name(self, kb: KnowledgeBase) -> str | None:
+        """Return how its channels are fused, as answers name it; None where nothing is indexed."""
+        opened = self._indexer.open(kb)
+        return self._fusion(kb, opened).name if opened else None
+
+    def _fusion(self, kb: KnowledgeBase, opened: OpenVersion) -> FusionInForce:
+        made, embedder = opened.version.recipe, opened.embedder
+        reranker = self._reranker.id if self._reranker else ""
+        return fusion_in_force(kb.fusion, made.embedder_id, made.tokenizer_id, embedder.dense_weight, reranker)
 
     def _lexical_reranker(self, kb: KnowledgeBase, opened: OpenVersion) -> LexicalReranker:
         known = self._lexical.get(kb.id)

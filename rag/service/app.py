@@ -139,5 +139,6 @@ def _health(deployment: Deployment, kb: KnowledgeBase) -> KnowledgeBaseHealth:
             "store_id": version.engine_id,
             "versions": version.versions,
             "created_at": version.created_at,
+            "fusion": deployment.retriever.fusion_name(kb),
         }
     )

@@ -110,8 +110,8 @@ class ChannelRank(BaseModel):
 
 
 class RecalledPassage(BaseModel):
-    """One hit. `score`: share of the best possible fused rank score, (0, 1]. `reranker_score`: [0, 1]. `channels` and
-    `matched_question` (the question that led to the passage, if one did) come with `debug` only."""
+    """One hit. `score`: the fused one in [0, 1], 1 for the best of every channel. `reranker_score`: [0, 1]. `channels`
+    and `matched_question` (the question that led to the passage, if one did) come with `debug` only."""
 
     content: str
     score: float
@@ -142,6 +142,10 @@ class RagData(BaseModel):
     rewrite_source: Literal["given", "rewriter", "query"]
     rewrite_failure: str
     reranker: str
+    fusion: str = Field(
+        description="how the channels were fused; empty where nothing is indexed",
+        examples=["tm2c2: fitted 3f2a9c01 (dense 0.6, questions 1, rerank 1)"],
+    )
     channels: ChannelStates
     pseudo_document: str | None = None
 
@@ -221,6 +225,7 @@ class KnowledgeBaseHealth(BaseModel):
     versions: dict[str, str] | None = None
     created_at: str | None = None
     reranker: str
+    fusion: str | None = Field(default=None, description="as answers name it")
 
 
 class Health(BaseModel):

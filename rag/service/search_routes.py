@@ -50,6 +50,7 @@ def search_routes(deployment: Deployment) -> APIRouter:
             "rewrite_source": retrieval.rewrite.source,
             "rewrite_failure": retrieval.rewrite.failure,
             "reranker": retrieval.reranker,
+            "fusion": retrieval.fusion,
             "channels": retrieval.channels,
         }
         if body.debug:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from rag.documents.records import IngestError
 from rag.models.embedder import embedder_maker
-from rag.models.endpoint_embedder import with_prompts
 from rag.models.failure import ModelFailure
+from rag.models.prompts import with_prompts
 from rag.models.reranker import open_reranker
 from tests.support.loopback_llm import EMBEDDING_DIMENSION, Fault, embed_all, embed_text, loopback_llm
 from tests.support.tiny_models import save_sentence_transformer

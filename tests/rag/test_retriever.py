@@ -21,7 +21,6 @@ from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import open_reranker
 from rag.models.rewriter import Rewriter
 from rag.retrieval.channels import CHANNELS, Channels
-from rag.retrieval.fusion import fuse
 from rag.retrieval.lexical_reranker import LexicalReranker, calibrate
 from rag.retrieval.retriever import Retrieval, Retriever, SearchRequest
 from tests.support.loopback_llm import Fault, loopback_llm
@@ -82,15 +81,6 @@ def keys(retrieval: Retrieval) -> list[str]:
 
 def language_model(url: str) -> Any:
     return lambda: LanguageModel(LanguageModelSettings(url, "tiny"))
-
-
-def test_fusion_is_the_share_of_the_best_possible_rank_score() -> None:
-    fused = fuse([["a", "b"], ["b", "c"]], [1.0, 0.5])
-    best = 1.5 / 61
-    assert list(fused) == ["b", "a", "c"]
-    assert fused["b"] == pytest.approx((1 / 62 + 0.5 / 61) / best)
-    assert fused["c"] == pytest.approx(0.5 / 62 / best)
-    assert fuse([["a"], ["a"]], [1.0, 0.5])["a"] == pytest.approx(1.0)
 
 
 def test_relevance_is_the_calibrated_share_of_rare_tokens() -> None:
