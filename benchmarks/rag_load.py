@@ -4,7 +4,7 @@
 
 Synthetic Chinese passages, spread evenly over the tenants, are indexed by the build command's code and, beside it, by
 hand: bm25s over the same tokens and faiss (flat, inner product) over the same vectors for each tenant, in memory, fused
-by reciprocal ranks. Then 1, 10 and 50 clients ask questions, each its next one when its last one is answered: by hand
+by scores. Then 1, 10 and 50 clients ask questions, each its next one when its last one is answered: by hand
 (a thread a client), of the engine in process, and of `rag.serve` in a process of its own over HTTP with kept
 connections from client processes. No question is asked twice of one system.
 

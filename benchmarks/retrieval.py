@@ -42,7 +42,7 @@ from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import Reranker, open_reranker
 
 JIEBA, WORDS, OWN_TOKENS = "BM25, jieba words (bm25s)", "BM25, \\w\\w+ words (bm25s)", "BM25, our tokens (bm25s)"
-DENSE, KEYWORD, HYBRID = "dense", "keyword", "hybrid (RRF)"
+DENSE, KEYWORD, HYBRID = "dense", "keyword", "hybrid"
 LEXICAL, CROSS = "hybrid, in the order of lexical relevance", "hybrid + cross-encoder"
 QUERY2DOC = "hybrid + query2doc"
 KEYS, OTHERS_KEYS = "hybrid + people's questions as keys", "hybrid + other people's questions as keys"

@@ -1,4 +1,4 @@
-"""The same retrieval put together by hand: bm25s and faiss in memory for each tenant, fused by reciprocal ranks."""
+"""The same retrieval put together by hand: bm25s and faiss in memory for each tenant, fused by scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import bm25s
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.retrieval_runs.peers import K1, B
 from rag.documents.tokenizer import tokenize
@@ -22,19 +23,33 @@ class _Tenant:
         self._bm25.index([tokenize(text) for text in texts], show_progress=False)
         self._embedder = embedder_maker("hashing").fit(texts)
         self._dense = faiss.IndexFlatIP(self._embedder.dimension)
-        self._dense.add(self._embedder.embed(texts))
+        vectors = self._embedder.embed(texts)
+        self._mean = vectors.mean(axis=0)
+        self._dense.add(vectors)
 
     def search(self, query: str, top_k: int) -> list[str]:
         depth = min(CHANNEL_DEPTH, len(self._texts))
         known = [token for token in tokenize(query) if token in self._bm25.vocab_dict]
-        keyword: list[int] = []
+        keyword: dict[int, float] = {}
         if known:
             scores = self._bm25.get_scores(known)
             best = np.argpartition(-scores, depth - 1)[:depth]
-            keyword = best[np.argsort(-scores[best], kind="stable")].tolist()
-        _, found = self._dense.search(self._embedder.embed_query(query)[None], depth)
-        fused = fuse((keyword, found[0].tolist()), (1.0, self._embedder.fusion_weight))
+            keyword = _shares(best, scores[best], 0.0)
+        vector = self._embedder.embed_query(query)
+        cosines, found = self._dense.search(vector[None], depth)
+        dense = _shares(found[0], cosines[0], float(vector @ self._mean))
+        weight = self._embedder.dense_weight
+        fused = fuse(
+            (one, min(one.values(), default=0.0), part) for one, part in ((keyword, 1 - weight), (dense, weight))
+        )
         return [self._texts[place] for place in list(fused)[:top_k]]
+
+
+def _shares(places: NDArray[np.int64], scores: NDArray[np.float32], least: float) -> dict[int, float]:
+    """Each place's score above `least` as part of the best one's, best first."""
+    order = np.argsort(-scores, kind="stable")
+    shares = (scores[order] - least) / max(float(scores.max()) - least, 1e-9)
+    return dict(zip(places[order].tolist(), shares.clip(0).tolist(), strict=True))
 
 
 class ByHand:

@@ -19,7 +19,7 @@ def search_routes(deployment: Deployment) -> APIRouter:
 
     @router.post(
         "/api/chat/general_rag",
-        summary="Passages for a query, in the order of their fused rank",
+        summary="Passages for a query, in the order of their fused score",
         responses={200: {"model": GeneralRagResponse}, **problems(404)},
     )
     async def general_rag(body: GeneralRagRequest, http: Request) -> Response:

@@ -114,7 +114,7 @@ export function drawHit(hit, rank, terms, reranker, feedback, key) {
     question.append("命中问题 ", markTerms(hit.matched_question, terms));
   }
   item.querySelector(".scores").append(
-    scoreBar("融合分", hit.score, "RRF 融合得分，占可能最高分的比例，(0, 1]"),
+    scoreBar("融合分", hit.score, "各路得分归一后的加权和，各路都居首为 1，[0, 1]"),
     scoreBar("相关度", hit.reranker_score, `reranker_score：与原问题和上下文的相关度，[0, 1]，由 ${reranker} 给出`),
   );
   const channels = item.querySelector(".channels");
