@@ -1,0 +1,1 @@
+"""Sets, base models and measurements of `benchmarks.reranker`."""
