@@ -18,6 +18,7 @@ PACKAGES = (
     "plain_text",
     "rag",
     "recipes",
+    "reranker",
     "reward",
     "verl_cpu",
 )

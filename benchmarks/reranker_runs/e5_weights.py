@@ -130,7 +130,9 @@ def unpack(file: Path, out: Path) -> None:
     model.load_state_dict(state, strict=False)
     model.save_pretrained(out)
     tokenizer = Tokenizer(models.Unigram([(pieces[i], float(logs[i])) for i in kept], unk_id=_SPECIAL["<unk>"]))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}|[\n\r\t]+"), " ")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}|[\n\r\t]+"), " ")]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(

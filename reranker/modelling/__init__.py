@@ -1,0 +1,1 @@
+"""Cross-encoders: opening, adapters, scoring, calibration, export."""

@@ -1,0 +1,1 @@
+"""Losses, the trainer, what it watches, and what becomes of the model."""
