@@ -74,9 +74,8 @@ def _report(result: dict[str, Any]) -> None:
         table.add_row(name, str(one["queries"]), f"{one['before']:.4f}", f"{one['after']:.4f}", change)
     Console().print(table)
     counts = result["data"]
-    print(
-        f"data: {counts['rows']} rows, {counts['train']} training queries, {counts['left_out']} left out (left_out.jsonl)"
-    )
+    left_out = f"{counts['left_out']} left out (left_out.jsonl)"
+    print(f"data: {counts['rows']} rows, {counts['train']} training queries, {left_out}")
     for line in [*result["warnings"], *(f"alarm {one['alarm']}: {one['line']}" for one in result["alarms"])]:
         print(f"warning: {line}")
     print(json.dumps({name: result[name] for name in ("metrics", "calibration", "score_shift")}))

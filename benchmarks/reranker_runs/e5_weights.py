@@ -13,6 +13,7 @@ import argparse
 import re
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def unpack(file: Path, out: Path) -> None:
     cursor.at += length
     (_, skipped) = cursor.numbers("iI")
     cursor.at += skipped
-    pieces = [blob[a:b].decode("utf-8", "replace") for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    pieces = [blob[a:b].decode("utf-8", "replace") for a, b in pairwise(ends)]
     kept = [i for i, piece in enumerate(pieces) if i < len(_SPECIAL) or _KEPT.fullmatch(piece)]
     # The tensors.
     places: dict[str, tuple[int, int]] = {}

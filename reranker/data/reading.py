@@ -1,4 +1,4 @@
-"""Read training data of any kind: the kind is told by the path, each row is checked, and what is wrong is kept aside."""
+"""Read training data: the path tells its kind, each row is checked, and a wrong one is kept aside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TABLES = {".xlsx", ".xlsm", ".xls", ".csv", ".tsv"}
 
 @dataclass
 class Reading:
-    """What was found. `shortened`: passages longer than `LONGEST_TEXT`; `pool`: passages beyond those of the records."""
+    """What was found. `shortened`: passages longer than `LONGEST_TEXT`; `pool`: passages beyond the records'."""
 
     records: list[Record] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -171,9 +171,7 @@ def _read_corpus(path: Path, found: Reading) -> dict[str, Passage]:
 def _read_bvt(path: Path, qrels: Path | None, corpus: Path | None, found: Reading) -> None:
     """Read a BVT export: of a query's hits those named by the qrels answer it, the others are hard negatives."""
     if qrels is None:
-        raise BadInput(
-            f"{path}: a BVT export does not say which hits answer: name data.qrels (query-id, corpus-id, score)"
-        )
+        raise BadInput(f"{path}: a BVT export does not say which hits answer: name data.qrels")
     relevant = read_qrels(qrels)
     passages = _read_corpus(corpus, found) if corpus else {}
     for batch in Sources([path], SourceSettings(), ("original_query", "query_id", "recall_results")).batches():

@@ -1,4 +1,4 @@
-"""Open the model that training starts from, in the one form everything here speaks: sequence classification, one score."""
+"""Open the model that training starts from, as a sequence classifier of one score."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _open(base: Path, max_length: int, quantised: bool) -> OpenedModel:
 
 
 def four_bits() -> Any:
-    """Return QLoRA's quantisation (arXiv 2305.14314): NF4, doubly quantised, computed in bf16; the head stays as it is."""
+    """Return QLoRA's quantisation (arXiv 2305.14314): NF4, doubly quantised, computed in bf16; the head stays whole."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -144,9 +144,7 @@ def unknown_tokens_warning(tokenizer: Any, texts: Sequence[str], base: Path) -> 
     share = unknown_share(tokenizer, texts)
     if share <= _MOST_UNKNOWN:
         return ""
-    return (
-        f"base: {base}: its tokenizer does not know {share:.0%} of the texts' tokens: is it that of another language?"
-    )
+    return f"base: {base}: its tokenizer does not know {share:.0%} of the texts' tokens: is it another language's?"
 
 
 def _head_from_words(model: Any, tokenizer: Any, base: Path) -> bool:

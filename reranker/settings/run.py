@@ -36,10 +36,10 @@ class DataSettings(StrictSettings):
     """What is learned from.
 
     Args:
-        train: files (`.jsonl`; `.xlsx`, `.csv` of a BVT batch test) and folders (BEIR, or one with reranker_pairs.jsonl).
+        train: files (`.jsonl`; `.xlsx`, `.csv` of a batch test) and folders (BEIR, or one with reranker_pairs.jsonl).
         validation: the same, for a fixed validation set; without it a share of the components is held out.
-        forgetting: the same, for a fixed general set on which the model must not become worse; without it a share of the
-            components that neither training nor the choice of the checkpoint sees.
+        forgetting: the same, for a fixed general set on which the model must not become worse; without it a share of
+            the components that neither training nor the choice of the checkpoint sees.
         qrels, corpus: of a BVT export: `qrels.tsv` says which hits answer, `corpus.jsonl` holds answers that were not
             found.
         candidates: passages of a validation query: its own, then hard negatives, then random ones, fixed by the seed.
@@ -113,7 +113,7 @@ class TrainingSettings(StrictSettings):
     patience: int = Field(5, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     lora: LoraSettings = LoraSettings()
-    report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=lambda: ["tensorboard"])
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
 
 
 class ExportSettings(StrictSettings):

@@ -16,7 +16,7 @@ LARGEST_SHIFT = 1e-3  # of a score in [0, 1], between training and the written f
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean nDCG@10 of base and trained model over `queries`, and their mean paired difference with its 95 % interval."""
+    """Mean nDCG@10 of base and trained model over `queries`, their mean paired difference, its 95 % interval."""
 
     queries: int
     before: float

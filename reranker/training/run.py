@@ -34,7 +34,7 @@ _CHECKED_TEXTS = 200  # that the tokenizer is tried on
 
 
 def run(settings: RunSettings, stop_after: int | None = None) -> dict[str, Any] | None:
-    """Train, judge and export; return what `result.json` holds, None when the run stopped at `stop_after` to be resumed.
+    """Train, judge and export; return what `result.json` holds, None when the run stopped at `stop_after`.
 
     A finished run is left alone; an unfinished one goes on from its last checkpoint.
 
@@ -126,7 +126,7 @@ def _trainer(settings: RunSettings, opened: OpenedModel, sampler: Sampler, data:
         metric_for_best_model=f"eval_{METRIC}",
         greater_is_better=True,
         logging_steps=min(10, of.eval_steps),
-        report_to=of.report_to or "none",
+        report_to=list(of.report_to) or "none",
         run_name=out.name,
         disable_tqdm=True,
         dataloader_num_workers=0,

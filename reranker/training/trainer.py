@@ -38,7 +38,7 @@ class GroupLoss(torch.nn.Module):
 
 
 class GroupTrainer(CrossEncoderTrainer):
-    """Draws groups anew every epoch, computes each batch in chunks of like length, and shows every step to the watch."""
+    """Draws groups anew every epoch, computes a batch in chunks of like length, and shows every step to the watch."""
 
     def __init__(self, *, groups: Groups, collator: GroupCollator, watch: Watch, **options: Any) -> None:
         self._groups, self._collator, self._watch = groups, collator, watch

@@ -42,7 +42,7 @@ class Watch:
             return
         mean = sum(self._ratios) / WINDOW
         near = abs(mean - 1) <= AT_CHANCE
-        line = f"the cross-entropy of the last {WINDOW} steps is {mean:.3f} of ln(group size): the model tells nothing apart"
+        line = f"the cross-entropy of {WINDOW} steps is {mean:.3f} of ln(group size): the model tells nothing apart"
         self._set("at_chance", near, number, line)
         line = f"for {WINDOW} steps all passages of a query get one score"
         self._set("constant_score", max(self._spreads) < CONSTANT, number, line)
