@@ -122,7 +122,7 @@ def words(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> set[str]:
-    plain = fold(text).replace(" ", "")
+    plain = "".join(character for character in fold(text) if character.isalnum())
     return {plain[i : i + 2] for i in range(max(1, len(plain) - 1))}
 
 

@@ -137,7 +137,7 @@ def _read_beir(folder: Path, found: Reading) -> None:
         try:
             value = json.loads(line)
             name, text = str(value["_id"]), value["text"].strip()
-            context = next((one for one in value.get("descriptions") or [] if one.strip()), "")
+            described = next((one for one in value.get("descriptions") or [] if one.strip()), "")
         except (ValueError, KeyError, TypeError, AttributeError):
             found.left_out.append(LeftOut(where, "line", "expected an object with _id and text"))
             continue
@@ -149,6 +149,7 @@ def _read_beir(folder: Path, found: Reading) -> None:
             reason = "not in corpus.jsonl" if name in relevant else "no relevant passage"
             found.left_out.append(LeftOut(where, "qrels.tsv", reason))
             continue
+        context = f"用户: {' '.join(described.split())}" if described else ""  # as examples.prepare_beir writes it
         found.records.append(Record(asked_text(text, context), tuple(known), (), where))
 
 

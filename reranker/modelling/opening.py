@@ -118,13 +118,14 @@ def four_bits() -> Any:
 def check_vocabulary(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     Raises:
-        BadInput: the tokenizer has ids that the model has no embedding for.
+        BadInput: the tokenizer has ids that the model has no embedding for, or so few that most embeddings have no
+            token (a folder without tokenizer files gives one of special tokens alone).
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    highest = max(tokenizer.get_vocab().values(), default=0)
-    if highest >= rows and not getattr(model, "is_quantized", False):
+    tokens = max(tokenizer.get_vocab().values(), default=0) + 1
+    if tokens > rows or tokens < rows / 2:
         raise BadInput(
-            f"base: {folder}: its tokenizer has ids up to {highest}, its model embeddings for {rows}: "
+            f"base: {folder}: its tokenizer has {tokens} tokens, its model embeddings for {rows}: "
             "they do not belong together"
         )
 

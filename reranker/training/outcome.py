@@ -51,13 +51,13 @@ class Outcome:
         val, old = self.validation, self.forgetting
         if self.constant:
             return "every passage of a query gets one and the same score"
-        if self.platt.slope <= 0:
-            return "answers get lower scores than other passages on the validation set"
         if val.change <= 0:
             return (
                 f"not better than the base model on the validation set: {METRIC} {val.before:.4f} → {val.after:.4f} "
                 f"({val.change:+.4f} [{val.low:+.4f}, {val.high:+.4f}], {val.queries} queries)"
             )
+        if self.platt.slope <= 0:
+            return "answers get lower scores than other passages on the validation set, on the whole"
         if old.change < -self.tolerance:
             return (
                 f"worse than the base model on the forgetting set: {METRIC} {old.before:.4f} → {old.after:.4f} "

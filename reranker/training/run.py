@@ -15,7 +15,7 @@ import numpy as np
 from reranker.data.preparing import RunData, prepare
 from reranker.data.sampling import Group, Sampler
 from reranker.modelling.adapters import add_adapter, check_method, merged
-from reranker.modelling.calibration import calibration_error, fit_platt
+from reranker.modelling.calibration import Platt, calibration_error, fit_platt
 from reranker.modelling.export import open_folder, score_shift, write_folder
 from reranker.modelling.opening import OpenedModel, open_model, unknown_tokens_warning
 from reranker.modelling.scoring import shares
@@ -186,10 +186,12 @@ def _finish(
     platt = fit_platt(trained.scores, trained.relevant)
     part = out / f"{MODEL}.partial"
     shutil.rmtree(part, ignore_errors=True)
-    write_folder(model, platt, settings.max_length, part)
+    # A falling calibration would turn the ranking round; the model is refused below.
+    written = platt if platt.slope > 0 else Platt(1.0, 0.0)
+    write_folder(model, written, settings.max_length, part)
     # Judged by the folder that ships, loaded afresh, not by what is in memory.
     pairs = [(group.query, one.text) for group in data.validation for one in group.passages]
-    shift, scores = score_shift(part, pairs, trained.scores, platt)
+    shift, scores = score_shift(part, pairs, trained.scores, written)
     after = {
         "validation": measure(data.validation, scores),
         "forgetting": measure_model(open_folder(part), data.forgetting),

@@ -48,14 +48,15 @@ class Watch:
         self._set("constant_score", max(self._spreads) < CONSTANT, number, line)
 
     def validated(self, number: int, constant: bool) -> None:
-        if constant:
-            self._set("constant_score", True, number, "every query's validation passages get one score")
+        line = "every query's validation passages get one score"
+        self._set("constant_score", constant, number, line, of="validation")
 
-    def _set(self, name: str, on: bool, number: int, line: str) -> None:
+    def _set(self, name: str, on: bool, number: int, line: str, of: str = "steps") -> None:
+        key = f"{name} of {of}"
         if not on:
-            self._raised.discard(name)
-        elif name not in self._raised:
-            self._raised.add(name)
+            self._raised.discard(key)
+        elif key not in self._raised:
+            self._raised.add(key)
             self.alarms.append({"alarm": name, "step": number, "line": line})
             _log.warning("alarm %s at step %d: %s", name, number, line)
             with self._path.open("a", encoding="utf-8") as out:
