@@ -76,6 +76,8 @@ def _report(result: dict[str, Any]) -> None:
     counts = result["data"]
     left_out = f"{counts['left_out']} left out (left_out.jsonl)"
     print(f"data: {counts['rows']} rows, {counts['train']} training queries, {left_out}")
+    if not result["refused"] and result["validation"]["low"] <= 0:
+        print("warning: the interval of the change on the validation set holds 0: it may be chance")
     for line in [*result["warnings"], *(f"alarm {one['alarm']}: {one['line']}" for one in result["alarms"])]:
         print(f"warning: {line}")
     print(json.dumps({name: result[name] for name in ("metrics", "calibration", "score_shift")}))

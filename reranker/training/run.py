@@ -125,7 +125,7 @@ def _trainer(settings: RunSettings, opened: OpenedModel, sampler: Sampler, data:
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{METRIC}",
         greater_is_better=True,
-        logging_steps=min(10, of.eval_steps),
+        logging_steps=min(10, of.eval_steps, steps),
         report_to=list(of.report_to) or "none",
         run_name=out.name,
         disable_tqdm=True,

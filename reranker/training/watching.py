@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Sees every step's scores. Alarms, each once until it is over:
 
-    `at_chance`: for 50 steps the cross-entropy over the groups is within 2 % of ln(group size), what equal scores give.
+    `at_chance`: over 50 steps the groups' cross-entropy is not 2 % under ln(group size), what equal scores give.
     `constant_score`: for 50 steps, or in a validation, the passages of a query all get one score.
     `not_finite`: a loss that is no number.
     """
@@ -41,7 +41,7 @@ class Watch:
         if number < WINDOW + self._quiet or len(self._ratios) < WINDOW:
             return
         mean = sum(self._ratios) / WINDOW
-        near = abs(mean - 1) <= AT_CHANCE
+        near = mean >= 1 - AT_CHANCE
         line = f"the cross-entropy of {WINDOW} steps is {mean:.3f} of ln(group size): the model tells nothing apart"
         self._set("at_chance", near, number, line)
         line = f"for {WINDOW} steps all passages of a query get one score"
