@@ -33,7 +33,7 @@ def write_onnx(cross_encoder: Any, folder: Path) -> Path:
 
     model = cross_encoder.model
     # The intercept of a head without bias, which the folder keeps in a module of its own.
-    shift = float(cross_encoder[1].linear.bias) if len(cross_encoder) > 1 else 0.0
+    shift = float(cross_encoder[1].linear.bias.detach()) if len(cross_encoder) > 1 else 0.0
     features = cross_encoder.preprocess([("a b", "c d e f"), ("g", "h i")])
     names = [name for name in _INPUTS if name in features]
 
@@ -86,7 +86,7 @@ class OnnxScorer:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._session = onnxruntime.InferenceSession(str(folder / INT8), options, providers=["CPUExecutionProvider"])
         self._names = [one.name for one in self._session.get_inputs()]
 
@@ -97,7 +97,7 @@ class OnnxScorer:
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
             texts = [pairs[i] for i in part]
-            features = self._tokenizer(
+            features = self.tokenizer(
                 [a for a, _ in texts],
                 [b for _, b in texts],
                 padding=True,

@@ -41,7 +41,7 @@ def model_card(result: Mapping[str, Any]) -> str:
             "The head has no bias: the intercept is in `1_Dense`, which sentence-transformers applies. A reader that "
             "ignores it keeps the order of scores and shifts each by that constant."
         )
-    if onnx:
+    if onnx and "file" in onnx:
         lines.append(f"`{onnx['file']}`: mean difference {onnx['mean_difference']:.4f}, largest {onnx['largest']:.4f}.")
     lines += ["", "| made of | |", "|---|---|"]
     for name in ("data_sha256", "config_sha256"):

@@ -1,0 +1,229 @@
+"""What does training bring a reranker, and at what cost?
+
+    python -m benchmarks.reranker --beir DIR --base MODEL --work DIR [--clicks] [--steps 200]
+
+DIR is a BEIR folder (corpus.jsonl, queries.jsonl, qrels.tsv). Test queries share no query and no answer with training;
+the check is printed. For each test query the 30 best passages by BM25 are ranked by: BM25; the service's hybrid search
+(over all passages, hashing embedder); the base; the trained model. An answer that BM25 did not find counts as missed.
+Intervals are paired 95 % bootstrap intervals over the queries. `--clicks` trains a second model on a simulated month of
+clicks on the same queries (`benchmarks.reranker_runs.clicks`).
+
+The same command goes on with what a stopped one left in --work; `--stop-after` ends training at a step (exit code 75).
+The last line is JSON: before, after, throughput_ratio, onnx_speedup, p50 of 30 candidates of 256 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ir_measures
+import numpy as np
+from ir_measures import RR, Qrel, ScoredDoc, nDCG
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.reranker_runs.clicks import simulate_month
+from benchmarks.reranker_runs.sets import RerankSet, bm25_candidates, read_set, write_training_file
+from benchmarks.reranker_runs.speed import pairs_of_tokens, reranking_seconds, training_throughput
+from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
+from benchmarks.retrieval_runs.sets import Asked
+from rag.documents.read_documents import read_documents
+from rag.models.embedder import embedder_maker
+from reranker.data.preparing import prepare
+from reranker.modelling.export import open_folder
+from reranker.modelling.opening import open_model
+from reranker.modelling.scoring import logits
+from reranker.settings.run import RunSettings
+from reranker.training.run import MODEL, run
+from reranker.training.validation import interval
+from reward.records.commands import command
+
+MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10}
+BM25, HYBRID, BASE, TRAINED, CLICKED = "BM25", "hybrid search", "base", "trained", "trained on clicks"
+UNFINISHED = 75
+_TOKENS = 256
+
+Values = dict[str, np.ndarray]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reranker", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--beir", type=Path, required=True, help="folder of a BEIR set")
+    parser.add_argument("--base", type=Path, required=True, help="folder of the model to start from")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of runs and scores; continued when it is there"
+    )
+    parser.add_argument("--clicks", action="store_true", help="train on a simulated month of clicks too")
+    parser.add_argument("--queries", type=int, nargs=3, default=[2000, 40, 200], metavar=("TRAIN", "VAL", "TEST"))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--stop-after", type=int)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8, help="queries in a step")
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--throughput-steps", type=int, default=6)
+    parser.add_argument("--no-onnx", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    one = read_set(args.beir, tuple(args.queries), args.seed)
+    print(f"{one.name}: {len(one.train)} training, {len(one.validation)} validation, {len(one.test)} test queries")
+    print(f"shared (must be 0 queries, 0 answers): {json.dumps(one.check)}")
+    found: dict[str, Any] = {"set": one.name, "base_model": args.base.name, "check": one.check}
+    # Training, in as many pieces as it takes.
+    folders = {TRAINED: _train(args, one, "qrels")}
+    if args.clicks:
+        folders[CLICKED] = _train(args, one, "clicks", found)
+    if None in folders.values():
+        print(f"{args.work}: stopped at step {args.stop_after}; the same command goes on")
+        return UNFINISHED
+    queries = [record.query for record in one.test]
+    candidates = bm25_candidates(one.passages, queries)
+    values = {BM25: _values(one, candidates), HYBRID: _values(one, _hybrid(args.beir, queries))}
+    models: dict[str, Callable[[], Any]] = {BASE: lambda: open_model(args.base, args.max_length).cross_encoder}
+    models |= {name: partial(open_folder, folder) for name, folder in folders.items() if folder}
+    for name, load in models.items():
+        values[name] = _values(one, _reranked(args.work / f"{name.replace(' ', '_')}.npz", load, one, candidates))
+    _report(one, values, found)
+    best = folders[TRAINED] or folders.get(CLICKED)
+    settings = _settings(args, args.work / "qrels.jsonl", "qrels")
+    sampler = prepare(settings).sampler(settings)
+    speed = training_throughput(args.base, sampler, args.max_length, args.throughput_steps, args.batch)
+    found |= {"throughput_ratio": round(speed["ratio"], 3), "pairs_per_second": round(speed["pairs_per_second"], 2)}
+    if best:
+        _latency(best, one, found, onnx=not args.no_onnx)
+    print(json.dumps(found, ensure_ascii=False))
+    return 0
+
+
+def _settings(args: argparse.Namespace, train: Path, name: str) -> RunSettings:
+    return RunSettings.model_validate(
+        {
+            "output": args.work / name,
+            "base": args.base,
+            "seed": args.seed,
+            "max_length": args.max_length,
+            "data": {"train": [train], "validation": [args.work / "validation.jsonl"], "candidates": 15},
+            "groups": {"positives": 1, "hard": 4, "random": 1},
+            "training": {
+                "freeze_embeddings": True,
+                "epochs": 100,
+                "max_steps": args.steps,
+                "batch_size": args.batch,
+                "learning_rate": args.learning_rate,
+                "eval_steps": max(20, args.steps // 4),
+                "report_to": [],
+            },
+            "export": {"onnx": not args.no_onnx, "onnx_tolerance": 1},
+        }
+    )
+
+
+def _train(args: argparse.Namespace, one: RerankSet, name: str, found: dict[str, Any] | None = None) -> Path | None:
+    """Write the files, train, and return the exported folder; None when it stopped or was refused."""
+    args.work.mkdir(parents=True, exist_ok=True)
+    lists = {
+        part: bm25_candidates(one.passages, [record.query for record in records])
+        for part, records in (("train", one.train), ("validation", one.validation))
+    }
+    # Validation ranks what BM25 finds first.
+    few = [names[:14] for names in lists["validation"]]
+    write_training_file(args.work / "validation.jsonl", one.validation, few, one)
+    records, candidates = one.train, lists["train"]
+    if name == "clicks":
+        month = simulate_month(one.train, lists["train"], one.passages, args.seed)
+        counts = {"rows": month.rows, "clicks": month.clicks, "positives_right": month.right, "wrong": month.wrong}
+        records, candidates = month.records, [[] for _ in month.records]
+        if found is not None:
+            found["clicks"] = counts | {"queries": len(records)}
+    path = write_training_file(args.work / f"{name}.jsonl", records, candidates, one)
+    settings = _settings(args, path, name)
+    result = run(settings, args.stop_after)
+    if result is None:
+        return None
+    if result["refused"]:
+        print(f"{name}: refused: {result['refused']}")
+    return settings.output / MODEL if not result["refused"] else None
+
+
+def _hybrid(folder: Path, queries: Sequence[str]) -> list[list[str]]:
+    with TemporaryDirectory(prefix="reranker_benchmark_") as place:
+        runs = EngineRuns(Path(place), embedder_maker("hashing"), None, None)
+        runs.build(list(read_documents(folder / "corpus.jsonl", "corpus.jsonl")))
+        asked = {str(number): Asked(query, "", query) for number, query in enumerate(queries)}
+        found = runs.rank(asked, switched_on("dense", "keyword"), lambda: None)
+        runs.close()
+    return [found[str(number)] for number in range(len(queries))]
+
+
+def _reranked(cache: Path, load: Any, one: RerankSet, candidates: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Order each query's candidates by a model's scores, which are kept for the next time."""
+    if cache.is_file():
+        scores = np.load(cache)["scores"]
+    else:
+        pairs = [
+            (record.query, one.passages[name])
+            for record, names in zip(one.test, candidates, strict=True)
+            for name in names
+        ]
+        scores = logits(load(), pairs)
+        np.savez(cache, scores=scores)
+    parts = np.split(scores, np.cumsum([len(names) for names in candidates])[:-1])
+    return [
+        [names[place] for place in np.argsort(-part, kind="stable")]
+        for names, part in zip(candidates, parts, strict=True)
+    ]
+
+
+def _values(one: RerankSet, rankings: Sequence[Sequence[str]]) -> Values:
+    qrels = [Qrel(str(q), p.doc_id, 1) for q, record in enumerate(one.test) for p in record.positives]
+    run_ = [
+        ScoredDoc(str(q), name, -float(place)) for q, names in enumerate(rankings) for place, name in enumerate(names)
+    ]
+    names = {measure: name for name, measure in MEASURES.items()}
+    values = {name: np.zeros(len(one.test)) for name in MEASURES}
+    for found in ir_measures.iter_calc(list(MEASURES.values()), qrels, run_):
+        values[names[found.measure]][int(found.query_id)] = found.value
+    return values
+
+
+def _report(one: RerankSet, values: dict[str, Values], found: dict[str, Any]) -> None:
+    table = Table(title=f"{one.name}: {len(one.test)} test queries, 30 candidates by BM25", title_justify="left")
+    for heading in ("", *MEASURES, "nDCG@10 over hybrid search [95 %]"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, of in values.items():
+        change = interval(of["nDCG@10"] - values[HYBRID]["nDCG@10"])
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*interval(of[measure])) for measure in MEASURES]
+        table.add_row(name, *cells, "" if name == HYBRID else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*change))
+        found[name] = {measure: round(float(of[measure].mean()), 4) for measure in MEASURES}
+        found[name]["over_hybrid"] = [round(part, 4) for part in change]
+    Console(width=140).print(table)
+    found["before"] = found[BASE]["nDCG@10"]
+    found["after"] = found[TRAINED]["nDCG@10"] if TRAINED in found else None
+
+
+def _latency(folder: Path, one: RerankSet, found: dict[str, Any], onnx: bool) -> None:
+    """Measure 30 candidates of 256 tokens in PyTorch and ONNX int8, and how their scores differ on the test set."""
+    model = open_folder(folder)
+    model.tokenizer.model_max_length = min(_TOKENS, int(model.model.config.max_position_embeddings))
+    pairs = pairs_of_tokens(model.tokenizer, list(one.passages.values())[:200], _TOKENS, 30)
+    seconds = reranking_seconds(lambda some: logits(model, some), pairs)
+    found["p50_ms"] = round(seconds * 1000)
+    result = json.loads((folder.parent / "result.json").read_text(encoding="utf-8"))
+    if onnx and "onnx" in result:
+        from reranker.modelling.onnx_file import OnnxScorer
+
+        scorer = OnnxScorer(folder)
+        scorer.tokenizer.model_max_length = model.tokenizer.model_max_length
+        int8 = reranking_seconds(scorer.logits, pairs)
+        found |= {"onnx_p50_ms": round(int8 * 1000), "onnx_speedup": round(seconds / int8, 2)}
+        found["onnx_parity"] = result["onnx"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,102 @@
+"""A BEIR set split for training and testing, its BM25 candidates, and training files made of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import bm25s
+import numpy as np
+
+from benchmarks.retrieval_runs.peers import K1, B, jieba_words, latin_words
+from reranker.data.reading import read_data
+from reranker.data.records import Passage, Record
+from reranker.data.split import shared, split_records
+from reward.records.files import BadInput, read_jsonl, writing_lines
+
+CANDIDATES = 30
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True)
+class RerankSet:
+    """`passages`: by id, title first. Records of the three parts; `names`: id of a record's query. `check`: what parts
+    share (`reranker.data.split.shared`): no query and no answer."""
+
+    name: str
+    passages: dict[str, str]
+    train: list[Record]
+    validation: list[Record]
+    test: list[Record]
+    check: dict[str, dict[str, int]]
+
+
+def read_set(folder: Path, limits: tuple[int, int, int], seed: int) -> RerankSet:
+    """Read a BEIR folder. The query is `rewrite` where the rows have one (it stands alone), else `text`. Where rows
+    have a `split`, dev is for testing; else a share of the connected components is. `limits`: the most queries of
+    training, validation and test."""
+    reading = read_data([folder])
+    rows = [row for _, row in read_jsonl(folder / "queries.jsonl")]
+    texts = {number: str(row.get("rewrite") or row["text"]).strip() for number, row in enumerate(rows, start=1)}
+    records = [
+        Record(texts[_row(record)], record.positives, (), record.source) for record in reading.records
+    ]  # without descriptions: they would make every query easy
+    of_dev = {number for number, row in enumerate(rows, start=1) if row.get("split") == "dev"}
+    if of_dev:
+        test = [record for record in records if _row(record) in of_dev]
+        split = split_records([record for record in records if _row(record) not in of_dev], (0.1, 0.0), seed)
+    else:
+        split = split_records(records, (0.1, 0.2), seed)
+        test = split.heldout
+    order = np.random.default_rng(seed)
+    parts = [
+        [part[i] for i in sorted(order.permutation(len(part))[:limit])]
+        for part, limit in zip((split.train, split.validation, test), limits, strict=True)
+    ]
+    check = {"train and test": shared(parts[0], parts[2]), "train and validation": shared(parts[0], parts[1])}
+    if any(found["queries"] or found["answers"] for found in check.values()):
+        raise BadInput(f"{folder}: the parts share queries or answers: {check}")
+    passages = {passage.doc_id: passage.text for passage in reading.pool}
+    return RerankSet(folder.name, passages, parts[0], parts[1], parts[2], check)
+
+
+def _row(record: Record) -> int:
+    return int(record.source.rpartition(" ")[2])
+
+
+def bm25_candidates(passages: Mapping[str, str], queries: Sequence[str]) -> list[list[str]]:
+    """Return the ids of the best 30 passages of each query by Lucene's BM25, over jieba words or Latin ones."""
+    cut = jieba_words if any(_CHINESE.search(query) for query in queries) else latin_words
+    index = bm25s.BM25(method="lucene", k1=K1, b=B)
+    index.index([cut(text) for text in passages.values()], show_progress=False)
+    names = list(passages)
+    found = []
+    for query in queries:
+        known = [token for token in cut(query) if token in index.vocab_dict]
+        scores = index.get_scores(known) if known else np.zeros(len(names))
+        order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+        found.append([names[place] for place in order if scores[place] > 0])
+    return found
+
+
+def write_training_file(
+    path: Path, records: Sequence[Record], candidates: Sequence[Sequence[str]], one: RerankSet
+) -> Path:
+    """Write records as the trainer reads them; what BM25 found beside the answers is negative."""
+    with writing_lines(path) as write:
+        for record, names in zip(records, candidates, strict=True):
+            answers = {passage.doc_id for passage in record.positives}
+            negatives = [
+                *record.negatives,
+                *(Passage(name, one.passages[name]) for name in names if name not in answers),
+            ]
+            sides = {"positives": record.positives, "negatives": negatives}
+            row = {"query_text": record.query} | {
+                side: [{"doc_id": passage.doc_id, "text": passage.text} for passage in passages]
+                for side, passages in sides.items()
+            }
+            write(json.dumps(row, ensure_ascii=False))
+    return path
