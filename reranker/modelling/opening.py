@@ -41,8 +41,9 @@ def open_model(base: Path, max_length: int, quantised: bool = False) -> OpenedMo
     Raises:
         BadInput: no such folder, no model that can be loaded, more than one score, or a tokenizer of another model.
     """
-    if not (base / "config.json").is_file() and not (base / "adapter_config.json").is_file():
-        raise BadInput(f"base: {base}: no model's folder (it holds no config.json)")
+    if not (base / "config.json").is_file():
+        adapter = ": an adapter without its model" if (base / "adapter_config.json").is_file() else ""
+        raise BadInput(f"base: {base}: no model's folder (it holds no config.json{adapter})")
     try:
         return _open(base, max_length, quantised)
     except BadInput:
@@ -57,13 +58,12 @@ def _open(base: Path, max_length: int, quantised: bool) -> OpenedModel:
     from sentence_transformers.base.modules import Transformer
     from transformers import AutoConfig, AutoTokenizer
 
-    adapter = (base / "adapter_config.json").is_file() and not (base / "config.json").is_file()
     warnings: list[str] = []
-    config = AutoConfig.from_pretrained(base, local_files_only=True) if not adapter else None
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
     architecture = (getattr(config, "architectures", None) or [""])[0]
     generative = architecture.endswith("ForCausalLM")
-    headless = config is not None and not generative and not architecture.endswith("ForSequenceClassification")
-    if architecture.endswith("ForSequenceClassification") and config is not None and config.num_labels != 1:
+    headless = not generative and not architecture.endswith("ForSequenceClassification")
+    if architecture.endswith("ForSequenceClassification") and config.num_labels != 1:
         raise BadInput(f"base: {base}: a reranker gives one score, this model gives {config.num_labels}")
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     if tokenizer.pad_token is None:

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reward.records.files import BadInput
+
 BATCH = 32
 
 
 def logits(cross_encoder: Any, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-    """Return the score of each pair before any activation."""
+    """Return the score of each pair before any activation.
+
+    Raises:
+        BadInput: a score is no number.
+    """
     import torch
 
     if not pairs:
@@ -20,7 +26,14 @@ def logits(cross_encoder: Any, pairs: Sequence[tuple[str, str]]) -> NDArray[np.f
     found = cross_encoder.predict(
         list(pairs), batch_size=BATCH, activation_fn=torch.nn.Identity(), show_progress_bar=False
     )
-    return np.asarray(found, np.float64).reshape(len(pairs))
+    scores = np.asarray(found, np.float64).reshape(len(pairs))
+    if not np.isfinite(scores).all():
+        broken = int((~np.isfinite(scores)).sum())
+        raise BadInput(
+            f"{broken} of {len(scores)} scores are no numbers: the base is broken, or training diverged "
+            "(training.learning_rate)"
+        )
+    return scores
 
 
 def shares(values: NDArray[np.float64]) -> NDArray[np.float64]:

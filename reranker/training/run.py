@@ -29,7 +29,7 @@ from reranker.training.validation import METRIC, Measured, Validation, measure, 
 from reranker.training.watching import StepLog, StopAfter, Watch, WatchValidation
 from reward.records.files import BadInput, file_sha256, write_atomically, write_json, writing_lines
 
-MODEL, RESULT, STATE = "model", "result.json", "run.json"
+MODEL, RESULT, STATE, TRAINED = "model", "result.json", "run.json", "trained.json"
 _CHECKED_TEXTS = 200  # that the tokenizer is tried on
 
 
@@ -56,13 +56,19 @@ def run(settings: RunSettings, stop_after: int | None = None) -> dict[str, Any] 
     opened = _open(settings, data)
     before = _before(out, opened, data)
     trainer, watch = _trainer(settings, opened, sampler, data)
-    last = _last_checkpoint(out / "checkpoints")
-    if stop_after is not None:
-        trainer.add_callback(StopAfter(stop_after))
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if stop_after is not None and trainer.state.global_step < trainer.state.max_steps and not _stopped_early(trainer):
-        return None
-    return _finish(settings, data, opened, trainer, watch, before)
+    if not (out / TRAINED).is_file():
+        last = _last_checkpoint(out / "checkpoints")
+        if stop_after is not None:
+            trainer.add_callback(StopAfter(stop_after))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        state = trainer.state
+        if stop_after is not None and state.global_step < state.max_steps and not _stopped_early(trainer):
+            return None
+        best = {"checkpoint": state.best_model_checkpoint, "metric": state.best_metric, "step": state.best_global_step}
+        write_json(out / TRAINED, {"steps": state.global_step, "best": best})
+    else:  # cut off while it was exported
+        trainer.load_best(json.loads((out / TRAINED).read_text(encoding="utf-8"))["best"]["checkpoint"])
+    return _finish(settings, data, opened, watch, before)
 
 
 def _sampler(settings: RunSettings, data: RunData) -> Sampler:
@@ -123,6 +129,7 @@ def _trainer(settings: RunSettings, opened: OpenedModel, sampler: Sampler, data:
         save_steps=of.eval_steps,
         save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # the patience that is spent
         metric_for_best_model=f"eval_{METRIC}",
         greater_is_better=True,
         logging_steps=min(10, of.eval_steps, steps),
@@ -163,21 +170,18 @@ def _before(out: Path, opened: OpenedModel, data: RunData) -> dict[str, Measured
 
 
 def _finish(
-    settings: RunSettings,
-    data: RunData,
-    opened: OpenedModel,
-    trainer: GroupTrainer,
-    watch: Watch,
-    before: dict[str, Measured],
+    settings: RunSettings, data: RunData, opened: OpenedModel, watch: Watch, before: dict[str, Measured]
 ) -> dict[str, Any]:
     """Calibrate, write, load again, compare with the base, and keep the folder or say why not."""
     out, model = settings.output, opened.cross_encoder
     trained = measure_model(model, data.validation)
-    best = trainer.state.best_metric
-    if best is not None and abs(trained.means[METRIC] - best) > 1e-3:
+    training = json.loads((out / TRAINED).read_text(encoding="utf-8"))
+    best = training["best"]
+    # The library logs that a checkpoint cannot be loaded, and goes on with the last weights.
+    if best["metric"] is not None and abs(trained.means[METRIC] - best["metric"]) > 1e-3:
         raise BadInput(
-            f"{trainer.state.best_model_checkpoint}: its weights give {METRIC} {trained.means[METRIC]}, "
-            f"but {best} when it was written"
+            f"{best['checkpoint']}: its weights give {METRIC} {trained.means[METRIC]}, "
+            f"but {best['metric']} when it was written"
         )
     if settings.training.method != "full":
         model = merged(model, settings.base, out / "adapter")
@@ -215,8 +219,8 @@ def _finish(
         "method": settings.training.method,
         "loss": settings.training.loss,
         "seed": settings.seed,
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step or trainer.state.global_step,
+        "steps": training["steps"],
+        "best_step": best["step"] or training["steps"],
         "alarms": watch.alarms,
         "warnings": opened.warnings,
         "data": data.counts,

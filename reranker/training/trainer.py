@@ -62,6 +62,10 @@ class GroupTrainer(CrossEncoderTrainer):
         self._watch.step(self.state.global_step + 1, loss.item(), *self.loss.seen)
         return found
 
+    def load_best(self, checkpoint: str) -> None:
+        """Load a checkpoint's weights into the model."""
+        self._load_from_checkpoint(checkpoint)
+
     def _load_from_checkpoint(self, checkpoint_path: str, *_: Any) -> None:
         """Load weights, or the adapter's, into the model that is trained."""
         from peft import set_peft_model_state_dict

@@ -32,7 +32,9 @@ class Watch:
         self._ratios: deque[float] = deque(maxlen=WINDOW)
         self._spreads: deque[float] = deque(maxlen=WINDOW)
         self._raised: set[str] = set()
-        self.alarms: list[dict[str, Any]] = []
+        # A resumed run keeps what was said before.
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.alarms: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def step(self, number: int, loss: float, ratio: float, spread: float) -> None:
         self._ratios.append(ratio)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rag.models.reranker import open_reranker
 from reranker.train import REFUSED, UNFINISHED, main
@@ -58,8 +58,8 @@ def test_a_trained_model_is_better_and_the_service_gives_its_score(tmp_path, bas
 @pytest.mark.parametrize(("base", "method"), [("bert", "full"), ("bare", "lora")])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, base, method):
     export = {"forgetting_tolerance": 1}
-    whole = write_run(tmp_path / "whole", base=base, training={"method": method}, export=export)
-    parts = write_run(tmp_path / "parts", base=base, training={"method": method}, export=export)
+    whole = write_run(tmp_path / "whole", base=base, training={"method": method, "patience": 2}, export=export)
+    parts = write_run(tmp_path / "parts", base=base, training={"method": method, "patience": 2}, export=export)
     assert train(whole) in (0, REFUSED)
     assert train(parts, "--stop-after", "5") == UNFINISHED  # within the first epoch
     assert train(parts, "--stop-after", "13") == UNFINISHED  # within the second
@@ -71,6 +71,24 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, base, method)
     before, after = (load_file(tmp_path / part / "out" / "checkpoints" / last / name) for part in ("whole", "parts"))
     for key, value in before.items():
         np.testing.assert_array_equal(value, after[key], err_msg=key)
+
+
+def test_a_run_that_was_cut_off_while_it_was_exported_is_exported(tmp_path):
+    path = write_run(tmp_path, training={"patience": 1, "epochs": 9}, export={"forgetting_tolerance": 1})
+    assert train(path) in (0, REFUSED)
+    first = result_of(tmp_path)
+    (tmp_path / "out" / "result.json").unlink()
+    assert train(path) in (0, REFUSED)
+    assert result_of(tmp_path) == first
+
+
+def test_a_base_whose_scores_are_no_numbers_is_one_line(tmp_path, capsys):
+    path = write_run(tmp_path)
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    tensors["classifier.bias"].fill_(float("nan"))
+    save_file(tensors, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    assert train(path) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: 32 of 32 scores are no numbers")
 
 
 def test_a_model_that_is_not_better_is_not_exported_and_one_line_says_so(tmp_path, capsys):
