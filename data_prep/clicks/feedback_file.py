@@ -108,12 +108,11 @@ def _read_lines(path: Path, names: Mapping[str, Name], notes: list[str] | None) 
     # Columns of raw cells, as the typed reader takes them; a line that cannot be read is a refused row.
     lines, rows = LogLines(path), 0
     with closing(lines):
-        for batch in lines:
+        for first, texts in lines:
             numbers: list[int] = []
             refused: list[str] = []
             cells: dict[str, list[object]] = {name: [] for name in _READ_AS}
-            texts = batch.column("line").cast(pa.binary()).to_pylist()
-            for number, text in zip(batch.column("row").to_pylist(), texts, strict=True):
+            for number, text in enumerate(texts, start=first):
                 if not text.strip() and number not in lines.too_long:
                     continue
                 found, problem = _fields(text, column)

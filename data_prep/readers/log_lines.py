@@ -1,19 +1,16 @@
-"""The lines of a log file as Arrow batches: unpacked, in UTF-8, numbered; split in place, never one by one."""
+"""Read the lines of a log file: unpacked, in UTF-8, numbered."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from plain_text.encodings import Utf8Lines
 from reward.records.files import BadInput
 
-SCHEMA = pa.schema([("line", pa.string()), ("row", pa.int64())])
 LONGEST_LINE = 8 << 20  # bytes; what is longer was hardly written as one request
 _CHUNK = 1 << 20  # bytes; larger ones are fresh pages from the system each time, smaller ones short vectors
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
@@ -21,8 +18,8 @@ _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame that may precede
 
 
 class LogLines:
-    """Iterate once, or `close`. Blank lines are in; a line longer than `LONGEST_LINE` is an empty one named in
-    `too_long`.
+    """Iterate once, or `close`: over the number of a line, from 1, and the lines from it on. Blank lines are in; a line
+    longer than `LONGEST_LINE` is an empty one named in `too_long`.
 
     Encodings: see `encodings.Utf8Lines`. A line that is no text in any keeps its bytes: the parser finds out.
 
@@ -72,7 +69,7 @@ class LogLines:
         lines = self.head.split(b"\n")
         return lines if self._head_is_all else lines[:-1]
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def __iter__(self) -> Iterator[tuple[int, list[bytes]]]:
         rest, skipping = self.head, False
         for text in self._all_texts():
             if skipping:
@@ -83,30 +80,27 @@ class LogLines:
             data = rest + text
             rest = data[data.rfind(b"\n") + 1 :]
             if len(rest) < len(data):
-                yield self._batch(data)
+                yield self._numbered(data)
             if len(rest) > LONGEST_LINE:
                 self.too_long.add(self.last_row + 1)
                 rest, skipping = b"", True
         if skipping:
-            yield self._batch(b"\n")
+            yield self._numbered(b"\n")
         elif rest and not self.damage:  # a line cut off by the damage is part of it
-            yield self._batch(rest + b"\n")
+            yield self._numbered(rest + b"\n")
 
     def _all_texts(self) -> Iterator[bytes]:
         yield b""
         for text in self._texts:
             yield self._with_newlines(text)
 
-    def _batch(self, data: bytes) -> pa.RecordBatch:
-        """Return the lines of `data` that end in it. Buffers are shared: nothing but line lengths is copied."""
-        lengths = np.fromiter(map(len, io.BytesIO(data)), np.int32)
-        count = len(lengths) - (not data.endswith(b"\n"))
-        offsets = np.zeros(count + 1, np.int32)
-        np.cumsum(lengths[:count], out=offsets[1:])
-        lines = pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-        rows = np.arange(self.last_row + 1, self.last_row + 1 + count)
-        self.last_row += count
-        return pa.RecordBatch.from_arrays([lines, pa.array(rows)], schema=SCHEMA)
+    def _numbered(self, data: bytes) -> tuple[int, list[bytes]]:
+        """Return the lines that end in `data`, and the number of the first."""
+        lines = data.split(b"\n")
+        del lines[-1]
+        first = self.last_row + 1
+        self.last_row += len(lines)
+        return first, lines
 
     def _find_packing(self) -> str | None:
         try:

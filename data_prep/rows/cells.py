@@ -21,7 +21,7 @@ from data_prep.rows.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
 from data_prep.rows.dialogue import read_dialogue
 from data_prep.rows.ids import ROUNDED, number_as_id, scientific
 from data_prep.rows.missing import is_missing, spelled, without_missing
-from data_prep.rows.recall_cells import read_recall
+from data_prep.rows.recall_cells import Recall, read_recall
 from data_prep.rows.remarks import Remarks, remark
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
 
@@ -49,7 +49,7 @@ class Table:
 
 
 def parse_columns(
-    columns: Mapping[str, Cells],
+    columns: Mapping[str, Cells | Recall],
     *,
     file: str,
     sheet: str,
@@ -74,7 +74,8 @@ def parse_columns(
 
     Args:
         columns: name of `columns.COLUMNS` → raw cells: Arrow strings, or objects as a reader gives them (text, numbers,
-            truth values, dates, lists of hits or of slices); None and "" are empty. Other names are passed over.
+            truth values, dates, lists of hits or of slices); None and "" are empty. Hits may be read already. Other
+            names are passed over.
         rows: the row numbers, from 1.
         source: production_log or test_set.
         refused: reasons found earlier, "" for none; they come first.
@@ -85,7 +86,7 @@ def parse_columns(
     remarks: Remarks = {}
     for name in COLUMNS:
         if name in columns and name != "recall_results":
-            cells = _recorded(columns[name], name, remarks)
+            cells = recorded(columns[name], name, remarks)
             if name == "history_context":
                 cells = _dialogues(cells, problems[name], remarks)
             typed[name] = _READERS[name](cells, problems[name])
@@ -96,9 +97,9 @@ def parse_columns(
     for index in _where(pc.match_substring_regex(typed["original_query"], _INVISIBLE)):
         problems["original_query"].setdefault(index, "empty")
     if "recall_results" in columns:
-        cells = _plain(columns["recall_results"])
-        _add_recall(cells, typed, problems["recall_results"])
-        _remark_missing(cells, _where(pc.equal(typed["recall_results"], "")), "recall_results", remarks)
+        recall = _add_recall(columns["recall_results"], typed, problems["recall_results"])
+        for index, written in recall.missing.items():
+            remark(remarks, index, "recall_results", [f"read as not recorded ({written})"])
     for name, value in (("file", file), ("sheet", sheet), ("source", source)):
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
@@ -107,14 +108,15 @@ def parse_columns(
     return pa.RecordBatch.from_arrays([typed[name] for name in ROWS.names], schema=ROWS)
 
 
-def _add_recall(cells: Cells, typed: dict[str, pa.Array], found: Problems) -> None:
+def _add_recall(cells: Cells | Recall, typed: dict[str, pa.Array], found: Problems) -> Recall:
     names = ("recall_count", "top1_score", "avg_top3_score")
     missing = functools.reduce(pc.or_, (pc.is_null(typed[name]) for name in names)).to_pylist()
-    recall = read_recall(cells, missing)
+    recall = cells if isinstance(cells, Recall) else read_recall(_plain(cells), missing)
     found.update(recall.problems)
-    typed["recall_results"] = pa.array(recall.texts, pa.string())
+    typed["recall_results"] = recall.column()
     for name, computed in zip(names, (recall.counts, recall.top1, recall.top3), strict=True):
         typed[name] = pc.coalesce(typed[name], pa.array(computed, typed[name].type))
+    return recall
 
 
 def _reasons(problems: Mapping[str, Problems], refused: Sequence[str] | None, count: int) -> pa.Array:
@@ -138,21 +140,22 @@ def _plain(cells: Cells) -> Cells:
     return cells.cast(pa.string()) if pa.types.is_large_string(cells.type) else cells.to_pylist()
 
 
-def _recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
+def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     """Return `cells` with nothing in place of what `missing.is_missing` calls missing, and remark on what was written
     there."""
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)
-    if not isinstance(cells, pa.Array):
+    try:
+        texts = pc.fill_null(cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string()), "")
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):  # not all of them whole texts
         missing = [is_missing(cell) for cell in cells]
         _remark_missing(cells, [index for index, one in enumerate(missing) if one], name, remarks)
         return [None if one else cell for cell, one in zip(cells, missing, strict=True)]
-    texts = pc.fill_null(cells, "")
-    recorded = without_missing(texts)
-    if recorded is not texts:
-        _remark_missing(texts, _where(pc.not_equal(texts, recorded)), name, remarks)
-    return recorded
+    present = without_missing(texts)
+    if present is not texts:
+        _remark_missing(texts, _where(pc.not_equal(texts, present)), name, remarks)
+    return present
 
 
 def _remark_missing(cells: Cells, places: Iterable[int], name: str, remarks: Remarks) -> None:

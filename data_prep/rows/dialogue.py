@@ -108,17 +108,12 @@ def unpacked(text: str) -> object:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; of a key that is twice in an object the first counts, as in every reader of a log.
+    """Parse JSON with raw control characters too; of a key that is twice in an object the last counts.
 
     Raises:
         ValueError, RecursionError: as `json.loads` does.
     """
-    return json.loads(text, object_pairs_hook=_first_of_each, strict=False)
-
-
-def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else dict(reversed(pairs))
+    return json.loads(text, strict=False)
 
 
 def _literal(text: str) -> object:

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from decimal import Decimal
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +31,11 @@ CHINESE = frozenset(word for line in _CHINESE for word in line.split())
 BRACKETS = " \t\r\n\u3000\ufeff\u200b()（）<>＜＞《》[]［］【】-—"
 # No other spelling holds a Chinese character, and nearly every cell does.
 _PLAIN = re.compile(r"[\s\x00-\x7f\xa0\u200b-\u200f\u2010-\u2015\u2212\u3000\ufeff\uff01-\uff5e]*")
+# A text with an ASCII letter or digit, or a Chinese character, that is in none of them records something.
+_LETTERS = "".join(c for c in map(chr, range(128)) if c.isalnum() and not any(c.lower() in word for word in SPELLINGS))
+_LEFT_OUT = [0x33FF, *sorted(map(ord, set("".join(CHINESE)))), 0xA000]
+_HANZI = "".join(f"{chr(a + 1)}-{chr(b - 1)}" for a, b in pairwise(_LEFT_OUT) if b - a > 1)
+_RECORDED = f"[{_LETTERS}{_HANZI}]"
 _LONGEST = max(map(len, SPELLINGS)) + 4  # characters, a little space around them included
 
 
@@ -67,9 +73,8 @@ def spelled(cell: object) -> str:
 def without_missing(texts: pa.Array) -> pa.Array:
     """Replace missing texts and nulls of Arrow strings by ""."""
     texts = pc.fill_null(texts, "")
-    short = pc.less_equal(pc.utf8_length(texts), _LONGEST)
-    encoded = texts.filter(short).dictionary_encode()
-    missing = [text for text in encoded.dictionary.to_pylist() if text and is_missing_text(text)]
+    doubtful = texts.filter(pc.invert(pc.match_substring_regex(texts, _RECORDED))).unique()
+    missing = [text for text in doubtful.to_pylist() if text and is_missing_text(text)]
     if not missing:
         return texts
     return pc.if_else(pc.is_in(texts, pa.array(missing, texts.type)), "", texts)

@@ -9,26 +9,36 @@ import ast
 import json
 import math
 import re
+import sys
 import warnings
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.rows.missing import is_missing_text
+from data_prep.rows.missing import is_missing, is_missing_text, spelled
 
 EXCEL_CELL_LIMIT = 32_767  # UTF-16 units; a program that writes a workbook cuts longer texts
 _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of bytes for each
 
 
+_Finite: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
 class _Hit(msgspec.Struct, gc=False):
     content: str
-    score: float | None = None
-    reranker_score: float | None = None
+    score: _Finite | None = None
+    reranker_score: _Finite | None = None
     doc_id: str | None = None
+
+
+class _Hits(msgspec.Struct):
+    hits: list[_Hit]
 
 
 class _LooseHit(msgspec.Struct):
@@ -40,6 +50,7 @@ class _LooseHit(msgspec.Struct):
     doc_id: str | int | None = None
 
 
+_NOTHING = (None, None, None)
 _decode = msgspec.json.Decoder(list[_Hit]).decode
 _decode_loosely = msgspec.json.Decoder(list[_LooseHit]).decode
 _encode = msgspec.json.Encoder().encode
@@ -76,6 +87,7 @@ class Recall:
         top1, top3: relevance (reranker_score, else score) of the first hit and mean relevance of the first three, a
             missing one counting as 0; None where there is no hit, or the first has no score.
         problems: index → why the cell cannot be used.
+        missing: index → how a cell without hits spells that.
     """
 
     texts: list[bytes] = field(default_factory=list)
@@ -83,6 +95,46 @@ class Recall:
     top1: list[float | None] = field(default_factory=list)
     top3: list[float | None] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, str] = field(default_factory=dict)
+
+    def add(self, cell: object, scored: bool = True) -> None:
+        """Read the hits of one more row; of those that are not `scored` neither count nor relevance is wanted."""
+        hits: list[_Hit] | None = None
+        text = b""
+        if bool(cell) if isinstance(cell, str | bytes) else isinstance(cell, list) or not is_missing(cell):
+            try:
+                if isinstance(cell, list):
+                    hits = msgspec.convert({"hits": cell}, _Hits).hits
+                else:
+                    # encoded here: a str keeps the encoding that msgspec asks it for, and so takes twice the memory
+                    hits = _decode(cell.encode() if isinstance(cell, str) else cell)  # type: ignore[arg-type]
+                text = _encode(hits)
+            except (ValueError, TypeError, RecursionError):  # no JSON, not of that shape, or half a character
+                try:
+                    hits = _read_slowly(cell)
+                    text = b"" if hits is None else _encode(hits)
+                except ValueError as problem:
+                    hits, self.problems[len(self.texts)] = None, str(problem)
+        if not text and (written := spelled(cell.decode(errors="replace") if isinstance(cell, bytes) else cell)):
+            self.missing[len(self.texts)] = written
+        count, top1, top3 = _relevance(hits) if scored and hits is not None else _NOTHING
+        self.texts.append(text)
+        self.counts.append(count)
+        self.top1.append(top1)
+        self.top3.append(top3)
+
+    def column(self) -> pa.Array:
+        """Return `texts` as Arrow strings. They are not checked again: that takes ten times as long."""
+        offsets = array("i", accumulate(map(len, self.texts), initial=0))
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(self.texts))]
+        return pa.Array.from_buffers(pa.string(), len(self.texts), buffers)
+
+    def forget(self, index: int) -> None:
+        """Take the hits of a row away."""
+        self.texts[index], self.counts[index] = b"", None
+        self.top1[index] = self.top3[index] = None
+        self.problems.pop(index, None)
+        self.missing.pop(index, None)
 
 
 def read_recall(cells: Sequence[object] | pa.Array, scored: Sequence[bool]) -> Recall:
@@ -93,24 +145,8 @@ def read_recall(cells: Sequence[object] | pa.Array, scored: Sequence[bool]) -> R
     """
     values: Sequence[Any] = cells.cast(pa.binary()).to_pylist() if isinstance(cells, pa.Array) else cells
     found = Recall()
-    nothing = (None, None, None)
-    for index, (cell, wanted) in enumerate(zip(values, scored, strict=True)):
-        hits: list[_Hit] | None = None
-        if cell or isinstance(cell, list | dict):
-            try:
-                # encoded here: a str keeps the encoding that msgspec asks it for, and so takes twice the memory
-                encoded: Any = cell.encode() if isinstance(cell, str) else cell
-                hits = _decode(encoded)
-            except (ValueError, TypeError, RecursionError):  # no JSON, not of that shape, or half a character
-                try:
-                    hits = _read_slowly(cell)
-                except ValueError as problem:
-                    found.problems[index] = str(problem)
-        found.texts.append(b"" if hits is None else _encode(hits))
-        count, top1, top3 = _relevance(hits) if wanted and hits is not None else nothing
-        found.counts.append(count)
-        found.top1.append(top1)
-        found.top3.append(top3)
+    for cell, wanted in zip(values, scored, strict=True):
+        found.add(cell, wanted)
     return found
 
 

@@ -354,8 +354,32 @@ def test_timestamps(log: Path, written: object, read_as: str) -> None:
     assert [row["timestamp"] for row in read(log, line, line | {"slices": ["a"]})] == [read_as] * 2
 
 
+@pytest.mark.parametrize(
+    ("line", "profile"),
+    [
+        ('{"query": "x", "user_profile": "a", "user_profile": "b"}', "b"),
+        ('{"payload": {"query": "x"}, "response": {"user_profile": "a"}, "response": {"user_profile": "b"}}', "b"),
+        ('{"query": "x", "user_profile": null, "User_Profile": "a"}', "a"),
+        ('{"query": "x", "user-profile": "nan", "User_Profile": "a", "userProfile": "b"}', "a"),
+        ('{"query": "x", "response": null, "Response": {"User_Profile": "a"}}', "a"),
+        ('{"query": "x", "response": "", "Response": "{\\"user_profile\\": \\"a\\"}"}', "a"),
+        ('{"query": "x", "response": {}, "用户画像": "a"}', "a"),
+    ],
+)
+def test_of_equal_keys_the_last_counts_and_of_like_ones_the_first_that_holds_something(
+    log: Path, line: str, profile: str
+) -> None:
+    many = ['{"payload": {"query": "x"}, "user_profile": "other shape"}', line] * 3
+    assert [row["user_profile"] for row in read(log, *many)] == ["other shape", profile] * 3
+
+
+def test_a_log_whose_keys_never_repeat(log: Path) -> None:
+    rows = read(log, *({"query": f"q{n}", f"key{n}": n, "response": {f"k{n}": 1, "model": "m"}} for n in range(5_000)))
+    assert [(row["original_query"], row["model"]) for row in rows] == [(f"q{n}", "m") for n in range(5_000)]
+
+
 def test_a_line_that_is_looked_at_alone_is_read_as_the_many_are(log: Path) -> None:
-    """The SQL and the Python that looks at single lines agree: slices are what only the latter reads."""
+    """Lines of another shape, with slices, are read as those without."""
     draw = random.Random(5)
     pick = draw.choice
     lines = []
