@@ -97,9 +97,7 @@ def parse_columns(
     for index in _where(pc.match_substring_regex(typed["original_query"], _INVISIBLE)):
         problems["original_query"].setdefault(index, "empty")
     if "recall_results" in columns:
-        recall = _add_recall(columns["recall_results"], typed, problems["recall_results"])
-        for index, written in recall.missing.items():
-            remark(remarks, index, "recall_results", [f"read as not recorded ({written})"])
+        _add_recall(columns["recall_results"], typed, problems["recall_results"], remarks)
     for name, value in (("file", file), ("sheet", sheet), ("source", source)):
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
@@ -108,15 +106,16 @@ def parse_columns(
     return pa.RecordBatch.from_arrays([typed[name] for name in ROWS.names], schema=ROWS)
 
 
-def _add_recall(cells: Cells | Recall, typed: dict[str, pa.Array], found: Problems) -> Recall:
+def _add_recall(cells: Cells | Recall, typed: dict[str, pa.Array], found: Problems, remarks: Remarks) -> None:
     names = ("recall_count", "top1_score", "avg_top3_score")
     missing = functools.reduce(pc.or_, (pc.is_null(typed[name]) for name in names)).to_pylist()
     recall = cells if isinstance(cells, Recall) else read_recall(_plain(cells), missing)
     found.update(recall.problems)
+    for index, written in recall.missing.items():
+        remark(remarks, index, "recall_results", [f"read as not recorded ({written})"])
     typed["recall_results"] = recall.column()
     for name, computed in zip(names, (recall.counts, recall.top1, recall.top3), strict=True):
         typed[name] = pc.coalesce(typed[name], pa.array(computed, typed[name].type))
-    return recall
 
 
 def _reasons(problems: Mapping[str, Problems], refused: Sequence[str] | None, count: int) -> pa.Array:
@@ -141,8 +140,7 @@ def _plain(cells: Cells) -> Cells:
 
 
 def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
-    """Return `cells` with nothing in place of what `missing.is_missing` calls missing, and remark on what was written
-    there."""
+    """Return `cells` with nothing in place of what is missing (`missing.is_missing`); remark on what was written."""
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)

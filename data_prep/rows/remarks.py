@@ -11,6 +11,6 @@ _FULL_WIDTH = str.maketrans("()", "（）")  # brackets within `which` would hid
 def remark(remarks: Remarks, index: int, column: str, said: Iterable[str]) -> None:
     """Add each of `said`, such as `not understood (昨天)`."""
     for text in said:
-        what, *which = text.split(" (", 1)
+        what, *which = text.encode(errors="replace").decode().split(" (", 1)  # half a character is no text
         shown = f" ({which[0][:-1].translate(_FULL_WIDTH)})" if which else ""
         remarks.setdefault(index, []).append(f"{column}: {what}{shown}")

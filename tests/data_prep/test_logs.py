@@ -625,3 +625,8 @@ def test_hits_under_an_escaped_heading_are_refused_too(log: Path) -> None:
         log.write_text("\n".join(json.dumps(line, ensure_ascii=escaped) for line in lines), encoding="utf-8")
         refused = [row["refused"] for row in read(log)]
         assert refused == ["", "recall_results: expected a list of hits, found int"]
+
+
+def test_half_a_character_that_is_no_time_is_named(log: Path) -> None:
+    rows = read(log, '{"query": "x", "timestamp": "\\ud800 昨天"}')
+    assert [(row["refused"], row["remarks"]) for row in rows] == [("", ["timestamp: not understood (? 昨天)"])]
