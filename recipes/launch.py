@@ -28,7 +28,7 @@ from recipes.cluster import hand_to_workers, joins_cluster
 from recipes.compose import plain, recipe_yaml
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
 from recipes.processes import INTERRUPTED, adopt_orphans, end_descendants, hold, run_group
-from recipes.run_logs import logger_environment
+from recipes.run_logs import cut_logs, logger_environment
 from recipes.run_record import RECORD_FILE
 from reward.records.files import BadInput, write_atomically
 from reward.records.run_files import STOP_FILE
@@ -77,6 +77,7 @@ def prepare_output(recipe: CheckedRecipe) -> None:
     (output / STOP_FILE).unlink(missing_ok=True)
     mend_tracker(output)
     step = resumed_step(config)
+    cut_logs(output, step)
     for later in drop_steps_after(output, step):
         print(f"checkpoints: step {later} is taken again, its folder is removed", file=sys.stderr)
     if config.recipe.trainer == "sft":

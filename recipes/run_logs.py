@@ -34,10 +34,7 @@ def logger_environment(output: Path, step: int) -> dict[str, str]:
     logs = output.resolve() / LOGS_FOLDER
     metrics, tensorboard = logs / "metrics", logs / "tensorboard"
     metrics.mkdir(parents=True, exist_ok=True)
-    files = sorted(metrics.glob("from_step_*.jsonl"))
-    for path in (*files, *(output / name for name in (METRICS_FILE, VALIDATION_FILE, HEALTH_FILE, CANARY_FILE))):
-        _forget_steps_after(path, step)
-    _forget_unlogged(output / UNLOGGED_FILE, step, files)
+    cut_logs(output, step)
     _hide_steps_after(tensorboard, step)
     return {
         "WANDB_RUN_ID": _wandb_run_id(logs / "wandb_run_id"),
@@ -46,6 +43,14 @@ def logger_environment(output: Path, step: int) -> dict[str, str]:
         "TENSORBOARD_DIR": str(tensorboard),
         "VERL_FILE_LOGGER_PATH": str(_own_file(metrics, step)),
     }
+
+
+def cut_logs(output: Path, step: int) -> None:
+    """Remove from the run's own logs what is of later steps than `step`, and lines that a kill has torn."""
+    files = sorted((output / LOGS_FOLDER / "metrics").glob("from_step_*.jsonl"))
+    for path in (*files, *(output / name for name in (METRICS_FILE, VALIDATION_FILE, HEALTH_FILE, CANARY_FILE))):
+        _forget_steps_after(path, step)
+    _forget_unlogged(output / UNLOGGED_FILE, step, files)
 
 
 def _wandb_run_id(path: Path) -> str:

@@ -82,7 +82,7 @@ def test_a_step_is_validated_once_over_resumes(tmp_path, overrides, step, record
     if step:
         rl_checkpoint(tmp_path, step)
     lines = (f'{{"step": {one}, "abstained": 0.0}}\n' for one in recorded)
-    (tmp_path / "validation_metrics.jsonl").write_text("".join(lines))
+    (tmp_path / "validation_metrics.jsonl").write_text("".join(lines) + '{"step": 1')  # torn by a kill
     recipe = checked("ppo", tmp_path, *overrides, rows=800)
     prepare_output(recipe)
     assert recipe.config.trainer.val_before_train == validates
