@@ -157,6 +157,12 @@ def file_log(output: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+def logged_since(output: Path, moment: float) -> int:
+    """Return how many lines the file logger has written since `moment`."""
+    files = [file for file in (output / "logs/metrics").glob("*") if file.stat().st_mtime > moment]
+    return max((len(file.read_text().splitlines()) for file in files), default=0)
+
+
 @pytest.mark.full
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(setting, judge):
     output = setting.folder / "killed"
@@ -220,8 +226,9 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(setting, judge)
     # The best of the saved steps is kept and merged.
     best = json.loads((output / "checkpoints/best/best.json").read_text())
     counting = {line["step"]: line["avg_reward"] for line in validations if line["abstained"] <= 0.05}
-    assert best["value"] == pytest.approx(counting[best["step"]]) and best["step"] % EVERY == 0
-    assert best["value"] == max(value for step, value in counting.items() if step % EVERY == 0)
+    assert best["value"] == pytest.approx(counting[best["step"]])
+    # A run that stopped itself has saved a step between.
+    assert best["value"] >= max(value for step, value in counting.items() if step % EVERY == 0)
     provenance = json.loads((output / "final/provenance.json").read_text())
     assert provenance["checkpoint"].endswith(f"checkpoints/step_{best['step']}/actor")
     # As many checkpoints as without a kill.
@@ -241,13 +248,14 @@ def test_distillation_killed_at_random_moments_takes_whole_epochs(setting):
     )
     chance = random.Random(SEED)
     for _ in range(KILLS):
-        log = output.with_suffix(".log").open("a")
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        before = len(file_log(output)) if (output / "logs").is_dir() else 0
-        deadline = time.monotonic() + SECONDS
-        while not (output / "logs/metrics").is_dir() or len(file_log(output)) < before + chance.randint(1, 5):
-            assert process.poll() is None and time.monotonic() < deadline
+        began, lines = time.time(), chance.randint(1, 12)
+        with output.with_suffix(".log").open("a") as log:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None and logged_since(output, began) < lines:
+            assert time.time() < began + SECONDS
             time.sleep(0.05)
+        if process.poll() == 0:
+            break  # trained to its end before its turn came
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         name = chance.choice(("recipes.launch", "torch.distributed.run", "verl.trainer.sft_trainer"))
         for victim in family:
@@ -256,7 +264,7 @@ def test_distillation_killed_at_random_moments_takes_whole_epochs(setting):
         process.wait(SECONDS)
         _, left = psutil.wait_procs(family, timeout=60)
         assert not left, [_words(one) for one in left]
-        print(f"{name} after line {len(file_log(output))}", flush=True)
+        print(f"{name} killed after {lines} lines", flush=True)
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     trained = [line["step"] for line in file_log(output) if "train/loss" in line["data"]]
