@@ -35,6 +35,7 @@ from evaluation.systems import (
     BASELINE,
     DESCRIPTION,
     ORIGINAL,
+    answer_limit,
     model_hash,
     rewrite_by_baseline,
     rewrite_by_description,
@@ -71,6 +72,7 @@ class CompareOptions:
         out: folder of `metrics.json`, `rewrites.jsonl` and the cache of rewrites.
         models: name → Hugging Face model folder; the names are lower case and none of the fixed systems'.
         rag_url: retrieval service; None: the tenant's.
+        max_new_tokens: of a model's rewrite; None: as many as its rollouts had in training.
         seed: of the bootstrap and the engine.
         train_log: `reward_metrics.jsonl` of the RL run.
         held_out_slices: slices left out of the headline metrics and reported by themselves.
@@ -82,7 +84,7 @@ class CompareOptions:
     out: Path
     models: Mapping[str, Path]
     rag_url: str | None = None
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     seed: int = 0
     train_log: Path | None = None
     held_out_slices: Sequence[str] = ()
@@ -108,7 +110,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
     # Where relevant passages are known for some samples, only those can be judged.
     by_rank = any(sample.relevant_doc_ids for sample in samples)
     judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
-    rewrites = _rewrite_all(judged, tenant, options)
+    rewrites, cut = _rewrite_all(judged, tenant, options)
     answers = _retrieve_all(judged, rewrites, tenant)
     failures = [failure_of(index, answers) for index in range(len(judged))]
     kept, found = _answered(judged, answers, failures, by_rank, options, tenant)
@@ -142,7 +144,8 @@ def compare(options: CompareOptions) -> dict[str, Any]:
             "scorer": _scorer_of(answers),
             "llm_judge": {"evaluation": False, "training": judge_took_part(log) if log else None},
             "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
-            "max_new_tokens": options.max_new_tokens,
+            "max_new_tokens": {name: _limit(options, folder) for name, folder in options.models.items()},
+            "cut": cut,
             "seed": options.seed,
             "versions": _versions(),
         },
@@ -184,8 +187,14 @@ def _answered(
 
 def _rewrite_all(
     samples: Sequence[Sample], tenant: TenantSettings, options: CompareOptions
-) -> dict[str, Sequence[str | None]]:
-    """Return system → rewrite of each sample; a system that cannot rewrite any is left out."""
+) -> tuple[dict[str, Sequence[str | None]], dict[str, float]]:
+    """Rewrite every sample with every system.
+
+    Returns:
+        System → rewrite of each sample; a system that cannot rewrite any is left out. Model → share of rewrites that
+        ended at the limit of new tokens.
+    """
+    cut = {}
     rewrites: dict[str, Sequence[str | None] | None] = {
         ORIGINAL: rewrite_by_original(samples),
         DESCRIPTION: rewrite_by_description(samples),
@@ -193,15 +202,19 @@ def _rewrite_all(
     }
     for name, folder in options.models.items():
         with console.status(f"{name}: rewriting {len(samples)} queries"):
-            rewrites[name] = rewrite_by_model(
+            rewrites[name], cut[name] = rewrite_by_model(
                 folder,
                 samples,
                 tenant.system_prompt,
                 options.out / "cache",
-                max_new_tokens=options.max_new_tokens,
+                max_new_tokens=_limit(options, folder),
                 seed=options.seed,
             )
-    return {name: texts for name, texts in rewrites.items() if texts is not None}
+    return {name: texts for name, texts in rewrites.items() if texts is not None}, cut
+
+
+def _limit(options: CompareOptions, folder: Path) -> int:
+    return options.max_new_tokens or answer_limit(folder)
 
 
 def _retrieve_all(
@@ -259,6 +272,10 @@ def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
             else f"{result['rate']:.1%} [{result['ci95'][0]:.1%}, {result['ci95'][1]:.1%}]"
         )
         console.print(f"{pair}: {rate}  ({result['win']} won, {result['tie']} tied, {result['loss']} lost)")
+    for name, share in metrics["provenance"]["cut"].items():
+        if share:
+            limit = metrics["provenance"]["max_new_tokens"][name]
+            console.print(f"[yellow]{name}: {share:.1%} of the rewrites were cut at {limit} new tokens[/]")
     counts = metrics["provenance"]["counts"]
     if counts["abstained"]:
         console.print(f"[yellow]{counts['abstained']} of {counts['samples']} samples left out: a service failed[/]")
@@ -331,7 +348,7 @@ def _parse_args(argv: list[str] | None) -> dict[str, Any]:
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME=FOLDER", help="a Hugging Face model folder; repeatable"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: as many as in the model's training)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
     parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")
     parser.add_argument(

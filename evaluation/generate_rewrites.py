@@ -2,7 +2,8 @@
 
     python -m evaluation.generate_rewrites --model MODEL_FOLDER --prompts prompts.jsonl --out rewrites.jsonl
 
-`prompts.jsonl` holds {"sample_id", "messages"} a line, `rewrites.jsonl` {"sample_id", "rewrite"} in the same order.
+`prompts.jsonl` holds {"sample_id", "messages"} a line, `rewrites.jsonl` {"sample_id", "rewrite", "cut"} in that order;
+`cut` says whether the rewrite ended at the limit of new tokens.
 Prompts become token ids by the tokenizer's own chat template, exactly as the trainer's rollouts do.
 """
 
@@ -23,8 +24,8 @@ CPU_KV_CACHE_GIB = "1"
 
 def generate_rewrites(
     model: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int, seed: int
-) -> list[str]:
-    """Generate the model's greedy answers, special tokens removed and trimmed, one a conversation.
+) -> list[tuple[str, bool]]:
+    """Generate the model's greedy answers, special tokens removed and trimmed, one a conversation; was it cut?
 
     Raises:
         BadInput: a prompt and its answer do not fit the model's context.
@@ -72,7 +73,7 @@ def generate_rewrites(
         SamplingParams(temperature=0.0, max_tokens=max_new_tokens),
         use_tqdm=False,
     )
-    return [answer.outputs[0].text.strip() for answer in answers]
+    return [(answer.outputs[0].text.strip(), answer.outputs[0].finish_reason == "length") for answer in answers]
 
 
 @command
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Greedy rewrites of one model with vLLM's offline engine.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL of sample_id, messages")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL of sample_id, rewrite")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True, help="JSONL of sample_id, rewrite, cut")
+    parser.add_argument("--max-new-tokens", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     prompts = [line for _, line in read_jsonl(args.prompts)]
@@ -91,8 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     write_atomically(
         args.out,
         (
-            json.dumps({"sample_id": prompt["sample_id"], "rewrite": rewrite}, ensure_ascii=False)
-            for prompt, rewrite in zip(prompts, rewrites, strict=True)
+            json.dumps({"sample_id": prompt["sample_id"], "rewrite": rewrite, "cut": cut}, ensure_ascii=False)
+            for prompt, (rewrite, cut) in zip(prompts, rewrites, strict=True)
         ),
     )
     return 0

@@ -20,6 +20,8 @@ from reward.settings.recipe import TenantSettings
 ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
 # Files of a model folder that say who made it: they do not change what it answers.
 NOT_THE_MODEL = ("provenance.json", "README.md")
+RUN_FILE = "run.json"  # what a recipe leaves in the folder of its model
+MAX_NEW_TOKENS = 256  # where it names none
 
 
 def rewrite_by_original(samples: Sequence[Sample]) -> list[str]:
@@ -61,8 +63,11 @@ def rewrite_by_model(
     *,
     max_new_tokens: int,
     seed: int = 0,
-) -> list[str]:
+) -> tuple[list[str], float]:
     """Generate greedy rewrites with a Hugging Face model folder, in a child process.
+
+    Returns:
+        The rewrites; the share of them that ended at `max_new_tokens`.
 
     `cache` keeps them under the hashes of model and prompts, so that a repeated call costs nothing.
 
@@ -75,16 +80,26 @@ def rewrite_by_model(
         )
         for sample in samples
     ]
-    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens}".encode())
+    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} cut".encode())
     digest.update("\n".join(prompts).encode())
     kept = cache / f"rewrites_{digest.hexdigest()[:16]}.jsonl"
     if not kept.is_file():
         _generate_in_child(folder, prompts, kept, max_new_tokens=max_new_tokens, seed=seed)
-    rewrites = {line["sample_id"]: str(line["rewrite"]) for _, line in read_jsonl(kept)}
-    missing = [sample.sample_id for sample in samples if sample.sample_id not in rewrites]
+    lines = {line["sample_id"]: line for _, line in read_jsonl(kept)}
+    missing = [sample.sample_id for sample in samples if sample.sample_id not in lines]
     if missing:
         raise BadInput(f"{kept}: lacks sample {missing[0]}; delete the file and run again")
-    return [rewrites[sample.sample_id] for sample in samples]
+    answers = [lines[sample.sample_id] for sample in samples]
+    return [str(answer["rewrite"]) for answer in answers], sum(bool(answer["cut"]) for answer in answers) / len(answers)
+
+
+def answer_limit(folder: Path) -> int:
+    """Read how many new tokens the model's rollouts had, else `MAX_NEW_TOKENS`: a shorter limit would cut rewrites."""
+    try:
+        limit = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get("max_new_tokens")
+    except (OSError, ValueError, AttributeError):
+        limit = None
+    return limit if isinstance(limit, int) and limit > 0 else MAX_NEW_TOKENS
 
 
 def model_hash(folder: Path) -> str:

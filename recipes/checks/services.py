@@ -18,7 +18,6 @@ from statistics import median
 from omegaconf import DictConfig
 
 from recipes.checks.finding import Finding, bad, ok, warning
-from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.ledger.ledger_file import open_to_read
@@ -102,6 +101,8 @@ async def _grade(
     settings: RewriterSettings, profile: JudgeSettings, samples: Sequence[Sample]
 ) -> list[float | ServiceFailure]:
     """Grades of the baselines, 1 to 5; in pairwise mode preferences for them over the plain query, -1 to 1."""
+    from reward.judge.judge import Judge  # its client takes a second to import: a refusal must not wait for it
+
     settings.ledger.path.parent.mkdir(parents=True, exist_ok=True)
     with closing(Ledger(settings.ledger)) as ledger:
         judge = Judge(profile, settings.tenant, settings.ledger.cny_per_usd, Calls(ledger))

@@ -247,7 +247,8 @@ def fake_run(win: int, tie: int, loss: int) -> tuple[dict[str, Any], list[dict[s
         "scorer": "lexical",
         "llm_judge": {"evaluation": False, "training": None},
         "retrieval": {"url": "http://127.0.0.1", "kb_name": "default", "top_k": 100, "score_threshold": 0},
-        "max_new_tokens": 64,
+        "max_new_tokens": {"rl": 64},
+        "cut": {"rl": 0.125},
         "seed": 0,
         "versions": {"python": "3.11"},
     }
