@@ -1,9 +1,13 @@
-"""Predicts the GPU memory of a recipe, phase by phase, before it costs a start: pure arithmetic, about 3 GiB exact.
+"""Predicts the GPU memory of a recipe, phase by phase, before it costs a start: pure arithmetic.
 
     vLLM            gpu_memory_utilization x card: weights (2 bytes / tensor_parallel), activations, KV cache
     a model's state parameters, gradients and two Adam moments, each divided among the cards (FSDP2)
     activations     one hidden state a block (gradient checkpointing), and the block at work
-    logits          tokens x vocabulary, in bf16: the logits, their copy at the temperature, their gradient
+    logits          tokens x vocabulary, in bf16: the logits, which their gradient overwrites, a copy at a temperature
+    AdamW's step    one more copy of what is trained; it comes when activations and logits are gone
+
+Updates agree within 0.5 GiB with `benchmarks.gpu_check` (one H200; 4B with all weights, 8B with LoRA, 4 000 to 8 000
+tokens). The rollout is not measured.
 
 What stays on the card beside a phase follows verl 0.9.1: gradients live during their own update only;
 `param_offload` and `optimizer_offload` move a model away outside its own update; a reference is in host memory.
@@ -19,10 +23,13 @@ from recipes.model_facts import ModelFacts
 
 GIB = 2**30
 BYTES = {"fp32": 4, "bf16": 2}
-# Contexts and graphs of trainer and engine, NCCL buffers, what the allocator cannot use. An estimate, not measured.
-OVERHEAD_GIB = 3.5
+# Outside torch's allocator, each process: CUDA context, kernels, NCCL. 1.28 measured (benchmarks.gpu_check, one H200).
+CONTEXT_GIB = 1.3
+# What the allocator holds and cannot use. An estimate: with room to spare it kept 2 to 8 GiB more than its peak.
+FRAGMENTS_GIB = 1.0
 # The engine's own activations and graphs at 8192 batched tokens for an 8B. An estimate, not measured.
 ENGINE_ACTIVATIONS_GIB = 2.0
+ADAMW_STEP = "AdamW's step"
 ENTROPY_CHUNK = 2048  # verl's entropy_from_logits_chunk_size
 COMFORTABLE, FULL = 0.93, 1.0  # share of a card
 LARGER_THAN_4B = 5_000_000_000  # weights; for these a smaller model is among the recipes
@@ -73,11 +80,15 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Trained:
-    """GiB a GPU of one model that is trained: `idle` stays during other phases, `state` is its update's."""
+    """GiB a GPU of one model that is trained: `idle` stays during other phases, `state` is its update's.
+
+    `scratch` is what AdamW's step takes beside the state: torch works on all weights at once, and takes as much again.
+    """
 
     parameters: float
     gradients: float
     adam: float
+    scratch: float
     idle: float
 
     @property
@@ -99,7 +110,14 @@ def plan_memory(config: DictConfig, facts: ModelFacts, card: float | None = None
 
 
 def trained_model(
-    weights: int, adapters: int, dtype: str, gpus: int, *, offload: bool, offload_adam: bool | None = None
+    weights: int,
+    adapters: int,
+    dtype: str,
+    gpus: int,
+    *,
+    offload: bool,
+    offload_adam: bool | None = None,
+    optimizer: DictConfig | None = None,
 ) -> Trained:
     """Work out a trained model's share of one GPU.
 
@@ -109,12 +127,20 @@ def trained_model(
         gpus: among which FSDP2 divides it.
         offload: whether parameters leave the card between updates.
         offload_adam: whether the optimiser does; as `offload` by default.
+        optimizer: verl's node `optim`.
     """
     size = BYTES[dtype] / gpus / GIB
     trained = adapters or weights
     parameters, gradients, adam = (weights + adapters) * size, trained * size, 2 * trained * size
+    scratch = gradients if _steps_on_all_at_once(optimizer) else 0.0
     offload_adam = offload if offload_adam is None else offload_adam
-    return Trained(parameters, gradients, adam, (0 if offload else parameters) + (0 if offload_adam else adam))
+    return Trained(parameters, gradients, adam, scratch, (0 if offload else parameters) + (0 if offload_adam else adam))
+
+
+def _steps_on_all_at_once(optimizer: DictConfig | None) -> bool:
+    """Whether AdamW takes torch's default, `foreach`."""
+    chosen = (optimizer and optimizer.override_optimizer_config) or {}
+    return chosen.get("foreach") is not False and not chosen.get("fused")
 
 
 def activations(facts: ModelFacts, tokens: int) -> float:
@@ -122,14 +148,20 @@ def activations(facts: ModelFacts, tokens: int) -> float:
     return tokens * facts.hidden_size * 2 * facts.num_hidden_layers / GIB
 
 
-def block_at_work(facts: ModelFacts, tokens: int) -> float:
-    """GiB of the block in its backward pass: what it recomputes, two gathered blocks, its gradient in bf16 and fp32."""
-    hidden = 8 * facts.hidden_size + 2 * facts.head_dim * (facts.num_attention_heads + 2 * facts.num_key_value_heads)
-    return (tokens * 2 * (hidden + 4 * facts.intermediate_size) + facts.block * (2 * 2 + 2 + 4)) / GIB
+def block_at_work(facts: ModelFacts, tokens: int, *, trained: bool) -> float:
+    """GiB of the block in its backward pass: what it recomputes, the gathered embedding, two gathered blocks.
+
+    A `trained` block has its gradient in bf16 and in fp32 besides.
+    """
+    hidden = 12 * facts.hidden_size + 2 * facts.head_dim * (facts.num_attention_heads + 2 * facts.num_key_value_heads)
+    weights = 2 * facts.embedding + facts.block * (2 * 2 + (2 + 4 if trained else 0))
+    return (tokens * 2 * (hidden + 6 * facts.intermediate_size) + weights) / GIB
 
 
 def logits_at_work(facts: ModelFacts, tokens: int, *, copied: bool, entropy: str, trains_head: bool) -> float:
-    """GiB at the top of the model: the larger of the loss and of the output layer's backward pass.
+    """GiB at the top of the model: the logits, the output layer, the next block.
+
+    verl writes the gradient of the logits over them (flash-attn's cross-entropy); not so where the entropy counts.
 
     Args:
         copied: whether a temperature other than 1 makes a copy.
@@ -140,10 +172,12 @@ def logits_at_work(facts: ModelFacts, tokens: int, *, copied: bool, entropy: str
     head = facts.embedding * 2 / GIB
     chunk = min(tokens, ENTROPY_CHUNK) * facts.vocab_size * 4 / GIB
     extra = {"none": 0.0, "whole": 2 * one, "chunked": 3 * chunk}[entropy]
-    # The entropy's tensors are gone when the gradient of the logits is written.
-    loss = head + one * (2 if copied else 1) + max(one, extra)
-    backward = one + head + (head * (1 + 2) if trains_head else 0)
-    return max(loss, backward)
+    logits = one * (2 if copied else 1)
+    loss = logits + extra + head
+    # The entropy's tensors are gone by now. An output layer that is trained, and its gradient: three times its size in
+    # all, measured.
+    backward = logits + (one if entropy != "none" else 0) + head * (3 if trains_head else 1)
+    return max(loss, backward) + facts.block * 2 / GIB
 
 
 def micro_batch_tokens(limit: int, dynamic: bool, samples: int, micro_batch: int, longest: int) -> int:
@@ -154,13 +188,20 @@ def micro_batch_tokens(limit: int, dynamic: bool, samples: int, micro_batch: int
 def _plan_sft(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     sft = config.recipe.sft
-    model = trained_model(facts.parameters, facts.lora_parameters(sft.lora_rank), sft.weights, gpus, offload=False)
-    tokens = sft.micro_batch * sft.max_tokens
+    adapters = facts.lora_parameters(sft.lora_rank)
+    model = trained_model(facts.parameters, adapters, sft.weights, gpus, offload=False, optimizer=config.optim)
+    data = config.data
+    tokens = micro_batch_tokens(
+        data.max_token_len_per_gpu, data.use_dynamic_bsz, sft.batch // gpus, sft.micro_batch, sft.max_tokens
+    )
     top = logits_at_work(facts, tokens, copied=False, entropy="none", trains_head=not sft.lora_rank)
-    phase = _update("update", model, 0.0, facts, tokens, top)
-    advice = ["machine with more cards, or a smaller model"] if sft.lora_rank else ["recipe.sft.lora_rank=8"]
+    phase = _update("update", model, 0.0, facts, tokens, top, all_weights=not adapters, processes=1)
+    cheapest = f"recipe.sft.max_tokens={sft.max_tokens // 2}"
+    if ADAMW_STEP in phase.parts:
+        cheapest = "optim.override_optimizer_config={foreach:false}"
+    advice = [cheapest, "machine with more cards, or a smaller model" if adapters else "recipe.sft.lora_rank=8"]
     host = 30 + facts.parameters * BYTES[sft.weights] / GIB * (gpus if facts.tie_word_embeddings else 1)
-    return _judged(card, [phase], host, None, [f"recipe.sft.max_tokens={sft.max_tokens // 2}", *advice])
+    return _judged(card, [phase], host, None, advice)
 
 
 def _plan_rl(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
@@ -171,14 +212,14 @@ def _plan_rl(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
     fsdp = actor_config.fsdp_config
     actor = trained_model(
         facts.parameters, adapters, fsdp.model_dtype, gpus,
-        offload=fsdp.param_offload, offload_adam=fsdp.optimizer_offload,
+        offload=fsdp.param_offload, offload_adam=fsdp.optimizer_offload, optimizer=actor_config.optim,
     )  # fmt: skip
     critic = None
     if ppo:
         fsdp = config.critic.fsdp
         critic = trained_model(
             facts.critic_parameters, adapters, fsdp.model_dtype, gpus,
-            offload=fsdp.param_offload, offload_adam=fsdp.optimizer_offload,
+            offload=fsdp.param_offload, offload_adam=fsdp.optimizer_offload, optimizer=config.critic.optim,
         )  # fmt: skip
 
     engine = rollout.gpu_memory_utilization * card
@@ -194,7 +235,7 @@ def _plan_rl(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
                 "KV cache": max(cache, 0.0),
                 "actor": actor.idle,
                 "critic": idle_critic,
-                "overhead": OVERHEAD_GIB,
+                "overhead": _overhead(processes=2),
             },
         )
     ]
@@ -205,29 +246,40 @@ def _plan_rl(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
     chunked = "chunked" if actor_config.entropy_from_logits_with_chunking else "whole"
     entropy = chunked if actor_config.entropy_coeff else "none"
     top = logits_at_work(facts, tokens, copied=rl.temperature != 1, entropy=entropy, trains_head=not rl.lora_rank)
-    phases.append(_update("actor update", actor, idle_critic, facts, tokens, top))
+    phases.append(_update("actor update", actor, idle_critic, facts, tokens, top, all_weights=not adapters))
     if critic:
-        tokens = micro_batch_tokens(config.critic.ppo_max_token_len_per_gpu, dynamic, samples, rl.micro_batch, longest)
-        phases.append(_update("critic update", critic, actor.idle, facts, tokens, 0.0))
+        limit = config.critic.ppo_infer_max_token_len_per_gpu
+        tokens = micro_batch_tokens(limit, dynamic, samples, rl.micro_batch, longest)
+        phases.append(_update("critic update", critic, actor.idle, facts, tokens, 0.0, all_weights=not adapters))
     reference = (config.algorithm.use_kl_in_reward or actor_config.use_kl_loss) and not rl.lora_rank
     host = _host_memory(config, facts, actor, critic, bool(reference))
     kv_tokens = max(0, int(cache * GIB * rollout.tensor_model_parallel_size / facts.kv_bytes_per_token))
     return _judged(card, phases, host, kv_tokens, _rl_advice(config, facts, card, kv_tokens), rl.max_model_len)
 
 
-def _update(name: str, model: Trained, beside: float, facts: ModelFacts, tokens: int, top: float) -> Phase:
-    """The phase that trains `model`, with `beside` GiB of another one on the card."""
+def _update(
+    name: str,
+    model: Trained,
+    beside: float,
+    facts: ModelFacts,
+    tokens: int,
+    top: float,
+    *,
+    all_weights: bool,
+    processes: int = 2,
+) -> Phase:
+    """The phase that trains `model`, with `beside` GiB of another one on the card: its pass or AdamW's step."""
+    block = block_at_work(facts, tokens, trained=all_weights)
+    work = {"activations": activations(facts, tokens), "logits" if top > block else "block": max(top, block)}
+    if model.scratch > sum(work.values()):
+        work = {ADAMW_STEP: model.scratch}
     parts = {"parameters": model.parameters, "gradients": model.gradients, "Adam": model.adam, "other model": beside}
-    block = block_at_work(facts, tokens)
-    return Phase(
-        name,
-        {
-            **parts,
-            "activations": activations(facts, tokens),
-            "logits" if top > block else "block": max(top, block),
-            "overhead": OVERHEAD_GIB,
-        },
-    )
+    return Phase(name, {**parts, **work, "overhead": _overhead(processes)})
+
+
+def _overhead(processes: int) -> float:
+    """GiB that no tensor takes, with so many of our processes on the card: the trainer's, the rollout engine's."""
+    return processes * CONTEXT_GIB + FRAGMENTS_GIB
 
 
 def _host_memory(

@@ -181,11 +181,11 @@ def check_loggers(config: DictConfig) -> None:
 
 
 def check_batches(config: DictConfig) -> None:
-    """Raises BadInput when a step's samples do not divide into updates and micro-batches: verl fails in mid-step."""
+    """Raises BadInput when a step's samples do not fit into updates and micro-batches: verl fails in mid-step."""
     devices = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if config.recipe.trainer == "sft":
         name, micro_batch, per_device = "recipe.sft", config.recipe.sft.micro_batch, config.recipe.sft.batch / devices
-        cut = True
+        dynamic, longest = config.data.use_dynamic_bsz, config.recipe.sft.max_tokens
     else:
         rl = config.recipe.rl
         if rl.prompts_per_step % rl.prompts_per_update:
@@ -193,8 +193,11 @@ def check_batches(config: DictConfig) -> None:
                 f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}"
             )
         name, micro_batch, per_device = "recipe.rl", rl.micro_batch, rl.prompts_per_update * rl.group_size / devices
-        cut = not config.recipe.machine.dynamic_batching
-    if cut and per_device % micro_batch:
+        dynamic, longest = config.recipe.machine.dynamic_batching, rl.max_prompt_tokens + rl.max_new_tokens
+    limit = config.recipe.machine.tokens_per_gpu
+    if dynamic and limit < longest:
+        raise BadInput(f"recipe.machine.tokens_per_gpu: {limit} holds no sample of {longest} tokens")
+    if not dynamic and per_device % micro_batch:
         raise BadInput(
             f"{name}.micro_batch: an update's {per_device:g} samples a device are no multiple of {micro_batch}"
         )

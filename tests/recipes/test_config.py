@@ -50,6 +50,20 @@ def test_batches_that_do_not_divide_are_named():
             check_batches(compose_recipe("grpo", [TENANT, *CPU, wrong]))
     with pytest.raises(BadInput, match=r"recipe\.sft\.micro_batch"):
         check_batches(compose_recipe("sft", [TENANT, *CPU, "recipe.sft.batch=16"]))
+    for recipe, longest in (("sft", 2048), ("grpo", 1280)):
+        check_batches(compose_recipe(recipe, [TENANT, f"recipe.machine.tokens_per_gpu={longest}"]))
+        with pytest.raises(BadInput, match=rf"tokens_per_gpu: 1024 holds no sample of {longest} tokens"):
+            check_batches(compose_recipe(recipe, [TENANT, "recipe.machine.tokens_per_gpu=1024"]))
+
+
+def test_every_update_keeps_to_the_machines_tokens():
+    limit = "recipe.machine.tokens_per_gpu=4096"
+    config = compose_recipe("ppo", [TENANT, limit])
+    assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu == 4096
+    # verl's trainer overwrites the critic's limit for updates with the one for values: 32768 where it is not set.
+    assert config.critic.ppo_infer_max_token_len_per_gpu == 4096
+    data = compose_recipe("sft", [TENANT, limit]).data
+    assert data.use_dynamic_bsz and data.max_token_len_per_gpu == 4096
 
 
 def test_the_frozen_base_of_lora_is_bf16_and_weights_that_train_are_not():

@@ -58,6 +58,46 @@ def test_the_reviewed_setups_within_a_tenth(recipe, overrides, card, rollout, ac
     assert planned.verdict == verdict
 
 
+# What `benchmarks.gpu_check` measured on one H200 (docs/benchmarks.md): the largest micro-batch, then the GiB that
+# torch allocated at most until the gradients were there, and in AdamW's step with torch's default `foreach`.
+SFT_4B = ("sft", ["model=qwen3_4b", "recipe.sft.lora_rank=0", "recipe.sft.weights=fp32"])
+PPO_4B = ("ppo", ["model=qwen3_4b", "recipe.rl.prompts_per_update=32", "recipe.rl.prompts_per_step=32"])
+MEASURED = [
+    ("sft", [], 5048, "update", 20.0, None),
+    (*SFT_4B, 5048, "update", 64.23, 75.40),
+    ("grpo", ["train=lora"], 7973, "actor update", 22.57, None),
+    ("grpo", ["train=lora"], 7618, "actor update", 22.35, None),
+    ("grpo", ["model=qwen3_4b"], 7973, "actor update", 65.60, 75.42),
+    ("grpo", ["model=qwen3_4b"], 4004, "actor update", 63.86, 75.40),
+    (*PPO_4B, 7650, "critic update", 64.48, 75.42),
+]
+
+
+@pytest.mark.parametrize(("recipe", "overrides", "tokens", "phase", "passes", "adamw"), MEASURED)
+def test_measured_peaks_within_half_a_gib(recipe, overrides, tokens, phase, passes, adamw):
+    node = ["recipe.machine.gpus_per_node=1", f"recipe.machine.tokens_per_gpu={tokens}", *overrides]
+    if recipe == "sft":
+        node.append(f"recipe.sft.max_tokens={tokens}")
+    foreach = "optim.override_optimizer_config={{foreach:{}}}" if recipe == "sft" else "recipe.rl.adam_foreach={}"
+
+    def allocated(value):
+        parts = plan(recipe, *node, foreach.format(value)).phase(phase).parts
+        return sum(parts.values()) - parts["overhead"] - parts["other model"]
+
+    assert allocated("false") == pytest.approx(passes, abs=0.5)
+    assert allocated("null") == pytest.approx(adamw or passes, abs=0.5)
+
+
+def test_adamws_step_is_advised_against_where_it_is_the_peak():
+    whole = ["machine=gpu1", "model=qwen3_4b", "recipe.sft.lora_rank=0", "recipe.sft.weights=fp32"]
+    planned = plan("sft", *whole)
+    assert planned.verdict == "tight" and planned.advice[0] == "optim.override_optimizer_config={foreach:false}"
+    assert plan("sft", *whole, planned.advice[0]).verdict == "fits"
+    # The recipes that train all weights with RL take that advice: a 32B would not fit otherwise.
+    big = ["machine=gpu8", "model=qwen3_32b"]
+    assert plan("grpo", *big).verdict == "fits" and plan("grpo", *big, "recipe.rl.adam_foreach=null").verdict != "fits"
+
+
 def test_an_8b_with_adapters_on_four_cards_of_24_gb_needs_two_for_an_engine():
     alone = plan("grpo", "machine=gpu4_24gb", "train=lora")
     assert alone.verdict == "does not fit" and alone.kv_tokens == 0

@@ -1,0 +1,1 @@
+"""Setups, worker and probe of `benchmarks.gpu_check`."""
