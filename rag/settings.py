@@ -55,6 +55,7 @@ class ServiceSettings(BaseModel):
     reranker: ModelAddress | None = Field(
         default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank"
     )
+    rerank_timeout: float = Field(default=10, gt=0, description="seconds; then the fused order is given, which says so")
     language_model: LanguageModelSettings | None = None
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
     top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")

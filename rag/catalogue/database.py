@@ -26,6 +26,12 @@ CREATE TABLE superseded (
 );
 CREATE INDEX superseded_of_document ON superseded (kb_id, document)
 """
+_RERANKERS = """
+CREATE TABLE rerankers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL, address TEXT NOT NULL, model_id TEXT NOT NULL,
+    canary TEXT NOT NULL, set_at TEXT NOT NULL
+)
+"""
 _TABLES = f"""
 CREATE TABLE knowledge_bases (
     id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL, name TEXT NOT NULL,
@@ -71,6 +77,7 @@ CREATE TABLE access_keys (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key_hash BLOB NOT NULL UNIQUE, tenant_id TEXT NOT NULL, scope TEXT NOT NULL,
     note TEXT NOT NULL, created_at TEXT NOT NULL, revoked_at TEXT
 );
+{_RERANKERS};
 CREATE TABLE clicks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kb_id INTEGER NOT NULL REFERENCES knowledge_bases ON DELETE CASCADE,
     at TEXT NOT NULL, query TEXT NOT NULL, rewritten_query TEXT NOT NULL, passage_key TEXT NOT NULL,
@@ -89,6 +96,7 @@ _UPGRADES = {
     2: [
         "ALTER TABLE knowledge_bases ADD COLUMN fusion TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE versions ADD COLUMN mean_vector BLOB NOT NULL DEFAULT x''",
+        _RERANKERS,
     ],
 }
 # Counting rows at every write would cost more than the write.

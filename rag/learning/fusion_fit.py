@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from rag.learning.click_evidence import normalize_query
 from rag.learning.judged_queries import DEPTH, MEASURES, Difference, paired_difference, query_metrics
-from rag.retrieval.fusion import FusionWeights, final_order, fuse_channels
-from rag.retrieval.retriever import Candidates
+from rag.retrieval.fusion import Candidates, FusionWeights, final_order, fuse_channels
 
 OBJECTIVE = "nDCG@10"
 LEAST_QUERIES = 20  # of each part: below, an interval says nothing

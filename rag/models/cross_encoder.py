@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ _BATCH = 32
 # Query and context together, in characters: with a passage of 300 it fits the 512 tokens that most rerankers read.
 _ASKED_LENGTH = 200
 _ENOUGH_PASSAGES = 10
+_READ_LENGTH = 8000  # characters of a passage that are cut into tokens at all: more than any such model reads
+_MOST_CALLS = 16  # computed together
 _log = logging.getLogger(__name__)
 
 
@@ -39,9 +43,18 @@ def is_constant(scores: NDArray[np.float32], reranker_id: str, seen: int) -> boo
     return constant
 
 
+class _Call:
+    """Pairs that one request waits for. `gone`: nobody waits any more."""
+
+    def __init__(self, pairs: list[tuple[str, str]]):
+        self.pairs = pairs
+        self.future: Future[NDArray[np.float32]] = Future()
+        self.gone = False
+
+
 class LocalCrossEncoder:
-    """Reads (context and query, passage). One call at a time is computed, in a thread of its own; a call whose caller
-    has gone before its turn is not computed."""
+    """Reads (context and query, passage), in a thread of its own. What several requests wait for is computed together.
+    A request whose caller has gone (`rerank_timeout`) is computed no further than the batch at hand."""
 
     def __init__(self, folder: Path):
         """
@@ -58,21 +71,58 @@ class LocalCrossEncoder:
             raise IngestError(f"{folder}: a reranker gives one score, this model gives {labels}")
         self.id = fingerprint(folder)
         self.constant_answers = 0
+        self._waiting: SimpleQueue[_Call] = SimpleQueue()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cross-encoder")
 
     async def score(self, query: str, context: str, passages: Sequence[str]) -> NDArray[np.float32]:
         if not passages:
             return np.empty(0, np.float32)
         asked = asked_text(query, context)
-        pairs = [(asked, passage) for passage in passages]
+        call = _Call([(asked, passage[:_READ_LENGTH]) for passage in passages])
+        self._waiting.put(call)
         try:
-            scores = await asyncio.get_running_loop().run_in_executor(self._worker, self._predict, pairs)
-        except Exception as error:  # torch's and the model's own: out of memory, no padding token
+            self._worker.submit(self._work)
+            scores = await asyncio.wrap_future(call.future)
+        except Exception as error:  # torch's and the model's own: out of memory, no padding token; a closed model
             raise ModelFailure(f"{self.id}: {reason(error)}") from None
+        finally:
+            call.gone = True
         if not np.isfinite(scores).all():
             raise ModelFailure(f"{self.id}: scores that are no numbers")
         self.constant_answers += is_constant(scores, self.id, self.constant_answers)
         return scores
+
+    def _work(self) -> None:
+        """Compute what waits now; nothing when an earlier turn has computed it."""
+        calls: list[_Call] = []
+        with suppress(Empty):
+            while len(calls) < _MOST_CALLS:
+                calls.append(self._waiting.get_nowait())
+        calls = [call for call in calls if not call.gone]
+        try:
+            self._compute(calls)
+        except Exception:
+            # One request's texts must not cost the others their scores.
+            for call in calls:
+                try:
+                    self._compute([call])
+                except Exception as error:
+                    if not call.future.cancelled():
+                        call.future.set_exception(error)
+
+    def _compute(self, calls: Sequence[_Call]) -> None:
+        scores = [np.empty(len(call.pairs), np.float32) for call in calls]
+        places = [(number, place) for number, call in enumerate(calls) for place in range(len(call.pairs))]
+        # Texts of like length together: less padding.
+        places.sort(key=lambda at: len(calls[at[0]].pairs[at[1]][1]))
+        while places := [(number, place) for number, place in places if not calls[number].gone]:
+            batch, places = places[:_BATCH], places[_BATCH:]
+            found = self._predict([calls[number].pairs[place] for number, place in batch])
+            for (number, place), score in zip(batch, found, strict=True):
+                scores[number][place] = score
+        for call, of_call in zip(calls, scores, strict=True):
+            if not call.gone and not call.future.done():
+                call.future.set_result(of_call)
 
     def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         import torch
@@ -85,6 +135,9 @@ class LocalCrossEncoder:
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
+        with suppress(Empty):
+            while True:
+                self._waiting.get_nowait().future.cancel()
 
 
 def _open(folder: Path) -> Any:

@@ -41,6 +41,9 @@ def load_model(folder: Path, load: Callable[[], Model]) -> Model:
         IngestError: sentence-transformers is not installed, or the folder holds no model that it can load.
     """
     try:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # a command's errors are one line
         return load()
     except ImportError as error:
         raise IngestError(f"{folder}: models in folders need sentence-transformers ({error})") from None

@@ -32,6 +32,12 @@ class Reranker(Protocol):
     async def aclose(self) -> None: ...
 
 
+class RerankerChoice(Protocol):
+    """Which reranker a tenant has now; None where it has none."""
+
+    def of(self, tenant_id: str) -> Reranker | None: ...
+
+
 def open_reranker(reranker: str) -> Reranker:
     """Open a CrossEncoder's folder, or `URL#model` of a rerank endpoint (…/v1 or …/v1/rerank), whose key is in the
     environment variable RERANKER_API_KEY if it needs one. Its scores lie in [0, 1]; of an endpoint that gives logits it

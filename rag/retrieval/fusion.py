@@ -104,6 +104,20 @@ def by_passage(
     return Found(found.ranks, found.shares, found.rows, min(found.shares.values()) if cut else 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the channels found before it is fused, and the passages behind the rows. `depth`: passages of a channel."""
+
+    channels: dict[str, ChannelRows]
+    behind: dict[RowKey, StoredPassage]
+    depth: int
+
+    def found(self, weights: FusionWeights) -> dict[str, Found]:
+        return {
+            name: by_passage(rows, self.behind, self.depth, weights.questions) for name, rows in self.channels.items()
+        }
+
+
 def fuse(channels: Iterable[tuple[Mapping[Item, float], float, float]]) -> dict[Item, float]:
     """Combine channels: each its shares in [0, 1] by item, the share of an item that it did not find, and its weight.
 

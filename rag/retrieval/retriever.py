@@ -6,6 +6,7 @@ query and context. `score` is the fused one of `rag.retrieval.fusion`: 1 for the
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,20 +22,12 @@ from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
-from rag.models.reranker import Reranker
+from rag.models.reranker import Reranker, RerankerChoice
 from rag.models.rewriter import Rewrite, Rewriter
 from rag.retrieval.channel_search import embedded_query, keyword_weights
 from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable
 from rag.retrieval.fitted_fusion import FusionInForce, fusion_in_force
-from rag.retrieval.fusion import (
-    ChannelRank,
-    ChannelRows,
-    Found,
-    FusionWeights,
-    by_passage,
-    final_order,
-    fuse_channels,
-)
+from rag.retrieval.fusion import Candidates, ChannelRank, ChannelRows, Found, final_order, fuse_channels
 from rag.retrieval.lexical_reranker import LexicalReranker
 
 CHANNEL_DEPTH = 30
@@ -90,20 +83,6 @@ class Retrieval:
     seconds: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What the channels found before it is fused, and the passages behind the rows. `depth`: passages of a channel."""
-
-    channels: dict[str, ChannelRows]
-    behind: dict[RowKey, StoredPassage]
-    depth: int
-
-    def found(self, weights: FusionWeights) -> dict[str, Found]:
-        return {
-            name: by_passage(rows, self.behind, self.depth, weights.questions) for name, rows in self.channels.items()
-        }
-
-
 class Retriever:
     def __init__(
         self,
@@ -113,17 +92,21 @@ class Retriever:
         default_rewriter: Rewriter | None = None,
         language_model: LanguageModel | None = None,
         reranker: Reranker | None = None,
+        rerankers: RerankerChoice | None = None,
+        rerank_timeout: float | None = None,
         query2doc_timeout: float = 0.3,
         depth: int = CHANNEL_DEPTH,
     ):
-        """Return `rewriters`: by tenant; others have the default one. `query2doc_timeout` in seconds. `depth`:
-        candidates of each channel, more when a request wants more hits."""
+        """`rewriters`: by tenant; others have the default one. `rerankers` chooses by tenant, else all have `reranker`.
+        `rerank_timeout`, `query2doc_timeout` in seconds. `depth`: candidates of each channel, more when a request wants
+        more hits."""
         self._catalogue = catalogue
         self._indexer = indexer
         self._rewriters = rewriters or {}
         self._default_rewriter = default_rewriter
         self._language_model = language_model
-        self._reranker = reranker
+        self._reranker, self._rerankers = reranker, rerankers
+        self._rerank_timeout = rerank_timeout
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
@@ -151,7 +134,8 @@ class Retriever:
             return Retrieval([], rewrite, pseudo_document, states, "", "", seconds)
         depth = max(self._depth, request.top_k)
         searched = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
-        fusion = self._fusion(kb, opened)
+        reranker = self._rerankers.of(kb.tenant_id) if self._rerankers is not None else self._reranker
+        fusion = self._fusion(kb, opened, reranker)
         found = searched.found(fusion.weights)
         fused = fuse_channels(found, fusion.weights)
         passages = {passage.id: passage for passage in searched.behind.values()}
@@ -160,16 +144,16 @@ class Retriever:
 
         # A cross-encoder decides the order. The lexical scorer only annotates: it would undo what rewriting won.
         started = time.perf_counter()
-        judged = await self._rerank(request, [passages[i].content for i in candidates], states)
-        if judged is not None and self._reranker is not None:
+        judged = await self._rerank(reranker, request, [passages[i].content for i in candidates], states)
+        if judged is not None and reranker is not None:
             scored = dict(zip(candidates, judged, strict=True))
             candidates = final_order(fused, scored, fusion.weights)
             scores = [scored[i] for i in candidates]
-            reranker = self._reranker.id
+            judge = reranker.id
         else:
             lexical = self._lexical_reranker(kb, opened)
             scores = lexical.score(request.query, request.context, [passages[i].token_ids for i in candidates]).tolist()
-            reranker = lexical.id
+            judge = lexical.id
         seconds["rerank"] = time.perf_counter() - started
 
         # Cut by the reported, rounded score: what was reported can then be given as a threshold.
@@ -191,7 +175,7 @@ class Retriever:
             )
             for i, score in kept
         ]
-        return Retrieval(hits, rewrite, pseudo_document, states, reranker, fusion.name, seconds)
+        return Retrieval(hits, rewrite, pseudo_document, states, judge, fusion.name, seconds)
 
     async def candidates(self, kb: KnowledgeBase, query: str) -> Candidates:
         """Return what all channels find for the query as it is, before it is fused.
@@ -298,31 +282,35 @@ class Retriever:
             limit *= 4
 
     async def _rerank(
-        self, request: SearchRequest, contents: Sequence[str], states: dict[str, str]
+        self, reranker: Reranker | None, request: SearchRequest, contents: Sequence[str], states: dict[str, str]
     ) -> list[float] | None:
         if states["rerank"] == OFF:
             return None
-        if self._reranker is None:
+        if reranker is None:
             states["rerank"] = unavailable("no cross-encoder is configured")
             return None
         if not contents:
             return None
         try:
-            scores: list[float] = (await self._reranker.score(request.query, request.context, contents)).tolist()
+            async with asyncio.timeout(self._rerank_timeout):
+                scores: list[float] = (await reranker.score(request.query, request.context, contents)).tolist()
         except ModelFailure as failure:
             states["rerank"] = fell_back(str(failure))
             return None
+        except TimeoutError:
+            states["rerank"] = fell_back(f"{reranker.id}: no answer within {self._rerank_timeout:g} s")
+            return None
         return scores
 
-    def fusion_name(self, kb: KnowledgeBase) -> str | None:
+    def fusion_name(self, kb: KnowledgeBase, reranker: Reranker | None) -> str | None:
         """Return how its channels are fused, as answers name it; None where nothing is indexed."""
         opened = self._indexer.open(kb)
-        return self._fusion(kb, opened).name if opened else None
+        return self._fusion(kb, opened, reranker).name if opened else None
 
-    def _fusion(self, kb: KnowledgeBase, opened: OpenVersion) -> FusionInForce:
+    def _fusion(self, kb: KnowledgeBase, opened: OpenVersion, reranker: Reranker | None) -> FusionInForce:
         made, embedder = opened.version.recipe, opened.embedder
-        reranker = self._reranker.id if self._reranker else ""
-        return fusion_in_force(kb.fusion, made.embedder_id, made.tokenizer_id, embedder.dense_weight, reranker)
+        judge = reranker.id if reranker else ""
+        return fusion_in_force(kb.fusion, made.embedder_id, made.tokenizer_id, embedder.dense_weight, judge)
 
     def _lexical_reranker(self, kb: KnowledgeBase, opened: OpenVersion) -> LexicalReranker:
         known = self._lexical.get(kb.id)

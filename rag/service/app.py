@@ -120,13 +120,15 @@ def _knowledge_bases(deployment: Deployment, tenant_id: str | None) -> list[Know
 
 def _health(deployment: Deployment, kb: KnowledgeBase) -> KnowledgeBaseHealth:
     version = VersionInfo.of(deployment.catalogue, kb)
+    reranker = deployment.rerankers.in_use(kb.tenant_id)
     health = KnowledgeBaseHealth(
         tenant_id=kb.tenant_id,
         kb_name=kb.name,
         documents=kb.documents,
         passages=kb.passages,
         questions=kb.questions,
-        reranker=deployment.reranker.id if deployment.reranker else LexicalReranker.id,
+        reranker=reranker.id if reranker else LexicalReranker.id,
+        reranker_problem=deployment.rerankers.problem(kb.tenant_id),
     )
     if version is None:
         return health
@@ -139,6 +141,6 @@ def _health(deployment: Deployment, kb: KnowledgeBase) -> KnowledgeBaseHealth:
             "store_id": version.engine_id,
             "versions": version.versions,
             "created_at": version.created_at,
-            "fusion": deployment.retriever.fusion_name(kb),
+            "fusion": deployment.retriever.fusion_name(kb, reranker),
         }
     )

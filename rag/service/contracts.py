@@ -225,6 +225,7 @@ class KnowledgeBaseHealth(BaseModel):
     versions: dict[str, str] | None = None
     created_at: str | None = None
     reranker: str
+    reranker_problem: str = Field(description='why the one that was set last is not in use; "" when it is')
     fusion: str | None = Field(default=None, description="as answers name it")
 
 

@@ -18,7 +18,7 @@ from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
 from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
-from rag.models.reranker import Reranker, open_reranker
+from rag.models.reranker import open_reranker
 from rag.models.rewriter import Rewriter
 from rag.retrieval.retriever import Retrieval, Retriever, SearchRequest
 from rag.service.access import Gate, allowed_tenant
@@ -27,6 +27,7 @@ from rag.service.knowledge_writer import KnowledgeWriter
 from rag.service.limits import Quotas
 from rag.service.metrics import Metrics
 from rag.service.request_log import record_of
+from rag.service.rerankers import Rerankers
 from rag.settings import ServiceSettings, TenantSettings
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Deployment:
     language_model: LanguageModel | None
     rewriters: list[Rewriter]
     indexer: Indexer
-    reranker: Reranker | None
+    rerankers: Rerankers
     quotas: Quotas = field(default_factory=Quotas)
     in_flight: InFlight = field(default_factory=InFlight)
 
@@ -98,8 +99,7 @@ class Deployment:
             await rewriter.aclose()
         if self.language_model is not None:
             await self.language_model.aclose()
-        if self.reranker is not None:
-            await self.reranker.aclose()
+        await self.rerankers.aclose()
         await asyncio.to_thread(self.indexer.close)
         self.catalogue.close()
 
@@ -120,6 +120,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
     default_rewriter = _rewriter(settings.default)
     # The first search of each knowledge base should not pay for opening its index.
     metrics = Metrics(catalogue)
+    rerankers = Rerankers(catalogue, reranker, metrics)
     _open_indexes(catalogue, indexer)
     return Deployment(
         catalogue=catalogue,
@@ -131,7 +132,8 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
             rewriters=rewriters,
             default_rewriter=default_rewriter,
             language_model=language_model,
-            reranker=reranker,
+            rerankers=rerankers,
+            rerank_timeout=settings.rerank_timeout,
             query2doc_timeout=settings.query2doc_timeout,
             depth=settings.top_k,
         ),
@@ -141,7 +143,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
         language_model=language_model,
         rewriters=[*rewriters.values(), *([default_rewriter] if default_rewriter else [])],
         indexer=indexer,
-        reranker=reranker,
+        rerankers=rerankers,
     )
 
 

@@ -37,6 +37,14 @@ class Metrics:
             "rag_channel", "Retrievals by what became of each channel", ("channel", "state"), registry=self._registry
         )
 
+        self._swaps = Counter(
+            "rag_reranker_swap", "Rerankers that tenants were given", ("tenant", "outcome"), registry=self._registry
+        )
+
+    def count_swap(self, tenant: str, outcome: str) -> None:
+        """Count a swap of a tenant's reranker: swapped or refused."""
+        self._swaps.labels(tenant, outcome).inc()
+
     def count_request(self, route: str, tenant: str, status: int, seconds: float) -> None:
         """Count a request. `route` is its template, `tenant` one that exists, or "": so that no caller can make
         series."""

@@ -305,6 +305,7 @@ def test_a_folder_of_an_earlier_layout_is_opened_with_what_it_holds(tmp_path: Pa
     with catalogue.database.writing() as connection:
         connection.execute("ALTER TABLE knowledge_bases DROP COLUMN fusion")
         connection.execute("ALTER TABLE versions DROP COLUMN mean_vector")
+        connection.execute("DROP TABLE rerankers")
         if layout == 1:
             connection.execute("DROP TABLE superseded")
             connection.execute("ALTER TABLE documents DROP COLUMN switched")
