@@ -31,6 +31,7 @@ from recipes.model_facts import facts_of
 from recipes.retrieval_check import check_rag, first_sample, samples_of
 from recipes.run_record import check_output, run_record
 from reward.records.files import BadInput
+from reward.rollouts.reranker_pin import has_hash
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
 
 # Before a model's checkpoints are counted (`recipes.checks.machine`).
@@ -114,11 +115,20 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
     findings += data_findings(config, prompts, settings)
     if settings:
         judge = judge_line(settings)
-        hits = check_rag(settings, config)
+        hits, reranker = check_rag(settings, config, output)
         findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
+        if reranker:
+            findings.append(reranker_finding(reranker))
         findings += [ok("judge", judge), lexicon_finding(settings)]
         findings += service_findings(config, settings, facts, samples_of(train), prompts, rows, cards)
     return CheckedRecipe(config, rows, record, finished, findings)
+
+
+def reranker_finding(reranker: str) -> Finding:
+    """Say which reranker judges hits of unknown relevance, for the whole run."""
+    if has_hash(reranker):
+        return ok("reranker", f"{reranker} judges where no passage is known; pinned for the run")
+    return warning("reranker", f"{reranker} judges where no passage is known: its id has no hash of its weights")
 
 
 def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:

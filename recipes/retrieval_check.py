@@ -13,18 +13,23 @@ from reward.records.call import ServiceFailure
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.rewrite.combination import unusable
+from reward.rollouts.reranker_pin import RerankerPin
 from reward.services.rag_client import RagAnswer, RagClient
 from reward.services.tenant_services import evidence_of
 from reward.settings.recipe import RewriterSettings
 
 
-def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
-    """Count the hits that the retrieval service returns for the first training query.
+def check_rag(settings: RewriterSettings, config: DictConfig, output: Path | None = None) -> tuple[int, str]:
+    """Return how many hits the retrieval service has for the first training query, and the reranker that judges where
+    no relevant passage is known, "" where all are.
+
+    Args:
+        output: of the run, which may have pinned a reranker already.
 
     Raises:
         BadInput: the service does not answer, does not know the tenant, finds nothing at all, or its hits cannot be
             scored: without ids where the relevant passages are known by theirs; where they are not, without scores, or
-            with scores that measure words in common.
+            with scores that measure words in common, or of another reranker than the one pinned.
     """
     samples = samples_to_try(Path(config.data.train_files))
     tenant, reward = settings.tenant, settings.reward
@@ -49,7 +54,8 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
 
     answers = asyncio.run(ask())
     where = f"rewriter.tenant.rag: {tenant.rag.url} (tenant {tenant.tenant_id})"
-    hits = []
+    pinned = RerankerPin(output, reward.reranker).reranker if output else reward.reranker
+    hits, judge = [], ""
     for sample, answer in zip(samples, answers, strict=True):
         if isinstance(answer, ServiceFailure):
             raise BadInput(f"{where}: {answer.reason}")
@@ -60,8 +66,12 @@ def check_rag(settings: RewriterSettings, config: DictConfig) -> int:
         evidence = evidence_of(answer.hits, sample.relevant_doc_ids, query, query, answer.origin)
         if why := unusable(reward, sample, [evidence]):
             raise BadInput(f"{where}: {why}")
+        if not sample.relevant_doc_ids:
+            judge = answer.origin
+            if pinned and judge != pinned:
+                raise BadInput(f"{where}: {judge or 'nothing'} judges the hits, but {pinned} is pinned for this run")
         hits.append(len(answer.hits))
-    return hits[0]
+    return hits[0], judge
 
 
 def samples_to_try(path: Path) -> list[Sample]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reward.judge.canary import check_canary, read_pairs
@@ -17,6 +18,7 @@ from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Rollout, Scored
 from reward.records.run_files import CANARY_FILE
 from reward.records.sample import Sample
+from reward.rollouts.reranker_pin import RerankerPin
 from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts, rollout_files
 from reward.scorer import Scorer, Scoring
 from reward.settings.recipe import RewriterSettings
@@ -31,12 +33,13 @@ class RewardEngine:
 
     Raises:
         BadInput: the ledger cannot be opened, a variable that holds an API key is not set, or the canary's pairs cannot
-            be read.
+            be read, or the run was judged by another reranker than the one that the settings name.
         OSError: the folder of the rollout log cannot be written.
     """
 
     def __init__(self, settings: RewriterSettings, output_dir: Path):
         self._scorer = Scorer(settings)
+        self._pin = RerankerPin(output_dir, settings.reward.reranker)
         self._log = RolloutLog(output_dir / FOLDER)
         self._canary = settings.canary
         self._pairs = read_pairs(settings.canary.file) if settings.canary else []
@@ -53,6 +56,7 @@ class RewardEngine:
             self._begin(step)
             self._check_canary(step)
             scoring = await self._scorer.score(sample, completion, step)
+            scoring = replace(scoring, rollout=self._pin.held_to(scoring.rollout))
             answers = scoring.answers
             self._log.append(scoring.rollout)
         except (BadInput, OSError) as error:

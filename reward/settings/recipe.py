@@ -110,6 +110,8 @@ class RewardSettings(StrictSettings):
         near_copy: a rewrite with at most this share of new content is a near-copy of the query (formula v3).
         idle_penalty: what a unit that the passage found does not hold takes from a gain (formula v3).
         special_tokens: of the policy's tokenizer, that no rewrite may hold, beside the usual ones.
+        reranker: the service's id of the only one that may judge hits of unknown relevance; "": the first that does is
+            pinned for the run (`reward.rollouts.reranker_pin`).
         accept_lexical: train without known passages although no cross-encoder judges the hits (formula v3).
     """
 
@@ -124,6 +126,7 @@ class RewardSettings(StrictSettings):
     recital: RecitalSettings = RecitalSettings()
     near_copy: float = Field(0.1, ge=0, le=1)
     idle_penalty: float = Field(0.01, ge=0)
+    reranker: str = ""
     accept_lexical: bool = False
     top_k: int = Field(100, ge=1)
     breaker: BreakerSettings = BreakerSettings()
