@@ -21,7 +21,7 @@ from reward.records.files import BadInput
 
 @dataclass(frozen=True)
 class RunData:
-    """`counts`: what was read, kept, left out and split, for `data.json`."""
+    """`counts`: what was read, kept, left out and split, for `counts.json`."""
 
     train: list[Record]
     mined: Mined

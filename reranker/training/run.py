@@ -49,7 +49,7 @@ def run(settings: RunSettings, stop_after: int | None = None) -> dict[str, Any] 
         found: dict[str, Any] = json.loads((out / RESULT).read_text(encoding="utf-8"))
         return found
     sampler = _sampler(settings, data)
-    write_json(out / "data.json", data.counts)
+    write_json(out / "counts.json", data.counts)
     write_atomically(out / "left_out.jsonl", (json.dumps(_plain(one), ensure_ascii=False) for one in data.left_out))
     for name, groups in (("validation", data.validation), ("forgetting", data.forgetting)):
         _write_lists(out / f"{name}.jsonl", groups)
