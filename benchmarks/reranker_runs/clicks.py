@@ -13,7 +13,7 @@ from reranker.data.records import Passage, Record
 
 SHOWN = 10
 CLICKS_ANSWER, CLICKS_OTHER = 0.8, 0.1  # of a passage that is looked at
-BUSIEST, TAIL = 60, 1.0  # lists shown of the most frequent query; the others fall as rank^-TAIL, at least 3
+BUSIEST, FEWEST = 300, 3  # lists shown of the most frequent query; the others' fall as 1 / rank
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,27 @@ class Month:
     wrong: int
 
 
-def simulate_month(
-    records: Sequence[Record], candidates: Sequence[Sequence[str]], passages: dict[str, str], seed: int
-) -> Month:
+def click_log(records: Sequence[Record], candidates: Sequence[Sequence[str]], seed: int) -> list[Click]:
     """Show each query's BM25 order many times. A place is looked at with probability 1/place (Joachims et al. 2017,
-    eta 1); an answer that is looked at is clicked in 80 %, another passage in 10 %. Then weigh the log by the rule of
-    `rag.learn_from_clicks`: sure answers are positive; what was seen and never clicked is negative."""
+    eta 1); an answer that is looked at is clicked in 80 %, another passage in 10 %."""
     rng = np.random.default_rng(seed)
     log: list[Click] = []
     for rank, (record, names) in enumerate(zip(records, candidates, strict=True), start=1):
         answers = {one.doc_id for one in record.positives}
-        for session in range(max(3, round(BUSIEST * rank**-TAIL * 20))):
+        for session in range(max(FEWEST, BUSIEST // rank)):
             for place, name in enumerate(names[:SHOWN], start=1):
                 looked = rng.random() < 1 / place
                 clicked = looked and rng.random() < (CLICKS_ANSWER if name in answers else CLICKS_OTHER)
                 log.append(Click(1, record.query, "", name, bool(clicked), place, f"{rank}-{session}", ""))
+    return log
+
+
+def simulate_month(
+    records: Sequence[Record], candidates: Sequence[Sequence[str]], passages: dict[str, str], seed: int
+) -> Month:
+    """Weigh the log by the rule of `rag.learn_from_clicks`: sure answers are positive; what was seen and never clicked
+    is negative."""
+    log = click_log(records, candidates, seed)
     answers_of = {normalize_query(record.query): {one.doc_id for one in record.positives} for record in records}
     positives: dict[str, list[Passage]] = {}
     negatives: dict[str, list[Passage]] = {}
