@@ -108,7 +108,12 @@ def _settings(args: argparse.Namespace, train: Path, name: str) -> RunSettings:
             "base": args.base,
             "seed": args.seed,
             "max_length": args.max_length,
-            "data": {"train": [train], "validation": [args.work / "validation.jsonl"], "candidates": 15},
+            "data": {
+                "train": [train],
+                "validation": [args.work / "validation.jsonl"],
+                "forgetting": [args.work / "forgetting.jsonl"],
+                "candidates": 15,
+            },
             "groups": {"positives": 1, "hard": 4, "random": 1},
             "training": {
                 "freeze_embeddings": True,
@@ -133,7 +138,8 @@ def _train(args: argparse.Namespace, one: RerankSet, name: str, found: dict[str,
     }
     # Validation ranks what BM25 finds first.
     few = [names[:14] for names in lists["validation"]]
-    write_training_file(args.work / "validation.jsonl", one.validation, few, one)
+    for part, place in (("validation", 0), ("forgetting", 1)):
+        write_training_file(args.work / f"{part}.jsonl", one.validation[place::2], few[place::2], one)
     records, candidates = one.train, lists["train"]
     if name == "clicks":
         month = simulate_month(one.train, lists["train"], one.passages, args.seed)

@@ -12,7 +12,7 @@ from typing import Any
 from reranker.data.cleaning import clean
 from reranker.data.mining import Mined, mine, passages_of
 from reranker.data.reading import Reading, read_data
-from reranker.data.records import LeftOut, Passage, Record
+from reranker.data.records import LeftOut, Passage, Record, fold
 from reranker.data.sampling import Group, Sampler, candidate_lists
 from reranker.data.split import Split, shared, split_records, without_shared
 from reranker.settings.run import DataSettings, RunSettings
@@ -43,9 +43,10 @@ def prepare(settings: RunSettings) -> RunData:
     """
     of = settings.data
     reading = read_data(of.train, of.qrels, of.corpus)
-    records, conflicts = clean(reading.records)
-    if not records:
+    cleaned, conflicts = clean(reading.records)
+    if not cleaned:
         raise BadInput(f"{', '.join(map(str, of.train))}: no query is left; {conflicts[0]}")
+    records = cleaned
     left_out = [*reading.left_out, *conflicts]
     # Sets of the user's own come first: what they share with the training data leaves the training data.
     named = {name: _named(paths, of, left_out) for name, paths in _named_paths(of).items()}
@@ -59,12 +60,13 @@ def prepare(settings: RunSettings) -> RunData:
     forgetting = named["forgetting"].records if "forgetting" in named else split.heldout
     # Random and mined negatives of training come from its own side and the corpus, never another side's answers.
     pool = passages_of(split.train, reading.pool)
-    elsewhere = {one.text for record in (*validation, *forgetting) for one in record.positives}
-    pool = [one for one in pool if one.text not in elsewhere]
-    mined = mine(split.train, passages_of(split.train, pool), of.mining) if of.mining else _nothing(split.train)
+    elsewhere = {fold(one.text) for record in (*validation, *forgetting) for one in record.positives}
+    pool = [one for one in pool if fold(one.text) not in elsewhere]
+    mined = mine(split.train, pool, of.mining) if of.mining else _nothing(split.train)
+    every = passages_of(cleaned, reading.pool)
     lists = {
-        "validation": _lists(validation, reading, settings, named.get("validation")),
-        "forgetting": _lists(forgetting, reading, settings, named.get("forgetting")),
+        name: _lists(of_name, passages_of(of_name, named[name].pool) if name in named else every, settings)
+        for name, of_name in (("validation", validation), ("forgetting", forgetting))
     }
     counts = {
         "rows": reading.rows,
@@ -101,10 +103,8 @@ def _named(paths: Sequence[Path], of: DataSettings, left_out: list[LeftOut]) -> 
     return reading
 
 
-def _lists(records: Sequence[Record], reading: Reading, settings: RunSettings, named: Reading | None) -> list[Group]:
-    """Return candidate lists; random passages come from the same files."""
-    source = named or reading
-    passages = passages_of(records if named else reading.records, source.pool)
+def _lists(records: Sequence[Record], passages: Sequence[Passage], settings: RunSettings) -> list[Group]:
+    """Return candidate lists. `passages`: of the same files, for mined and random candidates."""
     mined = mine(records, passages, settings.data.mining) if settings.data.mining else _nothing(records)
     return candidate_lists(records, mined.negatives, passages, settings.data.candidates, settings.seed)
 
