@@ -8,7 +8,6 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from rag.models.reranker import open_reranker
 from reranker.modelling.adapters import add_adapter, check_method, merged
 from reranker.modelling.calibration import Platt
 from reranker.modelling.export import open_folder, write_folder
@@ -16,8 +15,7 @@ from reranker.modelling.opening import open_model, unknown_tokens_warning
 from reranker.modelling.scoring import logits
 from reranker.settings.run import TrainingSettings
 from reward.records.files import BadInput
-from tests.rag.test_rerankers import score
-from tests.support.reranker_sets import ALPHABET
+from tests.support.reranker_sets import ALPHABET, served_scores
 from tests.support.tiny_models import save_bert, save_cross_encoder, save_qwen3, save_sentence_transformer
 
 PAIRS = [("天地", "玄黄宇宙洪荒是"), ("日月盈昃吗", "否"), ("寒", "来暑往秋收冬藏闰余成岁律吕调阳云腾致雨")]
@@ -76,8 +74,7 @@ def test_training_folder_and_service_give_one_number(tmp_path, kind, method):
     write_folder(model, platt, 48, tmp_path / "model")
     np.testing.assert_allclose(open_folder(tmp_path / "model").predict(PAIRS), platt(trained), atol=1e-5)
     for (query, passage), expected in zip(PAIRS, platt(trained), strict=True):
-        reranker = open_reranker(str(tmp_path / "model"))
-        assert score(reranker, query, "", [passage])[0] == pytest.approx(expected, abs=1e-5)
+        assert served_scores(tmp_path / "model", query, [passage])[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_folder_cuts_a_long_passage_where_training_did(tmp_path):

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rag.models.reranker import open_reranker
 from reranker.train import REFUSED, UNFINISHED, main
-from tests.rag.test_rerankers import score
 from tests.support.commands import run_python
-from tests.support.reranker_sets import lists, write_lists, write_run
+from tests.support.reranker_sets import lists, served_scores, write_lists, write_run
 
 BAD_ROW = {"query_text": "坏行吗", "positives": []}
 
@@ -45,7 +43,7 @@ def test_a_trained_model_is_better_and_the_service_gives_its_score(tmp_path, bas
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(tmp_path / "out" / "model"), local_files_only=True)
-    served = score(open_reranker(str(tmp_path / "out" / "model")), group["query"], "", passages)
+    served = served_scores(tmp_path / "out" / "model", group["query"], passages)
     np.testing.assert_allclose(served, model.predict([(group["query"], text) for text in passages]), atol=1e-5)
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert found["data_sha256"] in card and found["config_sha256"] in card and "validation" in card
@@ -73,6 +71,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, base, method)
         np.testing.assert_array_equal(value, after[key], err_msg=key)
 
 
+@pytest.mark.full
 def test_a_run_that_was_cut_off_while_it_was_exported_is_exported(tmp_path):
     path = write_run(tmp_path, training={"patience": 1, "epochs": 9}, export={"forgetting_tolerance": 1})
     assert train(path) in (0, REFUSED)
@@ -98,6 +97,7 @@ def test_a_model_that_is_not_better_is_not_exported_and_one_line_says_so(tmp_pat
     assert not (tmp_path / "out" / "model").exists() and not list((tmp_path / "out").glob("*.partial"))
 
 
+@pytest.mark.full
 def test_a_model_that_forgot_is_not_exported(tmp_path, capsys):
     # The general set holds the opposite: what has 否 answers.
     opposite = lists(12, seed=9)
@@ -121,6 +121,7 @@ def test_every_loss_trains(tmp_path):
         assert any("loss" in json.loads(line) for line in log)
 
 
+@pytest.mark.full
 def test_margin_mse_takes_its_margins_from_a_teacher(tmp_path):
     assert train(write_run(tmp_path / "teacher", training={"epochs": 6}, export={"forgetting_tolerance": 1})) == 0
     teacher = str(tmp_path / "teacher" / "out" / "model")
@@ -128,6 +129,7 @@ def test_margin_mse_takes_its_margins_from_a_teacher(tmp_path):
     assert train(write_run(tmp_path / "student", training=training)) in (0, REFUSED)
 
 
+@pytest.mark.full
 def test_a_base_that_learns_nothing_raises_the_alarm(tmp_path):
     rows = lists(60)
     for row in rows:  # nothing tells an answer from the others

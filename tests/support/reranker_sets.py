@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from rag.models.reranker import open_reranker
 from tests.support.tiny_models import save_bert, save_qwen3
 
 CHARACTERS = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜"
@@ -65,3 +69,16 @@ def write_run(folder: Path, *, rows: list[Any] | None = None, base: str = "bert"
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def served_scores(folder: Path, query: str, passages: Sequence[str]) -> np.ndarray:
+    """Return what the service gives these passages with the model in `folder`."""
+
+    async def once() -> np.ndarray:
+        reranker = open_reranker(str(folder))
+        try:
+            return await reranker.score(query, "", passages)
+        finally:
+            await reranker.aclose()
+
+    return asyncio.run(once())
