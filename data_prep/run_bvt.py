@@ -115,7 +115,9 @@ async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file:
                     row.original_query, row.context, top_k=TOP_K, score_threshold=SCORE_THRESHOLD
                 )
                 failed = isinstance(answer, ServiceFailure)
-                answers[key] = answer if isinstance(answer, ServiceFailure) else record_answer(record, key, answer)
+                if not isinstance(answer, ServiceFailure):
+                    answer = record_answer(record, key, answer, tenant.deidentify)
+                answers[key] = answer
                 bar.advance(failed=failed)
 
             await ask_each(waiting, ask, lambda _: None, at_once=tenant.rag.max_concurrency)
@@ -160,7 +162,7 @@ def run_bvt(options: BvtOptions) -> None:
     manifest = out.with_name(out.name + ".manifest.json")
 
     # Read the questions before anything is asked: an unusable file costs no call.
-    queries = read_queries(options.queries, tenant.sources)
+    queries = read_queries(options.queries, tenant)
     if len(queries.rows) > MOST_ROWS:
         raise BadInput(f"{len(queries.rows)} queries: a workbook holds {MOST_ROWS}; ask fewer files at a time")
     _print_reading(queries)

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from data_prep.baseline.asking import with_options
 from evaluation.comparison import BY_RANK, BY_TOP1, compare_answers
 from evaluation.metrics import TOP1
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
@@ -98,9 +99,8 @@ def compare(options: CompareOptions) -> dict[str, Any]:
         BadInput: an option or a file cannot be used, or nothing is left to compare.
     """
     started = time.monotonic()
-    tenant = load_tenant(options.tenant)
-    if options.rag_url:
-        tenant = tenant.model_copy(update={"rag": tenant.rag.model_copy(update={"url": options.rag_url})})
+    given = load_tenant(options.tenant)
+    tenant = given.model_copy(update={"rag": with_options(given.rag, {"url": options.rag_url})})
     # Every file is read before the first model is loaded: a typing error must not cost the minutes of a generation.
     samples = _read_test(options.test)
     costs = _read_costs(options.costs)

@@ -30,7 +30,10 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         try:
             return main(*args, **kwargs)
         except (IngestError, ModelFailure, EngineUnavailable, OSError) as problem:
-            print(f"error: {problem}", file=sys.stderr)
+            from guard.personal.masking import mask_message  # its dictionaries take a while to load
+
+            # A refusal may quote a document; the paths that the user typed stay as they are.
+            print(f"error: {mask_message(str(problem), keep=sys.argv)}", file=sys.stderr)
             return 2
         except ValidationError as problem:  # of an option: what it holds may be a secret
             first = problem.errors()[0]

@@ -33,6 +33,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from guard.personal.masking import mask_id, mask_message
 from rag.catalogue.catalogue import Catalogue, stored_knowledge_base
 from rag.catalogue.clicks import Clicks
 from rag.catalogue.records import KnowledgeBase
@@ -112,7 +113,12 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     # A passage is renewed again only when the queries against it have changed.
     before_this = _read_manifest(options.out / MANIFEST).get("renewed_for", {})
     unanswered = _unanswered(learned_from)
-    to_do = {key: queries for key, queries in unanswered.items() if before_this.get(key) != queries}
+    renewed_for = {mask_id(key): [mask_message(query) for query in queries] for key, queries in unanswered.items()}
+    to_do = {
+        key: queries
+        for key, queries in unanswered.items()
+        if before_this.get(mask_id(key)) != renewed_for[mask_id(key)]
+    }
     reranker = open_reranker(options.reranker) if options.reranker else None
     language_model = None
     if options.llm_url and options.rewrite_model:
@@ -137,13 +143,13 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
             "written_anew": len(renewal.written),
             "questions_dropped": renewal.dropped,
             "without_questions": renewal.without,
-            "failures": renewal.failures[:_LISTED],
+            "failures": [(mask_id(key), mask_message(failure)) for key, failure in renewal.failures[:_LISTED]],
             "language_model": language_model.id if language_model else "none: questions are dropped, none are written",
         },
         "heldout": {"from": str(options.heldout or "clicks"), "queries": len(judged.texts) if judged else 0},
         "figures": metrics,
         "embedder": maker.id,
-        "renewed_for": before_this | {key: to_do[key] for key in sorted(renewal.written)},
+        "renewed_for": before_this | {name: renewed_for[name] for name in sorted(map(mask_id, renewal.written))},
     }
     (options.out / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return manifest

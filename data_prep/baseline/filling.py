@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from data_prep.baseline.answers import BaselineAnswers, Filled, RecordedCalls, Row
 from data_prep.baseline.asking import AskingBar, ask_each
 from data_prep.rows.columns import COLUMNS
+from data_prep.text.cleaning import clean_hits
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import CallKind
 from reward.records.files import writing_lines
 from reward.services.tenant_services import TenantServices
+from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import JudgeSettings, LedgerSettings, TenantSettings
 
 _AT_A_TIME = 1000  # rows read from the spool
@@ -161,7 +163,7 @@ async def fill_rows(task: Task, rows: Iterator[Row], total: int, ledger: Ledger,
         with writing_lines(out) as write, AskingBar(total) as bar:
 
             def take(filled: Filled) -> None:
-                write(_line(filled.row))
+                write(_line(filled.row, task.tenant.deidentify))
                 tally.add(filled)
                 if filled.asked:
                     bar.advance(failed=bool(filled.failure))
@@ -172,7 +174,10 @@ async def fill_rows(task: Task, rows: Iterator[Row], total: int, ledger: Ledger,
     return tally
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, settings: DeidentifySettings) -> str:
     values = {name: row[name] for name in ("source", *COLUMNS)}
-    values["recall_results"] = json.loads(row["recall_results"]) if row["recall_results"] else None
+    recorded = json.loads(row["recall_results"]) if row["recall_results"] else None
+    if recorded is not None:
+        recorded = [hit.model_dump(exclude_unset=True) for hit in clean_hits(recorded, settings)]
+    values["recall_results"] = recorded
     return json.dumps(values, ensure_ascii=False)

@@ -13,10 +13,13 @@ from typing import TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_prep.bvt.row import BvtRow
+from data_prep.text.cleaning import clean_hits
+from guard.personal.masking import mask_message
 from guard.private_files import keep_private, make_folder
 from reward.records.call import content_key
 from reward.records.sample import Hit
 from reward.services.rag_client import RagAnswer
+from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 
 
@@ -62,14 +65,18 @@ def appending(path: Path) -> Iterator[TextIO]:
         yield record
 
 
-def record_answer(record: TextIO, key: str, answer: RagAnswer) -> RecordedAnswer:
-    """Append `answer`; it survives a kill once this returns."""
+def record_answer(record: TextIO, key: str, answer: RagAnswer, settings: DeidentifySettings) -> RecordedAnswer:
+    """Append `answer`, de-identified; it survives a kill once this returns."""
+
+    def clean(text: str) -> str:
+        return mask_message(text, settings.keep, settings.kinds)
+
     recorded = RecordedAnswer(
         key=key,
-        hits=answer.hits,
-        rewritten_query=answer.rewritten_query,
-        user_profile=answer.user_profile,
-        history_summary=answer.history_summary,
+        hits=clean_hits([hit.model_dump() for hit in answer.hits], settings),
+        rewritten_query=clean(answer.rewritten_query),
+        user_profile=clean(answer.user_profile),
+        history_summary=clean(answer.history_summary),
     )
     record.write(recorded.model_dump_json() + "\n")
     record.flush()

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from data_prep.bvt.row import BvtRow
 from data_prep.readers.sources import Sources, Unreadable
+from data_prep.text.cleaning import FREE_TEXTS, clean_batch
 from reward.records.files import BadInput
-from reward.settings.data import SourceSettings
+from reward.settings.recipe import TenantSettings
 
 _ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")
 _REMARKS = 20  # kinds of what was passed over in usable rows that are named
@@ -37,17 +38,18 @@ class Queries:
         return {"rows_in": asked + left_out, "asked": asked, "quarantined": left_out}
 
 
-def read_queries(paths: Sequence[Path], settings: SourceSettings) -> Queries:
-    """Read the questions of all files; recorded answers are left out.
+def read_queries(paths: Sequence[Path], tenant: TenantSettings) -> Queries:
+    """Read the questions of all files, cleaned and de-identified; recorded answers are left out.
 
     Raises:
         BadInput: no file could be read, or no row can be asked.
     """
-    sources = Sources(paths, settings, ("original_query",))
+    sources = Sources(paths, tenant.sources, ("original_query",))
     rows: list[BvtRow] = []
     quarantined: list[dict[str, Any]] = []
     remarks = Counter[str]()
-    for batch in sources.batches():
+    for raw in sources.batches():
+        batch, _ = clean_batch(raw, FREE_TEXTS, tenant.deidentify)
         usable = pc.equal(batch.column("refused"), "")
         rows += [_question(values) for values in batch.filter(usable).select(_ASKED).to_pylist()]
         remarks.update(pc.list_flatten(batch.filter(usable).column("remarks")).to_pylist())

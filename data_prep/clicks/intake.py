@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from data_prep.clicks.feedback_file import CLICKS, read_clicks
-from data_prep.dataset.intake import clean_batch
-from data_prep.readers.sources import Unreadable, find_files, passed_over
+from data_prep.readers.sources import Unreadable, find_files, passed_over, unreadable
+from data_prep.text.cleaning import clean_batch
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
+from guard.personal.masking import mask_id, mask_message
 from reward.records.files import BadInput, read_jsonl
 from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
@@ -61,7 +62,8 @@ class Feedback:
             try:
                 yield from read_clicks(file, self._tenant.sources.headings, self.notes)
             except BadInput as problem:
-                self.unreadable.append(Unreadable(str(file), str(problem).removeprefix(f"{file}: ")))
+                self.unreadable.append(unreadable(file, problem))
+        self.notes[:] = [mask_message(note, keep=[str(file) for file in self.files]) for note in self.notes]
         if len(self.unreadable) == len(self.files):
             first = self.unreadable[0]
             more = f" ({len(self.files)} files, none of them readable)" if len(self.files) > 1 else ""
@@ -108,5 +110,5 @@ def read_corpus(path: Path, settings: DeidentifySettings) -> dict[str, str]:
         if not isinstance(text, str) or not text.strip():
             raise BadInput(f"{path}: row {row}: text: missing")
         whole = normalise_lines(f"{document.get('title') or ''}\n{text}")
-        passages[str(doc_id).strip()] = deidentify_text(whole, settings)[0]
+        passages[mask_id(str(doc_id).strip())] = deidentify_text(whole, settings)[0]
     return passages

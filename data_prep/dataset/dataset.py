@@ -24,7 +24,7 @@ from data_prep.dataset.stats import describe, funnel_table, remarks_of, write_da
 from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
 from data_prep.readers.sources import Sources, write_quarantine
-from data_prep.text.deidentify import deidentify_text
+from data_prep.text.cleaning import clean_hits
 from reward.records.files import BadInput, file_sha256, write_json
 from reward.records.sample import Context, Hit, Metadata
 from reward.settings.data import DeidentifySettings
@@ -345,6 +345,5 @@ def metadata_of(row: Mapping[str, Any], tenant: TenantSettings, split: Split) ->
 
 
 def hits_of(row: Mapping[str, Any], settings: DeidentifySettings) -> tuple[Hit, ...]:
-    """Read a row's recorded hits and de-identify their passages."""
-    hits = json.loads(row["recall_results"] or "[]")
-    return tuple(Hit(**hit | {"content": deidentify_text(hit["content"], settings)[0]}) for hit in hits)
+    """Read a row's recorded hits and de-identify them."""
+    return clean_hits(json.loads(row["recall_results"] or "[]"), settings)

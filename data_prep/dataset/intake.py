@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +19,10 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from data_prep.readers.sources import Sources
 from data_prep.rows.columns import ROWS
-from data_prep.text.deidentify import deidentify_column
-from data_prep.text.normalise import normalise_column
+from data_prep.text.cleaning import FREE_TEXTS, clean_batch
 from plain_text.thinking import TAGS, without_thinking
 from reward.settings.data import DeidentifySettings
 
-# The passages in recall_results are the knowledge base's, not a user's: the builders mask those that they write.
-FREE_TEXTS = {  # → whether line breaks stay
-    "original_query": False,
-    "user_profile": False,
-    "history_summary": False,
-    "history_context": True,
-    "thought_unit": True,
-    "rewritten_query": False,
-}
 _BATCH = 20_000
 _LIBC = ctypes.CDLL("libc.so.6") if platform.libc_ver()[0] == "glibc" else None
 SPOOL = ROWS.append(pa.field("id", pa.int64()))
@@ -105,21 +94,3 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     if _LIBC is not None:
         _LIBC.malloc_trim(0)
-
-
-def clean_batch(
-    batch: pa.RecordBatch, free_texts: Mapping[str, bool], settings: DeidentifySettings
-) -> tuple[pa.RecordBatch, Counter[str]]:
-    """Return `batch` with its free texts normalised and de-identified, and what was masked, by kind.
-
-    Args:
-        free_texts: column → whether its line breaks stay.
-    """
-    masked = Counter[str]()
-    for name, keep_lines in free_texts.items():
-        place = batch.schema.get_field_index(name)
-        texts = normalise_column(batch.column(place), keep_lines=keep_lines)
-        texts, found = deidentify_column(texts, settings)
-        masked += found
-        batch = batch.set_column(place, batch.schema.field(place), texts)
-    return batch, masked

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from guard.personal.masking import mask_id
 from plain_text.text_file import open_text
 from reward.records.files import BadInput
 
 
 def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
     """Read query id → ids of its relevant documents (score > 0) from a BEIR `qrels.tsv` (query-id, corpus-id, score),
-    in any encoding that `plain_text.text_file` reads.
+    in any encoding that `plain_text.text_file` reads. Ids are masked as those of rows and hits are (`mask_id`).
 
     Raises:
         BadInput: no such file, it is no text, or a line is not three tab-separated fields with a numeric score.
@@ -26,7 +27,7 @@ def read_qrels(path: Path) -> dict[str, tuple[str, ...]]:
         try:
             query_id, doc_id, score = map(str.strip, fields)
             if float(score) > 0:
-                relevant.setdefault(query_id, []).append(doc_id)
+                relevant.setdefault(mask_id(query_id), []).append(mask_id(doc_id))
         except ValueError:
             raise BadInput(f"{path}: row {row}: expected query-id, corpus-id, score") from None
     return {query_id: tuple(doc_ids) for query_id, doc_ids in relevant.items()}

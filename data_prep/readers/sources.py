@@ -15,6 +15,7 @@ import pyarrow as pa
 from data_prep.readers.csv_file import read_csv
 from data_prep.readers.log_file import read_logs
 from data_prep.readers.workbook import read_workbook
+from guard.personal.masking import mask_message
 from reward.records.files import BadInput, writing_lines
 from reward.settings.data import SourceSettings
 
@@ -79,12 +80,18 @@ def passed_over(paths: Sequence[Path]) -> list[str]:
     return [f"{len(unknown)} files passed over (no kind that is read): {shown}{more}"]
 
 
+def unreadable(file: Path, problem: BadInput) -> Unreadable:
+    """Say why a file could not be read, without the personal data that the reason may quote."""
+    return Unreadable(str(file), mask_message(str(problem).removeprefix(f"{file}: "), keep=[str(file)]))
+
+
 class Sources:
     """Files and folders of one tenant's data, read one after another.
 
     Args:
         unreadable: the files that could not be read to their end, once `batches` is through.
-        notes: what else a user should know of the files, a line each: sheets passed over, a quote left open.
+        notes: what else a user should know of the files, a line each: sheets passed over, a quote left open. Like the
+            reasons of `unreadable`, they hold no personal data.
     """
 
     def __init__(self, paths: Sequence[Path], settings: SourceSettings, required: Sequence[str]):
@@ -109,7 +116,8 @@ class Sources:
                     rows += batch.num_rows
                     yield batch
             except BadInput as problem:
-                self.unreadable.append(Unreadable(str(file), str(problem).removeprefix(f"{file}: ")))
+                self.unreadable.append(unreadable(file, problem))
+            self.notes[:] = [mask_message(note, keep=[str(file) for file in self.files]) for note in self.notes]
         if not rows:
             first, *others = self.unreadable
             more = f" (and {len(others)} more, none of which can be read)" if others else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.text.normalise import normalise_column
 from guard.personal.masking import hints, mask_text
 from reward.settings.data import DeidentifySettings
 
@@ -44,3 +46,30 @@ def deidentify_column(texts: pa.Array, settings: DeidentifySettings) -> tuple[pa
         cleaned.append(clean)
         masked += found
     return pc.replace_with_mask(texts, rows, pa.array(cleaned, texts.type)), masked
+
+
+def replace_personal(texts: pa.Array, mask: Callable[[str], str]) -> pa.Array:
+    """Apply `mask` (`guard.personal.masking.mask_message` or `mask_id`) to each text that may hold personal data.
+
+    Args:
+        texts: Arrow strings, or lists of them.
+
+    Returns:
+        As many, in the same order; a missing one stays missing.
+    """
+    if pa.types.is_list(texts.type):
+        if not _suspects(texts.flatten()).true_count:
+            return texts
+        lists = [None if one is None else [mask(text) for text in one] for one in texts.to_pylist()]
+        return pa.array(lists, texts.type)
+    rows = _suspects(texts)
+    if not rows.true_count:
+        return texts
+    return pc.replace_with_mask(
+        texts, rows, pa.array([mask(text) for text in texts.filter(rows).to_pylist()], texts.type)
+    )
+
+
+def _suspects(texts: pa.Array) -> pa.BooleanArray:
+    """Say of which texts `mask` must be tried: those that hold a hint once they are normalised."""
+    return pc.fill_null(pc.match_substring_regex(normalise_column(texts, keep_lines=False), hints()), False)

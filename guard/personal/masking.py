@@ -46,6 +46,7 @@ _KINDS = (
     _Kind("person_title", "[姓名]", PERSON_HINT, find_names),
 )
 _MASK = re.compile("(" + "|".join(re.escape(kind.mask) for kind in _KINDS) + ")")
+_ANY = re.compile("|".join(f"(?:{kind.hint})" for kind in _KINDS))
 _HINTS = {kind.hint: re.compile(kind.hint) for kind in _KINDS}
 # What is masked may lay open what stood next to it. The last pass finds nothing: mostly the second.
 _PASSES = 8
@@ -83,13 +84,17 @@ def mask_text(
     return "".join(parts), +masked
 
 
-def mask_message(text: str, keep: Sequence[str] = ()) -> str:
-    """Mask what a message quotes of somebody's data. A message without any stays as it is, any other is normalised.
+def mask_message(text: str, keep: Sequence[str] = (), kinds: Sequence[PersonalKind] = ALL_KINDS) -> str:
+    """Mask the personal data in any text, such as a message that quotes a cell. A text without any stays as it is,
+    any other is normalised.
 
     Args:
         keep: what is within one of these texts stays: the paths that the user typed.
     """
-    masked, found = mask_text(normalise_lines(text), keep=keep)
+    normal = normalise_lines(text)
+    if not _ANY.search(normal):
+        return text
+    masked, found = mask_text(normal, kinds, keep)
     return masked if found else text
 
 
@@ -97,7 +102,10 @@ def mask_message(text: str, keep: Sequence[str] = ()) -> str:
 def mask_id(name: str) -> str:
     """Mask an id, such as the name of a file, and tell apart what the masks make equal: 李医生手册.pdf#3 becomes
     [姓名]医生手册.pdf#3~5b0e1f2a. The same id is masked in the same way everywhere."""
-    masked, found = mask_text(normalise_line(name))
+    normal = name if name.isascii() else normalise_line(name)
+    if not _ANY.search(normal):
+        return name
+    masked, found = mask_text(normal)
     return f"{masked}~{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}" if found else name
 
 

@@ -6,14 +6,10 @@ jieba's words and their parts of speech tell 高血压医生 and 项目经理 fr
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 
-import jieba
-from jieba import posseg
-
-jieba.setLogLevel(logging.WARNING)
+from guard.personal.words import tagger
 
 
 def _words(text: str) -> frozenset[str]:
@@ -140,7 +136,7 @@ def _name_length(before: str, counted: bool, *, bare_only: bool) -> int:
 
 def _tagged(text: str) -> list[tuple[str, str]]:
     """Return the words of `text`, each with its part of speech as jieba abbreviates it: nr is a person's name."""
-    return [(pair.word, pair.flag) for pair in posseg.lcut(text, HMM=False)]
+    return [(pair.word, pair.flag) for pair in tagger().lcut(text, HMM=False)]
 
 
 def _last(words: list[tuple[str, str]], length: int) -> list[tuple[str, str]]:

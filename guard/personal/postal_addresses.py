@@ -6,13 +6,10 @@ place alone (北京市, 上海的店) is nobody's address.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 
-import jieba
-
-jieba.setLogLevel(logging.WARNING)
+from guard.personal.words import segmenter
 
 _DIGITS = "[零〇一二两三四五六七八九十百]"
 _NUMBER = rf"(?:[A-Za-z甲乙丙丁]?[0-9]{{1,5}}(?:[-—之][0-9]{{1,4}}){{0,2}}[A-Za-z]?|{_DIGITS}{{1,4}}|[A-Za-z])"
@@ -110,7 +107,7 @@ def _surplus(level: str, name: str) -> int:
     """Return how many characters at the start of `level` belong to the sentence: of 货发广州市 the place is 广州市."""
     kind = len(level) - len(name)
     taken, unknown = 0, True
-    for word in reversed(jieba.lcut(level, HMM=False)):
+    for word in reversed(segmenter().lcut(level, HMM=False)):
         # 知东 is less than a name: what precedes 育知东路 belongs to it. So do all characters of a name jieba lacks.
         named = len(re.sub("[东西南北中]", "", level[len(level) - taken : len(level) - kind])) >= 2
         if named and not (unknown and len(word) == 1):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from guard.personal.masking import mask_id, mask_message
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase
 from rag.learning.click_evidence import Pair
@@ -15,7 +16,7 @@ _PROMPT_STYLE = "click_log"  # a user's own words, not a generated question
 
 def write_reranker_pairs(catalogue: Catalogue, kb: KnowledgeBase, pairs: Sequence[Pair], path: Path) -> dict[str, int]:
     """Write a line for each query with a sure answer and something shown that nobody clicked; passages that are gone
-    are left out. Return counts of queries, positives and negatives.
+    are left out. Personal data is masked. Return counts of queries, positives and negatives.
 
     A line is a record of the reranker's trainer: `query_text`, `positives` and `negatives` (each `doc_id`, `text`),
     `source_chunk` (empty: no passage gave rise to the query), `meta` (`domain`, `prompt_style`).
@@ -33,13 +34,13 @@ def write_reranker_pairs(catalogue: Catalogue, kb: KnowledgeBase, pairs: Sequenc
                     continue
                 passage = catalogue.passage(kb.id, pair.passage_key)
                 if passage is not None:
-                    one = {"doc_id": passage.key, "text": passage.content}
+                    one = {"doc_id": mask_id(passage.key), "text": mask_message(passage.content)}
                     passages["positive" if answers else "negative"].append(one)
             positives, negatives = passages["positive"], passages["negative"]
             if not positives or not negatives:
                 continue
             record = {
-                "query_text": query,
+                "query_text": mask_message(query),
                 "positives": positives,
                 "negatives": negatives,
                 "source_chunk": "",

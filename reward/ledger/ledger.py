@@ -21,6 +21,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from guard.personal.masking import mask_message
 from reward.ledger.ledger_file import explain, make_if_missing, open_checked
 from reward.records.call import Call, CallKind, CallTrace, FailureKind, ServiceFailure
 from reward.records.files import BadInput
@@ -167,12 +168,13 @@ class Ledger:
             self._db.execute(_INSERT, row)
 
     def keep_passages(self, passages: Mapping[str, str]) -> None:
-        """Keep the contents of retrieved passages by their keys, each once, for `reward.export_rollouts`.
+        """Keep the contents of retrieved passages by their keys, each once, for `reward.export_rollouts`: personal data
+        is masked.
 
         Raises:
             BadInput: they could not be written.
         """
-        new = [(key, _storable(text)) for key, text in passages.items() if key not in self._kept_passages]
+        new = [(key, _storable(mask_message(text))) for key, text in passages.items() if key not in self._kept_passages]
         if not new:
             return
         # One transaction for all of them; the inner block ends it.

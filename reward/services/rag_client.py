@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from guard.personal.masking import mask_id
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.files import first_problem
 from reward.records.sample import Context, Hit
@@ -132,7 +133,14 @@ def _hits(recall: list[Any]) -> tuple[Hit, ...] | ServiceFailure:
     scores = [score for hit in hits for score in (hit.score, hit.reranker_score) if score is not None]
     if not all(map(isfinite, scores)):  # 1e999 reads as infinity
         return ServiceFailure("data.recall: a score is not finite", FailureKind.MALFORMED)
-    return tuple(hits)
+    return tuple(_without_personal_id(hit) for hit in hits)
+
+
+def _without_personal_id(hit: Hit) -> Hit:
+    """Mask an id that holds personal data, as data preparation masks the ids it knows to be relevant."""
+    if hit.doc_id is None or (masked := mask_id(hit.doc_id)) == hit.doc_id:
+        return hit
+    return hit.model_copy(update={"doc_id": masked})
 
 
 def _unequal_scores(answer: dict[str, Any]) -> ServiceFailure | None:

@@ -32,7 +32,7 @@ from data_prep.readers.sources import Sources
 from reward.records.files import BadInput
 from reward.records.sample import Hit
 from reward.services.rag_client import RagAnswer
-from reward.settings.data import SourceSettings
+from reward.settings.data import DeidentifySettings, SourceSettings
 from tests.support.asgi_server import AsgiServer
 from tests.support.commands import start_module
 
@@ -372,7 +372,9 @@ def test_an_answer_recorded_after_a_cut_off_line_can_be_read(tmp_path: Path) -> 
     path = tmp_path / "o.progress.jsonl"
     path.write_text('{"key": "ab', encoding="utf-8")
     with appending(path) as record:
-        recorded = record_answer(record, "question", RagAnswer((Hit(content="文档"),), "改写", "", ""))
+        recorded = record_answer(
+            record, "question", RagAnswer((Hit(content="文档"),), "改写", "", ""), DeidentifySettings()
+        )
     assert read_progress(path) == {"question": recorded}
 
 
