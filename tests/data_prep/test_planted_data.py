@@ -63,7 +63,8 @@ def write_jsonl(folder: Path) -> None:
 
 def write_log(folder: Path) -> None:
     lines = [
-        {"payload": row | {"query": row["original_query"]}, "response": row, "level": WORDS, WORDS: 1} for row in rows()
+        {"payload": row | {"query": row["original_query"]}, "response": row, "query_id": row["query_id"], WORDS: WORDS}
+        for row in rows()
     ]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (folder / "service.log").write_text(text, encoding="utf-8")
@@ -244,7 +245,7 @@ def test_a_run_and_all_that_is_made_of_it(folder: Path, commands: Commands, serv
     assert not find_planted(json.dumps([fields, services.asked, judge.requests], ensure_ascii=False))
     commands.check()
     run = commands.out / "run"
-    commands.run(audit.main, "--run", run, code=1)
+    commands.run(audit.main, "--run", run)
     commands.run(replay.main, "--run", run, "--formula", "v1", "--out", commands.out / "replayed.csv")
     commands.run(export_ledger.main, "--ledger", run / "ledger.sqlite", "--out", commands.out / "usage")
     commands.run(export_rollouts.main, "--run", run, "--out", commands.out / "records.jsonl")
