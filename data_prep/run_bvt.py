@@ -114,11 +114,11 @@ async def ask_all(rows: Sequence[BvtRow], tenant: TenantSettings, progress_file:
                 answer, _ = await client.retrieve(
                     row.original_query, row.context, top_k=TOP_K, score_threshold=SCORE_THRESHOLD
                 )
-                failed = isinstance(answer, ServiceFailure)
-                if not isinstance(answer, ServiceFailure):
-                    answer = record_answer(record, key, answer, tenant.deidentify)
-                answers[key] = answer
-                bar.advance(failed=failed)
+                if isinstance(answer, ServiceFailure):
+                    answers[key] = answer
+                else:
+                    answers[key] = record_answer(record, key, answer, tenant.deidentify)
+                bar.advance(failed=isinstance(answer, ServiceFailure))
 
             await ask_each(waiting, ask, lambda _: None, at_once=tenant.rag.max_concurrency)
     finally:

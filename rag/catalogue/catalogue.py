@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,6 +113,15 @@ class Catalogue(Versions):
         """Delete a document: no search finds it from now on. `deleted` is 0 when there is none of that name."""
         with self.database.writing() as connection:
             return DocumentWriter(connection, kb_id).delete(name)
+
+    def drop_superseded(self, is_wanted: Callable[[list[str]], bool]) -> int:
+        """Drop what replaced documents held (key, document, content), where `is_wanted` says so, before the index has
+        caught up; return how many rows. A search whose index still holds such a passage leaves it out."""
+        with self.database.writing() as connection:
+            rows = connection.execute("SELECT rowid, key, document, content FROM superseded").fetchall()
+            gone = [(row[0],) for row in rows if is_wanted([text for text in row[1:] if text])]
+            connection.executemany("DELETE FROM superseded WHERE rowid = ?", gone)
+        return len(gone)
 
     def documents(self, kb_id: int, after: str = "", limit: int = 100) -> list[DocumentRow]:
         """Return the documents by name; a page begins after the name `after`."""

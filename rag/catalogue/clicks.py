@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.catalogue.catalogue import Catalogue
@@ -43,6 +43,19 @@ class Clicks:
                     click.request_id,
                 ),
             )
+
+    def texts(self, kb_id: int) -> list[tuple[int, list[str]]]:
+        """Return the id and the texts of every click of one knowledge base."""
+        rows = self._database.connection.execute(
+            "SELECT id, query, rewritten_query, passage_key, request_id FROM clicks WHERE kb_id = ? ORDER BY id",
+            (kb_id,),
+        )
+        return [(row_id, list(texts)) for row_id, *texts in rows]
+
+    def delete(self, ids: Sequence[int]) -> int:
+        """Delete clicks by their ids; return how many there were."""
+        with self._database.writing() as connection:
+            return connection.executemany("DELETE FROM clicks WHERE id = ?", [(one,) for one in ids]).rowcount
 
     def read(self, kb_id: int, since: str = "") -> Iterator[Click]:
         """Yield the clicks of one knowledge base, the oldest first, from `since` (a UTC time in ISO 8601) on."""

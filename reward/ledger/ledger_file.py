@@ -46,7 +46,7 @@ CREATE TABLE calls (
     attempts INTEGER NOT NULL,
     shared_by INTEGER NOT NULL,   -- answers that the one call produced
     estimated INTEGER NOT NULL,   -- 1: the service reported no usable cost, the reserved bound was booked
-    status TEXT NOT NULL,         -- ok, or a FailureKind
+    status TEXT NOT NULL,         -- ok, a FailureKind, or forgotten (data_prep.forget)
     detail TEXT NOT NULL,         -- why it failed
     value TEXT                    -- JSON of the answer; NULL unless ok
 ) STRICT;
