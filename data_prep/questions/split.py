@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from plain_text.marks import bound_marks
+
 Split = Literal["train", "val", "test"]
 Shares = tuple[tuple[Split, float], ...]
 SFT_SHARES: Shares = (("test", 0.1), ("val", 0.1), ("train", 0.8))
@@ -38,7 +40,7 @@ _KEPT = _Kept()
 
 def nfkc_casefold(text: str) -> str:
     """Write full-width and half-width, upper and lower case in one way (NFKC, case folded)."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", bound_marks(text)).casefold()
 
 
 def bare(text: str) -> str:

@@ -24,6 +24,7 @@ from data_prep.rows.missing import is_missing, spelled, without_missing
 from data_prep.rows.recall_cells import Recall, read_recall
 from data_prep.rows.remarks import Remarks, remark
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
+from plain_text.marks import bound_marks
 
 _TRUE = frozenset(("true", "1", "1.0", "yes", "y", "ok", "success", "是", "成功", "对", "真", "√", "✓"))
 _FALSE = frozenset(("false", "0", "0.0", "no", "n", "fail", "failed", "failure", "否", "失败", "错", "假", "×", "✗"))
@@ -279,7 +280,7 @@ def _number(cell: object) -> float | None:
     if cell is None or cell == "":
         return None
     text = _text(cell) or str(cell)
-    plain = unicodedata.normalize("NFKC", text).strip()
+    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip()
     match = None if isinstance(cell, bool) else _NUMBER.fullmatch(plain)
     value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
     if plain and not math.isfinite(value):
@@ -307,7 +308,7 @@ def _truth(cell: object) -> bool | None:
     if type(cell) is bool:
         return cell
     text = _text(cell)
-    plain = unicodedata.normalize("NFKC", text).strip().lower()
+    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip().lower()
     if plain and plain not in _TRUE | _FALSE:
         raise ValueError(f"neither true nor false: {text[:_SHOWN]!r}")
     return plain in _TRUE if plain else None

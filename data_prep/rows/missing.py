@@ -11,6 +11,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from plain_text.marks import bound_marks
+
 # As pandas, NumPy, SQL dumps, spreadsheets, JavaScript and Go write a value that is missing, folded as `_folded` does.
 # No customer asks these, and no rewriter answers with them. 无 is a person's answer and stays.
 _LINES = (
@@ -81,5 +83,5 @@ def without_missing(texts: pa.Array) -> pa.Array:
 
 
 def _folded(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", bound_marks(text)).casefold()
     return "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cf")).strip()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_prep.text.deidentify import deidentify_column, replace_personal
 from data_prep.text.normalise import normalise_column
@@ -25,6 +26,7 @@ FREE_TEXTS = {  # → whether line breaks stay
     "rewritten_query": False,
 }
 # What is no free text but may quote one, or be one that was put into the wrong column.
+LONGEST_TEXT = 100_000  # characters of a cell: a dialogue of hours has less
 MESSAGES = ("sheet", "refused", "remarks", "error", "model", "tenant_id", "slices")
 IDS = ("query_id", "doc_id", "request_id")
 
@@ -40,6 +42,7 @@ def clean_batch(
         free_texts: column → whether its line breaks stay.
     """
     masked = Counter[str]()
+    batch = _without_endless_texts(batch)
     for name, keep_lines in free_texts.items():
         place = batch.schema.get_field_index(name)
         texts = normalise_column(batch.column(place), keep_lines=keep_lines)
@@ -51,6 +54,26 @@ def clean_batch(
             place = batch.schema.get_field_index(name)
             batch = batch.set_column(place, batch.schema.field(place), replace_personal(batch.column(place), mask))
     return batch, masked
+
+
+def _without_endless_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Empty every text longer than `LONGEST_TEXT` and refuse its row: one cell costs its row, and no more time."""
+    refused = batch.column("refused")
+    for name in (*FREE_TEXTS, *MESSAGES, *IDS, "passage"):
+        place = batch.schema.get_field_index(name)
+        if place < 0:
+            continue
+        texts = batch.column(place)
+        if not pa.types.is_string(texts.type):
+            continue
+        endless = pc.fill_null(pc.greater(pc.utf8_length(texts), LONGEST_TEXT), False)
+        if not endless.true_count:
+            continue
+        reason = f"{name}: longer than {LONGEST_TEXT:,} characters"
+        refused = pc.if_else(pc.and_(endless, pc.equal(refused, "")), reason, refused)
+        batch = batch.set_column(place, batch.schema.field(place), pc.if_else(endless, "", texts))
+    place = batch.schema.get_field_index("refused")
+    return batch.set_column(place, batch.schema.field(place), refused)
 
 
 def clean_hits(hits: Iterable[Mapping[str, Any]], settings: DeidentifySettings) -> tuple[Hit, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from plain_text.marks import bound_marks
+
 # Full-width letters, digits and space come from Chinese keyboards; full-width punctuation is proper Chinese and stays.
 _HALF_WIDTH = {c: c - 0xFEE0 for r in (range(0xFF10, 0xFF1A), range(0xFF21, 0xFF3B), range(0xFF41, 0xFF5B)) for c in r}
 _HALF_WIDTH[0x3000] = ord(" ")
@@ -17,7 +19,7 @@ def normalise_lines(text: str) -> str:
     trimmed lines, no blank lines. Idempotent."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_HALF_WIDTH)
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", bound_marks(text))
     lines = (_SPACES.sub(" ", line).strip() for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 

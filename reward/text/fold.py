@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from opencc import OpenCC
 
+from plain_text.marks import bound_marks
+
 _TO_SIMPLIFIED = OpenCC("t2s")
 _LINE_BREAKS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
 # Letters by category, blanks by look.
@@ -82,7 +84,7 @@ def fold(text: str) -> str:
 
 def _once(text: str) -> str:
     spaced = _VULGAR_FRACTION.sub(" ", text) if max(text, default="") >= "¼" else text
-    visible = unicodedata.normalize("NFKC", spaced).translate(_KEPT)
+    visible = unicodedata.normalize("NFKC", bound_marks(spaced)).translate(_KEPT)
     return _TO_SIMPLIFIED.convert(visible).casefold()
 
 
