@@ -26,12 +26,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from data_prep.baseline.asking import with_options
 from evaluation.comparison import BY_RANK, BY_TOP1, compare_answers
-from evaluation.metrics import TOP1
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
+from evaluation.summary import METRICS_FILE, REWRITES_FILE, print_summary
 from evaluation.systems import (
     BASELINE,
     DESCRIPTION,
@@ -49,7 +48,6 @@ from reward.records.files import BadInput, file_sha256, write_atomically
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import TenantSettings, load_tenant
 
-METRICS_FILE, REWRITES_FILE = "metrics.json", "rewrites.jsonl"
 PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")
 
 console = Console()
@@ -154,7 +152,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / REWRITES_FILE, _rows(judged, rewrites, answers, failures))
     write_atomically(options.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
-    _print_summary(metrics, options.out)
+    print_summary(console, metrics, options.out)
     return metrics
 
 
@@ -256,32 +254,6 @@ def _rows(
         }
         rows.append(json.dumps(row, ensure_ascii=False))
     return rows
-
-
-def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
-    """Print the systems' metrics, the win rates, and what was left out of them."""
-    names = [k for k in next(iter(metrics["systems"].values())) if k not in ("n", "ci95")]
-    table = Table("system", *names, "n")
-    for system, summary in metrics["systems"].items():
-        table.add_row(system, *(f"{summary[name]:.3f}" for name in names), str(summary["n"]))
-    console.print(table)
-    for pair, result in metrics["win_rate"].items():
-        rate = (
-            "no query decided"
-            if result["rate"] is None
-            else f"{result['rate']:.1%} [{result['ci95'][0]:.1%}, {result['ci95'][1]:.1%}]"
-        )
-        console.print(f"{pair}: {rate}  ({result['win']} won, {result['tie']} tied, {result['loss']} lost)")
-    for name, share in metrics["provenance"]["cut"].items():
-        if share:
-            limit = metrics["provenance"]["max_new_tokens"][name]
-            console.print(f"[yellow]{name}: {share:.1%} of the rewrites were cut at {limit} new tokens[/]")
-    counts = metrics["provenance"]["counts"]
-    if counts["abstained"]:
-        console.print(f"[yellow]{counts['abstained']} of {counts['samples']} samples left out: a service failed[/]")
-    if metrics["provenance"]["judged_by"] == BY_TOP1:
-        console.print(f"no relevant passages are known: judged by the {BY_TOP1} ({TOP1})")
-    console.print(f"wrote {out / METRICS_FILE} and {REWRITES_FILE}")
 
 
 def _read_test(path: Path) -> list[Sample]:

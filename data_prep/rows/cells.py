@@ -24,10 +24,9 @@ from data_prep.rows.missing import is_missing, spelled, without_missing
 from data_prep.rows.recall_cells import Recall, read_recall
 from data_prep.rows.remarks import Remarks, remark
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
+from data_prep.rows.truths import read_truth
 from plain_text.marks import bound_marks
 
-_TRUE = frozenset(("true", "1", "1.0", "yes", "y", "ok", "success", "是", "成功", "对", "真", "√", "✓"))
-_FALSE = frozenset(("false", "0", "0.0", "no", "n", "fail", "failed", "failure", "否", "失败", "错", "假", "×", "✗"))
 _PLAIN_NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?$"
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(\s*%)?", re.ASCII | re.IGNORECASE)
 _INVISIBLE = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"  # what normalising leaves nothing of
@@ -305,13 +304,7 @@ def _truths(cells: Cells, found: Problems) -> pa.Array:
 
 
 def _truth(cell: object) -> bool | None:
-    if type(cell) is bool:
-        return cell
-    text = _text(cell)
-    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip().lower()
-    if plain and plain not in _TRUE | _FALSE:
-        raise ValueError(f"neither true nor false: {text[:_SHOWN]!r}")
-    return plain in _TRUE if plain else None
+    return cell if type(cell) is bool else read_truth(_text(cell))
 
 
 def _slices(cells: Cells, found: Problems) -> pa.Array:
