@@ -20,7 +20,9 @@ fi
 rm -f "$stamp"
 echo "environment: creating .venv (about 2 GB, a few minutes on the first run)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "torch==$torch" "$(grep -oE '^uv==[^ ]+' requirements/cpu.lock)"
+pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+"${pip[@]}" --no-deps --require-hashes -r <(awk '/^uv==/ {keep = 1} keep {print} keep && !/\\$/ {exit}' requirements/cpu.lock)
+"${pip[@]}" "torch==$torch" # builds differ by the place they come from: no hash fits them all
 # Compiled now: else a dozen worker processes compile the same files at once when the first training starts.
 .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r requirements/cpu.lock
 # torch's compiler back end for GPUs: a gigabyte nothing here uses.

@@ -15,7 +15,8 @@ case $wheel in
 *) echo "error: FLASH_ATTN_WHEEL needs #sha256=… at its end" >&2; exit 2 ;;
 esac
 "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "$(grep -oE '^uv==[^ ]+' requirements/cpu.lock)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+  -r <(awk '/^uv==/ {keep = 1} keep {print} keep && !/\\$/ {exit}' requirements/cpu.lock)
 install=(.venv/bin/uv pip install --python .venv/bin/python --no-deps)
 # flash-attn compiles against the installed torch: everything else first, then flash-attn without build isolation.
 work=$(mktemp -d)
