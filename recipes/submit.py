@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What a run needs of this repository, and no data that somebody put beside it.
 SOURCES = {
     "recipes": ("*.py", "*.yaml"), "reward": ("*.py", "*.txt"), "export": ("*.py",), "verl_cpu": ("*.py",),
-    "requirements": ("*.lock",),
+    "guard": ("*.py",), "plain_text": ("*.py",), "requirements": ("*.lock",),
 }  # fmt: skip
 # Paths of a recipe; of the models' only those that are no names of the hub.
 PATHS = ("recipe.data_dir", "recipe.output_dir", "rewriter.ledger.path", "rewriter.canary.file")
@@ -68,11 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def job_command(name: str, overrides: Sequence[str], config: DictConfig) -> list[str]:
-    """Return the command that the job runs: the same recipe, its paths absolute.
-
-    Raises:
-        BadInput: the paths belong to a run of one node that has its own Ray.
-    """
+    """Return the command that the job runs: the same recipe, its paths absolute."""
     absolute = []
     for key in (*PATHS, *MODELS):
         value = OmegaConf.select(config, key)

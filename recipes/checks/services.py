@@ -17,6 +17,7 @@ from statistics import median
 
 from omegaconf import DictConfig
 
+from guard.private_files import make_folder
 from recipes.checks.finding import Finding, bad, ok, warning
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
@@ -103,7 +104,7 @@ async def _grade(
     """Grades of the baselines, 1 to 5; in pairwise mode preferences for them over the plain query, -1 to 1."""
     from reward.judge.judge import Judge  # its client takes a second to import: a refusal must not wait for it
 
-    settings.ledger.path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.ledger.path.parent)
     with closing(Ledger(settings.ledger)) as ledger:
         judge = Judge(profile, settings.tenant, settings.ledger.cny_per_usd, Calls(ledger))
         try:

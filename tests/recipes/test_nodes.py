@@ -1,5 +1,10 @@
 """What a recipe for several nodes must say, and what is submitted to a cluster."""
 
+import ast
+import os
+import subprocess
+import sys
+
 import pytest
 
 from recipes.checks.finding import Level, bad, ok
@@ -144,6 +149,21 @@ def test_the_sources_go_along_without_data(tmp_path):
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"recipes/launch.py", "recipes/config/machine/gpu8x2.yaml", "reward/judge/prompts/pointwise-v2.txt"} <= names
     assert {path.rpartition(".")[2] for path in names} == {"py", "yaml", "txt", "lock"}
+
+
+def test_what_goes_along_is_all_that_a_run_imports(tmp_path):
+    copy_sources(tmp_path)
+    program = """
+import sys, recipes.launch, reward.verl_reward, reward.engine_actor, reward.judge.judge, export.merge
+ours = ("recipes", "reward", "export", "guard", "plain_text", "data_prep", "evaluation", "rag", "verl_cpu")
+print([str(m.__file__) for n, m in sys.modules.items() if n.partition(".")[0] in ours and getattr(m, "__file__", None)])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    files = ast.literal_eval(ended.stdout)
+    assert len(files) > 50 and [file for file in files if not file.startswith(str(tmp_path))] == []
 
 
 def test_without_a_cluster_nothing_is_submitted(capsys, monkeypatch):
