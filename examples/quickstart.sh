@@ -14,6 +14,8 @@
 #   --words N           words that get a token of their own beside the characters
 #   --warm-up-tasks N   with --beir: a warm-up SFT on patched-together stories, rewritten as the baseline would,
 #                       before distillation (default 160000; 0: none)
+#   --without-qrels R   train without known passages: the cross-encoder R judges the hits (a folder that reranker.train
+#                       made, or URL#model); the qrels serve the held-out evaluation alone
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -21,12 +23,12 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
 
-out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" warm_up_tasks=""
+out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" warm_up_tasks="" without_qrels=""
 rag_port=8000 baseline_port=7861 seed=0
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --warm-up-tasks | --rag-port | --baseline-port | --seed)
+    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --warm-up-tasks | --without-qrels | --rag-port | --baseline-port | --seed)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       name=${1#--}; declare "${name//-/_}=$2"; shift 2 ;;
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
@@ -36,6 +38,15 @@ case $algorithm in grpo | rloo | ppo) ;; *) echo "error: --algorithm $algorithm:
 # Paths are the caller's.
 [ "$out" = outputs/quickstart ] || [ "${out#/}" != "$out" ] || out=$caller/$out
 [ -z "$beir" ] || [ "${beir#/}" != "$beir" ] || beir=$caller/$beir
+if [ -n "$without_qrels" ]; then
+  case $without_qrels in
+    http://*#* | https://*#* | logits:http*#*) ;;
+    *)
+      [ "${without_qrels#/}" != "$without_qrels" ] || without_qrels=$caller/$without_qrels
+      [ -f "$without_qrels/config.json" ] || { echo "error: --without-qrels $without_qrels: no model's folder there" >&2; exit 2; }
+      ;;
+  esac
+fi
 [ -z "$beir" ] || [ -f "$beir/corpus.jsonl" ] || { echo "error: --beir $beir: no corpus.jsonl there" >&2; exit 2; }
 
 bash requirements/create_environment.sh
@@ -99,6 +110,11 @@ else
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --warm-up-tasks "$warm_up_tasks" --seed "$seed")
 fi
+train_qrels=(--qrels "$kb/qrels.tsv") reranker=()
+if [ -n "$without_qrels" ]; then
+  # Which prompts are hard, only qrels know.
+  train_qrels=() reranker=(--reranker "$without_qrels") hard_share=0
+fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" != ppo ]; then
   # No reference model's pass, and no second pass for log-probabilities that the rollout engine has computed already
@@ -119,16 +135,16 @@ stage index "2/8 Knowledge base" "$python" -m rag.build_index --kb-dir "$kb" --o
 serve baseline "http://127.0.0.1:$baseline_port" "$python" -m examples.serve_recorded_baseline \
   --recordings "$out/data/baseline_rewrites.jsonl" --port "$baseline_port"
 serve rag "$rag_url" "$python" -m rag.serve --index "$out/index" --port "$rag_port" \
-  --rewriter-url "http://127.0.0.1:$baseline_port"
+  --rewriter-url "http://127.0.0.1:$baseline_port" "${reranker[@]}"
 
 bvt=("$python" -m data_prep.run_bvt --tenant "$tenant" --rag-url "$rag_url")
 stage bvt "3/8 BVT batch test against the live service" "${bvt[@]}" --queries "$out/data/queries_train.jsonl" --out "$out/test_sft.xlsx"
 stage bvt_heldout "    the same for the held-out queries" "${bvt[@]}" --queries "$out/data/queries_heldout.jsonl" --out "$out/heldout.xlsx"
 stage sft_data "4/8 SFT and RL data" "$python" -m data_prep.build_sft --input "$out/test_sft.xlsx" --tenant "$tenant" --out "$out/prepared" --seed "$seed" \
   --min-top1-score 0 # the lexical scorer finds nothing of a "how do I take it" in its passage: it cannot choose here
-build_rl=("$python" -m data_prep.build_rl --tenant "$tenant" --out "$out/prepared" --qrels "$kb/qrels.tsv" --seed "$seed")
-stage rl_data "    RL prompts" "${build_rl[@]}" --input "$out/test_sft.xlsx" --split auto --hard-share "$hard_share"
-stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout.xlsx" --split test
+build_rl=("$python" -m data_prep.build_rl --tenant "$tenant" --out "$out/prepared" --seed "$seed")
+stage rl_data "    RL prompts" "${build_rl[@]}" --input "$out/test_sft.xlsx" "${train_qrels[@]}" --split auto --hard-share "$hard_share"
+stage heldout_data "    held-out samples" "${build_rl[@]}" --input "$out/heldout.xlsx" --qrels "$kb/qrels.tsv" --split test
 stage model "5/8 Tiny model" "$python" -m examples.make_tiny_model --tenant "$tenant" --out "$out/tiny" --seed "$seed" \
   --text "$out/data/queries_train.jsonl" "$out/data/baseline_rewrites.jsonl" "${texts[@]}" \
   --words "${words:-0}" --hidden "${hidden:-128}" --layers "${layers:-3}" "${induction[@]}"

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from scipy.stats import spearmanr
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -47,3 +49,10 @@ def highest(values: Iterable[float | None]) -> float | None:
 def share(count: int, total: int) -> float:
     """0 of nothing."""
     return count / total if total else 0.0
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's correlation; None where either side is constant or there are fewer than three pairs."""
+    if len(pairs) < 3 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    return round(float(spearmanr(*zip(*pairs, strict=True)).statistic), 4)

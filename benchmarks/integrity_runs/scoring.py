@@ -14,7 +14,7 @@ from benchmarks.integrity_runs.attacks import KINDS
 from benchmarks.integrity_runs.case import Kind, attack
 from benchmarks.integrity_runs.metrics import Contest
 from benchmarks.integrity_runs.suite import Prompt, TenantSuite
-from reward.records.outcome import Abstained, Gated, Rollout
+from reward.records.outcome import Abstained, Gated, Rollout, Scored
 from reward.scorer import Scorer
 from reward.settings.recipe import RewardSettings, RewriterSettings
 from reward.task import open_task
@@ -72,6 +72,14 @@ class Scores:
         if isinstance(outcome, Abstained):
             raise RuntimeError(f"a rollout abstained: {outcome.reason.value} {outcome.detail}")
         return outcome.reward
+
+    def retrieval_term(self, attacked: Attacked, text: str) -> float | None:
+        """What retrieval pays; None where a gate closed or the rollout abstained."""
+        outcome = self.rollout(attacked, text).outcome
+        return outcome.parts.retrieval if isinstance(outcome, Scored) else None
+
+    def has_abstained(self, attacked: Attacked, text: str) -> bool:
+        return isinstance(self.rollout(attacked, text).outcome, Abstained)
 
     def is_gated(self, attacked: Attacked, text: str) -> bool:
         return isinstance(self.rollout(attacked, text).outcome, Gated)

@@ -131,6 +131,9 @@ def test_a_failing_stage_passes_its_status_on(tmp_path):
         (["--steps"], "--steps"),
         (["--algorithm", "dpo"], "dpo"),
         (["--beir", "/no"], "/no"),
+        (["--without-qrels"], "--without-qrels"),
+        (["--without-qrels", "no/model"], "no/model"),
+        (["--without-qrels", "http://127.0.0.1:9/v1"], "no model's folder"),
     ],
 )
 def test_quickstart_refuses_bad_options_at_once(arguments, word):
