@@ -11,6 +11,7 @@ from rag.retrieval.channels import Channels
 
 _SPEAKER_LABEL = re.compile(r"^(?:用户|助手)[:：]\s*", re.MULTILINE)
 
+_IN_A_TURN = {"content", "tool_calls", "function_call"}  # a turn that calls a tool may leave its content out
 _NO_TURN = "each turn needs a role and a content string"
 
 SPEAKERS = {"user": "用户", "human": "用户", "assistant": "助手", "ai": "助手"}
@@ -68,7 +69,7 @@ class ConversationRequest(BaseModel):
             return value
         lines = []
         for turn in value:
-            if not isinstance(turn, dict) or "content" not in turn:
+            if not isinstance(turn, dict) or not _IN_A_TURN & turn.keys():
                 raise ValueError(_NO_TURN)
             speaker = SPEAKERS.get(str(turn.get("role")).lower())
             said = " ".join(_said(turn.get("content")).split())

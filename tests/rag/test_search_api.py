@@ -91,6 +91,7 @@ def test_history_comes_as_lines_or_as_turns(url: str) -> None:
         {"role": "user", "content": [{"type": "input_text", "text": "孕妇"}, "鱼油"]},
         {"role": "user", "content": [{"type": "text", "text": {"value": "怎么吃"}}, None]},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "assistant", "tool_calls": [{"id": "2"}]},
         {"role": "assistant", "content": []},
         {"role": "assistant", "content": "  "},
     ]
