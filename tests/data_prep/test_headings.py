@@ -9,7 +9,7 @@ import pytest
 from data_prep.bvt.queries import read_queries
 from data_prep.rows.columns import ALIASES, COLUMNS
 from data_prep.rows.headings import OtherHeadings, Repeats, find_headings, heading_key, known_names
-from reward.settings.data import SourceSettings
+from reward.settings.recipe import load_tenant
 
 NAMES = known_names({"題幹": "original_query"}, ALIASES, COLUMNS)
 
@@ -54,7 +54,7 @@ def test_the_row_that_names_most_columns_holds_the_headings(rows: list[list[str]
 def test_a_batch_test_asks_what_is_below_the_headings_of_a_group(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text("问题,\n编号,原始问题\n1,鱼油怎么吃\n编号,原始问题\n2,钙片怎么吃\n", encoding="utf-8")
-    queries = read_queries([path], SourceSettings())
+    queries = read_queries([path], load_tenant("fivedoctors"))
     assert [row.original_query for row in queries.rows] == ["鱼油怎么吃", "钙片怎么吃"]
     assert queries.notes == [f"{path}: 1 more headings in the middle: no rows"]
 
