@@ -186,7 +186,7 @@ def test_two_steps_of_ppo_with_critic_and_judge(setting, judge):
         *judged_by(judge),
         "rewriter.ledger.run.calls=5000",
     )
-    assert_trained(output, result, steps=2)
+    assert_trained(output, result, steps=2, checked=CHECKED)
     assert "critic/vf_loss" in result.stdout and " value_loss:" in result.stdout
     assert_judged(output, judge)
 
