@@ -15,24 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plain_text.asked import asked_text
 from rag.documents.records import IngestError
 from rag.models.failure import ModelFailure, reason
 from rag.models.model_folder import fingerprint, load_model
 
 _BATCH = 32
-# Query and context together, in characters: with a passage of 300 it fits the 512 tokens that most rerankers read.
-_ASKED_LENGTH = 200
 _ENOUGH_PASSAGES = 10
 _READ_LENGTH = 8000  # characters of a passage that are cut into tokens at all: more than any such model reads
 _MOST_CALLS = 16  # computed together
 _log = logging.getLogger(__name__)
-
-
-def asked_text(query: str, context: str) -> str:
-    """Return the context's end, then the query: models cut a long text at its end, and the query must not be what is
-    lost."""
-    room = _ASKED_LENGTH - len(query)
-    return f"{context[-room:]}\n{query}" if context and room > 0 else query
 
 
 def is_constant(scores: NDArray[np.float32], reranker_id: str, seen: int) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from rag.models.cross_encoder import asked_text, is_constant
+from plain_text.asked import asked_text
+from rag.models.cross_encoder import is_constant
 from rag.models.endpoint_embedder import split_address
 from rag.models.failure import ModelFailure, reason
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import Sources
-from reranker.data.asked import asked_text
+from plain_text.asked import asked_text
 from reranker.data.records import LeftOut, Passage, Record, text_id
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings

@@ -1,4 +1,4 @@
-"""Stands between a trainer and its loggers: every step reaches them once, whatever is killed, and health is watched.
+"""Log every step of a trainer once, also when a process is killed, and watch its health.
 
 verl saves a step's checkpoint before it logs the step, and validates in between. A run that is killed there resumes
 after the step and would never log it. So the step's metrics are in `<output>/logs/unlogged.json` from the end of its

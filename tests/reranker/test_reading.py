@@ -6,8 +6,6 @@ import pytest
 
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import write_workbook
-from rag.models.cross_encoder import asked_text as service_asked_text
-from reranker.data.asked import asked_text
 from reranker.data.cleaning import clean
 from reranker.data.reading import LONGEST_TEXT, PAIRS, read_data
 from reward.records.files import BadInput
@@ -155,12 +153,6 @@ def test_a_bvt_export_with_qrels_gives_its_other_hits_as_hard_negatives(tmp_path
 def test_a_bvt_export_without_qrels_is_refused_in_a_line(tmp_path):
     with pytest.raises(BadInput, match=r"^[^\n]*test_sft\.xlsx[^\n]*data\.qrels[^\n]*$"):
         read_data([bvt(tmp_path)])
-
-
-@pytest.mark.parametrize("query", ["能吃吗", "能" * 150, "能" * 300, ""])
-@pytest.mark.parametrize("context", ["", "孕妇", "孕" * 500])
-def test_training_and_service_read_a_query_and_its_context_alike(query, context):
-    assert asked_text(query, context) == service_asked_text(query, context)
 
 
 # Cleaning
