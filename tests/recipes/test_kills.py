@@ -137,13 +137,6 @@ def _words(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory):
-    made = Setting(tmp_path_factory.mktemp("kills"), "fivedoctors")
-    yield made
-    made.service.kill()
-
-
 @pytest.fixture
 def judge():
     server = TimedJudge()

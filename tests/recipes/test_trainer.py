@@ -34,13 +34,6 @@ from tests.support.training import Setting, judged_by, logged_steps, python
 RL_RECIPES = sorted(p.stem for p in CONFIG_DIR.parent.glob("*_*.sh") if not p.stem.endswith("_sft"))
 
 
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory):
-    made = Setting(tmp_path_factory.mktemp("trainer"), "fivedoctors")
-    yield made
-    made.service.kill()
-
-
 @pytest.fixture
 def judge():
     """Grades anything between 2 and 5, the same text always the same."""

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from tests.recipes.test_trainer import Setting, logged_steps
 from tests.support import ROOT
 from tests.support.asgi_server import AsgiServer
 from tests.support.loopback_judge import LoopbackJudge
+from tests.support.training import Setting, logged_steps
 from tests.support.two_nodes import TwoNodes, unsupported
 
 STEPS, SAVED_EVERY = 5, 2
