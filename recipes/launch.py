@@ -51,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         print(recipe.summary, file=sys.stderr)
         if recipe.finished:
             return 0
-        if recipe.refusal:
-            raise BadInput(recipe.refusal)
+        if recipe.refusals:
+            print("\n".join(f"error: {line}" for line in recipe.refusals), file=sys.stderr)
+            return 2
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         with hold(recipe.output) as claim:

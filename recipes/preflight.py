@@ -2,9 +2,9 @@
 
     python -m recipes.preflight ppo tenant=fivedoctors [hydra overrides]
 
-prints a table: what the run is made of, the memory plan, what was found of machine, data and services. Exit code 2
-where a line is BAD, or with one line on what makes the recipe itself impossible. `--show` prints the whole composed
-recipe as YAML and checks its settings alone.
+prints a table: what the run is made of, the memory plan, what was found of machine, data and services. What is
+missing is a line, and the rest is still looked at. Exit code 2 where a line is BAD, or with one line on what makes the
+recipe itself impossible. `--show` prints the whole composed recipe as YAML and checks its settings alone.
 """
 
 from __future__ import annotations
@@ -20,33 +20,40 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from recipes.checks.finding import Finding, ok, refusal, table, warning
+from recipes.checks.finding import Finding, bad_input_as, ok, refusals, table, warning
+from recipes.checks.machine import nearest_folder
 from recipes.checks.nodes import check_nodes
 from recipes.checks.prompts import read_prompts
 from recipes.checks.report import data_findings, machine_findings, sampling_findings, service_findings
-from recipes.compose import compose_recipe, plain, recipe_yaml
+from recipes.checks.settings import (
+    check_batches,
+    check_frequencies,
+    check_precision,
+    check_reward_workers,
+    check_settings,
+    looks_local,
+)
+from recipes.compose import compose_recipe, recipe_yaml
 from recipes.model_facts import facts_of
 from recipes.retrieval_check import check_rag, first_sample, samples_of
 from recipes.run_record import check_output, run_record
 from reward.records.files import BadInput
 from reward.rollouts.reranker_pin import has_hash
-from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
+from reward.settings.recipe import RewriterSettings
 
 # Before a model's checkpoints are counted (`recipes.checks.machine`).
 FREE_DISK_GB = 1
-# verl composes these and never reads them (verl 0.9.1): a value there is a setting silently lost.
-IGNORED_KEYS = ("custom_reward_function", "reward_model")
 
 
 @dataclass(frozen=True)
 class CheckedRecipe:
-    """A recipe that can run.
+    """A recipe that can run unless there are `refusals`.
 
     Args:
-        rows: of the training file.
-        record: what the run is made of (`recipes.run_record`).
+        rows: of the training file; 0 without one.
+        record: what the run is made of (`recipes.run_record`); empty where a part is missing.
         finished: whether this very run is finished in its output folder.
         findings: what was looked at, in the order of the table.
     """
@@ -62,9 +69,9 @@ class CheckedRecipe:
         return table(self.findings)
 
     @property
-    def refusal(self) -> str:
-        """What forbids the run, in one line; empty when nothing does."""
-        return refusal(self.findings)
+    def refusals(self) -> list[str]:
+        """What forbids the run, a line each; empty when nothing does."""
+        return refusals(self.findings)
 
     @property
     def output(self) -> Path:
@@ -76,52 +83,75 @@ class CheckedRecipe:
 
 
 def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
-    """Compose the recipe and check all that it needs, the cheapest first.
+    """Compose the recipe and look at all that it needs; `refusals` of the result say what is missing.
 
     Raises:
-        BadInput: the recipe cannot run as configured.
+        BadInput: the settings themselves are impossible.
     """
+    # What makes the recipe itself impossible ends the check.
     config = compose_recipe(name, overrides)
     settings = check_settings(name, config)
     check_nodes(config, settings)
-    rows = check_data(config)
     check_batches(config)
     check_frequencies(config)
     check_precision(config)
-    check_loggers(config)
-    check_model(config)
-    facts = facts_of(str(config.model.path), str(config.recipe.pretrained))
-    check_disk(config)
     if settings:
         check_reward_workers(settings, config)
-    output = Path(config.trainer.default_local_dir)
-    record = run_record(f"{config.rewriter.tenant.tenant_id}_{name}", config)
-    finished = check_output(output, record)
+    # What is not there yet is a line, and the next is looked at.
     findings = [
         ok(
             "recipe",
             f"{name} of {config.rewriter.tenant.tenant_id} on {config.recipe.machine.device}, {_devices(config)}",
-        ),
-        ok("start", str(config.model.path)),
-        ok("data", f"{rows} training rows, {steps_per_epoch(config, rows)} steps an epoch"),
-        ok("output", str(output)),
+        )
     ]
+    rows, finished, facts = 0, False, None
+    record: dict[str, Any] = {}
+    output = Path(config.trainer.default_local_dir)
+    with bad_input_as("start", findings):
+        check_model(config)
+        findings.append(ok("start", str(config.model.path)))
+    with bad_input_as("model", findings):
+        facts = facts_of(str(config.model.path), str(config.recipe.pretrained))
+    with bad_input_as("data", findings):
+        rows = check_data(config)
+        findings.append(ok("data", f"{rows} training rows, {steps_per_epoch(config, rows)} steps an epoch"))
+    with bad_input_as("output", findings):
+        check_disk(config)
+        findings.append(ok("output", str(output)))
+        if rows:
+            record = run_record(f"{config.rewriter.tenant.tenant_id}_{name}", config)
+            finished = check_output(output, record)
     if finished:
         return CheckedRecipe(config, rows, record, finished, [*findings, ok("state", "this very run is finished")])
-    train = Path(config.data.train_files)
+    with bad_input_as("logger", findings):
+        check_loggers(config)
     cards, seen = machine_findings(name, overrides, config, facts, settings)
     findings += seen + sampling_findings(config)
-    prompts = read_prompts(train, "prompt" if settings else config.data.messages_key, str(config.model.path))
-    findings += data_findings(config, prompts, settings)
+    if rows:
+        train = Path(config.data.train_files)
+        prompts = read_prompts(train, "prompt" if settings else config.data.messages_key, str(config.model.path))
+        findings += data_findings(config, prompts, settings)
     if settings:
-        judge = judge_line(settings)
+        findings.append(lexicon_finding(settings))
+        with bad_input_as("judge", findings):
+            findings.append(ok("judge", judge_line(settings)))
+        if rows:
+            findings += retrieval_findings(settings, config, output)
+            findings += service_findings(config, settings, facts, samples_of(train), prompts, rows, cards, findings)
+        else:
+            findings.append(warning("services", "not asked: the questions would come from the training data"))
+    return CheckedRecipe(config, rows, record, finished, findings)
+
+
+def retrieval_findings(settings: RewriterSettings, config: DictConfig, output: Path) -> list[Finding]:
+    """Ask the retrieval service what a rollout will ask, and say which reranker judges."""
+    findings: list[Finding] = []
+    with bad_input_as("retrieval", findings):
         hits, reranker = check_rag(settings, config, output)
         findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
         if reranker:
             findings.append(reranker_finding(reranker))
-        findings += [ok("judge", judge), lexicon_finding(settings)]
-        findings += service_findings(config, settings, facts, samples_of(train), prompts, rows, cards)
-    return CheckedRecipe(config, rows, record, finished, findings)
+    return findings
 
 
 def reranker_finding(reranker: str) -> Finding:
@@ -129,22 +159,6 @@ def reranker_finding(reranker: str) -> Finding:
     if has_hash(reranker):
         return ok("reranker", f"{reranker} judges where no passage is known; pinned for the run")
     return warning("reranker", f"{reranker} judges where no passage is known: its id has no hash of its weights")
-
-
-def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
-    """The typed settings of the recipe's `rewriter` node; `None` for distillation, which has a tenant and no reward.
-
-    Raises:
-        BadInput: an unknown key, a value out of range, or a key that verl ignores silently.
-    """
-    for key in IGNORED_KEYS:
-        node = OmegaConf.to_container(config[key]) if key in config else {}
-        if _holds_value(node):
-            raise BadInput(f"recipe {name}: `{key}` is ignored by verl; set `reward.{key}` instead")
-    if config.recipe.trainer == "sft":
-        parse_tenant(plain(config.rewriter.tenant), f"recipe {name}: rewriter.tenant")
-        return None
-    return parse_settings(plain(config.rewriter), f"recipe {name}: rewriter")
 
 
 def check_data(config: DictConfig) -> int:
@@ -159,21 +173,23 @@ def check_data(config: DictConfig) -> int:
         path = Path(config.data[key])
         if not path.is_file():
             raise BadInput(
-                f"data.{key}: no file {path}; prepare it with python -m data_prep.build_{config.recipe.trainer}"
+                f"no file {path} (data.{key}); prepare it with python -m data_prep.build_{config.recipe.trainer}"
             )
         try:
             rows[key] = pq.ParquetFile(path).metadata.num_rows
         except pa.ArrowException as error:
-            raise BadInput(f"data.{key}: {path} is no parquet file ({str(error).splitlines()[0][:80]})") from None
+            raise BadInput(f"{path} (data.{key}) is no parquet file: {str(error).splitlines()[0][:80]}") from None
         if rows[key] == 0:
-            raise BadInput(f"data.{key}: {path} holds no row")
+            raise BadInput(f"{path} (data.{key}) holds no row")
         if config.recipe.trainer == "rl":
             found = first_sample(path).metadata.tenant_id
             if found != tenant:
-                raise BadInput(f"data.{key}: {path} belongs to tenant {found!r}, the recipe to {tenant!r}")
+                raise BadInput(f"{path} (data.{key}) belongs to tenant {found!r}, the recipe to {tenant!r}")
     train = rows["train_files"]
     if train < config.data.train_batch_size:
-        raise BadInput(f"data.train_batch_size: {config.data.train_batch_size} exceeds the {train} training rows")
+        raise BadInput(
+            f"a step of {config.data.train_batch_size} rows (data.train_batch_size) exceeds the {train} training rows"
+        )
     return train
 
 
@@ -187,82 +203,27 @@ def check_loggers(config: DictConfig) -> None:
     """Raises BadInput when wandb is asked for and nothing says how to log in: it would fail after the long start-up."""
     known = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_MODE")) or (Path.home() / ".netrc").is_file()
     if "wandb" in config.trainer.logger and not known:
-        raise BadInput("trainer.logger: wandb needs WANDB_API_KEY (or WANDB_MODE=offline, or trainer.logger=[console])")
-
-
-def check_batches(config: DictConfig) -> None:
-    """Raises BadInput when a step's samples do not fit into updates and micro-batches: verl fails in mid-step."""
-    devices = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if config.recipe.trainer == "sft":
-        name, micro_batch, per_device = "recipe.sft", config.recipe.sft.micro_batch, config.recipe.sft.batch / devices
-        dynamic, longest = config.data.use_dynamic_bsz, config.recipe.sft.max_tokens
-    else:
-        rl = config.recipe.rl
-        if rl.prompts_per_step % rl.prompts_per_update:
-            raise BadInput(
-                f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}"
-            )
-        name, micro_batch, per_device = "recipe.rl", rl.micro_batch, rl.prompts_per_update * rl.group_size / devices
-        dynamic, longest = config.recipe.machine.dynamic_batching, rl.max_prompt_tokens + rl.max_new_tokens
-    limit = config.recipe.machine.tokens_per_gpu
-    if dynamic and limit < longest:
-        raise BadInput(f"recipe.machine.tokens_per_gpu: {limit} holds no sample of {longest} tokens")
-    if not dynamic and per_device % micro_batch:
-        raise BadInput(
-            f"{name}.micro_batch: an update's {per_device:g} samples a device are no multiple of {micro_batch}"
-        )
-
-
-def check_frequencies(config: DictConfig) -> None:
-    """Raises BadInput when an epoch is saved that is not validated: it could never be the best."""
-    if config.recipe.trainer == "sft":
-        return
-    save, validate = config.recipe.rl.save_every_epochs, config.recipe.rl.validate_every_epochs
-    if save and validate and save % validate:
-        raise BadInput(f"recipe.rl.save_every_epochs: {save} is no multiple of validate_every_epochs, {validate}")
-
-
-def check_precision(config: DictConfig) -> None:
-    """Raises BadInput when all weights would be trained in bf16: small updates vanish in its rounding."""
-    if config.recipe.trainer == "sft" and not config.model.lora_rank and config.engine.model_dtype != "fp32":
-        raise BadInput("recipe.sft.weights: without LoRA (recipe.sft.lora_rank=0) it must be fp32")
-    if config.recipe.trainer == "rl" and not config.recipe.rl.lora_rank and config.recipe.rl.weights != "fp32":
-        raise BadInput("recipe.rl.weights: without LoRA (train=full) it must be fp32")
+        raise BadInput("wandb needs WANDB_API_KEY (or WANDB_MODE=offline, or trainer.logger=[console])")
 
 
 def check_model(config: DictConfig) -> None:
     """Raises BadInput when the weights to start from are a local path that does not exist."""
     path = str(config.model.path)
     if looks_local(path) and not (Path(path) / "config.json").is_file():
-        raise BadInput(f"model.path: no model in {path} (config.json is missing); train or merge it first")
-
-
-def looks_local(model: str) -> bool:
-    """Tell a folder from a name of the hub."""
-    return model.startswith((".", "/", "outputs"))
+        raise BadInput(
+            f"no model in {path} (config.json is missing): train or merge it first, or name it in recipe.start_from"
+        )
 
 
 def check_disk(config: DictConfig) -> None:
     """Raises BadInput when the output folder cannot be written or its disk is nearly full."""
     output = Path(config.trainer.default_local_dir)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"trainer.default_local_dir: cannot create {output}: {error.strerror}") from None
-    if not os.access(output, os.W_OK):
-        raise BadInput(f"trainer.default_local_dir: {output} is not writable")
-    free = shutil.disk_usage(output).free / 2**30
+    there = nearest_folder(output)
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise BadInput(f"cannot write in {there} (recipe.output_dir={output})")
+    free = shutil.disk_usage(there).free / 2**30
     if free < FREE_DISK_GB:
-        raise BadInput(
-            f"trainer.default_local_dir: {free:.1f} GB free on the disk of {output}, {FREE_DISK_GB} GB needed"
-        )
-
-
-def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:
-    """Raises BadInput when several workers would each have limits, budget and log of their own."""
-    workers = config.reward.num_workers
-    if workers != 1 and settings.ledger.shared == "process":
-        raise BadInput(f"reward.num_workers: {workers} workers need rewriter.ledger.shared=ray")
+        raise BadInput(f"{free:.1f} GB free on the disk of {output} (recipe.output_dir), {FREE_DISK_GB} GB needed")
 
 
 def lexicon_finding(settings: RewriterSettings) -> Finding:
@@ -301,12 +262,6 @@ def _devices(config: DictConfig) -> str:
     return f"{nodes} nodes x {devices} device(s)" if nodes > 1 else f"{devices} device(s)"
 
 
-def _holds_value(node: Any) -> bool:
-    if isinstance(node, dict):
-        return any(_holds_value(value) for value in node.values())
-    return node is not None
-
-
 def parse_arguments(
     parser: argparse.ArgumentParser, argv: list[str] | None
 ) -> tuple[argparse.Namespace, str, list[str]]:
@@ -332,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             checked = check_recipe(name, overrides)
             print(table(checked.findings, coloured=sys.stdout.isatty()))
-            if checked.refusal:
+            if checked.refusals:
                 return 2
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)

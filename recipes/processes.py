@@ -25,12 +25,13 @@ _libc = ctypes.CDLL(None)
 
 
 def hold(output: Path) -> TextIO:
-    """Claim an output folder; the claim ends with this process and with those that inherit the file.
+    """Make an output folder and claim it; the claim ends with this process and with those that inherit the file.
 
     Raises:
         BadInput: another launcher or its trainer is at work there, or the folder cannot be written.
     """
     try:
+        output.mkdir(parents=True, exist_ok=True)
         lock = (output / LOCK_FILE).open("a")
     except OSError as error:
         raise BadInput(f"recipe.output_dir: cannot write in {output}: {error.strerror}") from None

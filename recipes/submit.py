@@ -25,8 +25,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from recipes.checks.settings import check_settings, looks_local
 from recipes.compose import compose_recipe
-from recipes.preflight import check_settings, looks_local, parse_arguments
+from recipes.preflight import parse_arguments
 from reward.records.files import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]

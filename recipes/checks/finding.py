@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+
+from reward.records.files import BadInput
 
 
 class Level(StrEnum):
@@ -38,6 +41,15 @@ def bad(subject: str, text: str) -> Finding:
     return Finding(Level.BAD, subject, text)
 
 
+@contextmanager
+def bad_input_as(subject: str, findings: list[Finding]) -> Iterator[None]:
+    """Turn a `BadInput` of the body into one more finding, so that the checks after it still run."""
+    try:
+        yield
+    except BadInput as error:
+        findings.append(bad(subject, str(error)))
+
+
 def table(findings: Iterable[Finding], *, coloured: bool = False) -> str:
     """Render one line a finding: level, subject, text; green, yellow and red on a terminal."""
     lines = []
@@ -49,6 +61,6 @@ def table(findings: Iterable[Finding], *, coloured: bool = False) -> str:
     return "\n".join(lines)
 
 
-def refusal(findings: Iterable[Finding]) -> str:
-    """Join what is bad to one line; empty when nothing is."""
-    return "; ".join(f"{finding.subject}: {finding.text}" for finding in findings if finding.level is Level.BAD)
+def refusals(findings: Iterable[Finding]) -> list[str]:
+    """List what is bad, a line each."""
+    return [f"{finding.subject}: {finding.text}" for finding in findings if finding.level is Level.BAD]

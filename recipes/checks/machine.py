@@ -84,9 +84,14 @@ def _checkpoint(weights: int, adapters: int) -> int:
     return weights * 2 + adapters * 6 if adapters else weights * TRAINED_BYTES
 
 
+def nearest_folder(path: Path) -> Path:
+    """Return the path itself, or its nearest parent that exists."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
+
+
 def disk_findings(output: Path, needed: float) -> list[Finding]:
     """Compare the free space under `output` with what the checkpoints take, in GiB."""
-    free = shutil.disk_usage(output).free / GIB
+    free = shutil.disk_usage(nearest_folder(output)).free / GIB
     text = f"{free:.0f} GiB free, {needed:.0f} needed for the checkpoints that are kept"
     if free < needed:
         return [bad("disk", f"{text} in {output}")]
@@ -94,7 +99,7 @@ def disk_findings(output: Path, needed: float) -> list[Finding]:
 
 
 def model_findings(path: str, environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Say where the model comes from: a folder, the hub's cache, or the hub itself, which must answer."""
+    """Say where a model of the hub comes from: a folder of its name, the hub's cache, or the hub, which must answer."""
     if Path(path).is_dir():
         return [ok("model", f"{path} (local)")]
     if _cached(path, environment):

@@ -9,11 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from recipes.checks.cards import Card, card_gib
-from recipes.checks.finding import Finding, bad, ok, refusal, warning
+from recipes.checks.finding import Finding, Level, bad, bad_input_as, ok, refusals, warning
 from recipes.checks.machine import checkpoint_gib, disk_findings, model_findings
 from recipes.checks.nodes import SUBMIT, ledger_findings, look_at_nodes, look_here, node_findings
 from recipes.checks.prompts import Prompts, prompt_findings
 from recipes.checks.services import ask_baseline, ask_judge, judge_calls_a_step
+from recipes.checks.settings import looks_local
 from recipes.checks.speed import (
     card_speed,
     gpu_seconds,
@@ -57,7 +58,8 @@ def machine_findings(
         cards, findings = look_here(config, host)
     if not on_gpus:
         return cards, findings
-    findings += model_findings(str(config.model.path))
+    if not looks_local(str(config.model.path)):
+        findings += model_findings(str(config.model.path))
     if facts is None:
         return cards, [*findings, warning("memory", f"{config.model.path}: no config.json here, nothing is planned")]
     card = card_gib(cards)
@@ -116,23 +118,31 @@ def service_findings(
     prompts: Prompts,
     rows: int,
     cards: list[Card] | str,
+    before: Sequence[Finding],
 ) -> list[Finding]:
-    """Ask baseline and judge, measure retrieval, predict a step's time and the judge's cost."""
+    """Ask baseline and judge, measure retrieval, predict a step's time and the judge's cost.
+
+    Args:
+        before: a judge or a retrieval service that is bad here already is not asked again.
+    """
     gpu = None
     if facts is not None and not isinstance(cards, str):
         speed = card_speed(cards[0].name)
         gpu = gpu_seconds(config, facts, prompts.quantile(0.5), speed) if speed else None
+    unfit = {finding.subject for finding in before if finding.level is Level.BAD}
     findings = ask_baseline(settings, samples[0], needed=prompts.without_baseline > 0)
-    each = None
-    if settings.judge is not None:
-        reached = judge_reach_findings(settings.judge, os.environ)
-        findings += reached
-        if refusal(reached) == "":
-            asked, each = ask_judge(settings, samples)
-            findings += asked
-    judged = (judge_calls_a_step(config, settings.judge), each.seconds) if settings.judge and each else None
-    findings += step_findings(config, settings, measure_retrieval(settings, samples), gpu, judged)
-    if settings.judge is not None:
+    judge, each = settings.judge, None
+    if judge is not None and "judge" not in unfit:
+        with bad_input_as("judge", findings):
+            reached = judge_reach_findings(judge, os.environ)
+            findings += reached
+            if not refusals(reached):
+                asked, each = ask_judge(settings, samples)
+                findings += asked
+    if "retrieval" not in unfit:
+        judged = (judge_calls_a_step(config, judge), each.seconds) if judge and each else None
+        findings += step_findings(config, settings, measure_retrieval(settings, samples), gpu, judged)
+    if judge is not None:
         findings += judge_cost_findings(config, settings, samples[0], rows, each.cny if each else None)
     return findings
 

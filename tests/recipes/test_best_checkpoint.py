@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recipes.best_checkpoint import forget_best_after, keep_best, read_best
+from recipes.checks.settings import check_frequencies, check_settings
 from recipes.compose import compose_recipe, plain
-from recipes.preflight import check_frequencies, check_settings
 from reward.records.files import BadInput
 from reward.settings.recipe import RewriterSettings, parse_settings
 

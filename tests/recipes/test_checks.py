@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from recipes.checks.cards import Card, card_findings, card_gib, parse_cards, read_cards
-from recipes.checks.finding import Level, bad, ok, refusal, table, warning
+from recipes.checks.finding import Level, bad, ok, refusals, table, warning
 from recipes.checks.machine import (
     LOCK,
     checkpoint_gib,
@@ -25,6 +25,7 @@ from recipes.checks.machine import (
 )
 from recipes.checks.prompts import histogram, prompt_findings, read_prompts
 from recipes.checks.report import advise, memory_findings, sampling_findings
+from recipes.checks.settings import check_settings
 from recipes.checks.speed import (
     card_speed,
     gpu_seconds,
@@ -37,7 +38,6 @@ from recipes.checks.speed import (
 from recipes.compose import compose_recipe
 from recipes.memory_plan import plan_memory
 from recipes.model_facts import KNOWN_MODELS
-from recipes.preflight import check_settings
 from reward.records.sample import Candidates, Context, Metadata, Sample
 
 TENANT = "tenant=fivedoctors"
@@ -305,4 +305,4 @@ def test_the_table_names_what_is_bad():
     lines = table(findings).splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "warn", "BAD", "BAD"]
     assert "\x1b[31m" in table(findings, coloured=True) and "\x1b" not in table(findings)
-    assert refusal(findings) == "shm: 64 MB; disk: full" and refusal(findings[:2]) == ""
+    assert refusals(findings) == ["shm: 64 MB", "disk: full"] and refusals(findings[:2]) == []

@@ -4,9 +4,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from recipes.checks.settings import IGNORED_KEYS, check_batches, check_precision, check_settings
 from recipes.compose import CONFIG_DIR, RECIPES, compose_recipe, typed_defaults
 from recipes.model_facts import KNOWN_MODELS
-from recipes.preflight import IGNORED_KEYS, check_batches, check_loggers, check_precision, check_settings, main
+from recipes.preflight import check_loggers, main
 from reward.records.files import BadInput
 from reward.settings.recipe import JudgeSettings, RewriterSettings, TenantSettings, load_judge, load_tenant
 
@@ -210,7 +211,7 @@ def test_unknown_recipe_missing_tenant_and_missing_data(tmp_path, capsys):
     with pytest.raises(BadInput, match=r"tenant=NAME is missing \(known: .*fivedoctors"):
         compose_recipe("rloo", [])
     assert main(["--config-name", "sft", TENANT, f"recipe.data_dir={tmp_path}"]) == 2
-    assert str(tmp_path / "sft_train.parquet") in capsys.readouterr().err
+    assert str(tmp_path / "sft_train.parquet") in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         main([])
     assert ended.value.code == 2
@@ -229,8 +230,8 @@ def test_a_data_file_that_is_none_costs_one_line(tmp_path, capsys):
     for name in ("rl_train.parquet", "rl_val.parquet"):
         (tmp_path / name).write_bytes(b"no parquet")
     assert main(["grpo", TENANT, *CPU, f"recipe.data_dir={tmp_path}"]) == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and "rl_train.parquet" in error
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "rl_train.parquet" in line]
+    assert line.startswith("BAD  data")
 
 
 def test_wandb_without_a_login_is_said_before_the_start(monkeypatch, tmp_path):

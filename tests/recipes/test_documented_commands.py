@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from recipes.checks.settings import check_settings
 from recipes.compose import RECIPES, compose_recipe
-from recipes.preflight import check_settings
 from tests.support import ROOT
 
 DOCUMENTS = sorted(

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from recipes.checks.settings import check_batches, check_frequencies, check_precision
 from recipes.compose import compose_recipe
 from recipes.memory_plan import plan_lines, plan_memory
 from recipes.model_facts import KNOWN_MODELS, facts_of, read_facts
-from recipes.preflight import check_batches, check_frequencies, check_precision
 from reward.records.files import BadInput
 
 TENANT = "tenant=fivedoctors"

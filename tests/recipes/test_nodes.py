@@ -17,9 +17,9 @@ from recipes.checks.nodes import (
     service_urls,
     unreachable,
 )
+from recipes.checks.settings import check_settings
 from recipes.cluster import hand_to_workers, joins_cluster
 from recipes.compose import compose_recipe
-from recipes.preflight import check_settings
 from recipes.submit import copy_sources, job_command, job_variables, main, quoted
 from reward.records.files import BadInput
 from tests.support.asgi_server import AsgiServer

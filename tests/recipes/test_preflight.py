@@ -13,6 +13,7 @@ from reward.records.sample import Candidates, Metadata, Sample
 from tests.support import ROOT
 from tests.support.asgi_server import AsgiServer
 from tests.support.model_folder import write_model_folder
+from tests.support.ports import refusing_url
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,8 @@ def test_cards_are_counted_and_the_plan_takes_their_memory(tmp_path, setting):
 def test_the_launcher_starts_nothing_on_a_machine_that_will_not_do(tmp_path, setting):
     ended = preflight(tmp_path, "recipes.launch", setting)
     assert ended.returncode == 2 and ended.stdout == ""
-    assert ended.stderr.splitlines()[-1].startswith("error: GPUs: nvidia-smi")
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith("error: GPUs: nvidia-smi")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
@@ -99,3 +101,45 @@ def test_a_cpu_recipe_asks_nothing_of_the_machine(tmp_path, setting):
     ended = preflight(tmp_path, "recipes.preflight", overrides)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert not lines_of(ended.stdout, "GPUs") and not lines_of(ended.stdout, "memory")
+
+
+def test_everything_that_is_missing_is_shown_at_once(tmp_path, setting):
+    absent = [
+        *setting[:-1],
+        f"recipe.data_dir={tmp_path / 'no data'}",
+        f"recipe.start_from={tmp_path / 'no model'}",
+        "trainer.logger=[wandb]",
+        "judge=gpt5",
+    ]
+    ended = preflight(tmp_path, "recipes.preflight", absent)
+    assert ended.returncode == 2 and ended.stderr == ""
+    subjects = {line.split()[1] for line in ended.stdout.splitlines() if line.startswith("BAD")}
+    assert {"start", "data", "logger", "GPUs", "judge"} <= subjects
+    # The plan is of the model that the recipe descends from.
+    assert any("actor update" in line for line in lines_of(ended.stdout, "memory"))
+    assert lines_of(ended.stdout, "services")[0].startswith("warn")
+    launched = preflight(tmp_path, "recipes.launch", absent)
+    errors = [line.split()[1].rstrip(":") for line in launched.stderr.splitlines() if line.startswith("error: ")]
+    assert launched.returncode == 2 and subjects <= {*errors, "host", "RAM"}
+
+
+def test_a_service_that_is_down_hides_nothing_else(tmp_path, setting):
+    with refusing_url() as down:
+        overrides = [
+            *setting,
+            "machine=cpu",
+            "model=tiny",
+            f"rewriter.tenant.rag.url={down}",
+            "rewriter.tenant.rag.attempts=1",
+            f"rewriter.tenant.baseline.url={down}",
+            "judge=self_hosted",
+            f"rewriter.judge.base_url={down}",
+        ]
+        ended = preflight(tmp_path, "recipes.preflight", overrides)
+    assert ended.returncode == 2 and ended.stderr == ""
+    bad = {line.split()[1] for line in ended.stdout.splitlines() if line.startswith("BAD")}
+    assert bad == {"retrieval", "judge"}
+    # The prompts have their recorded baseline, so the run does not wait for the service.
+    assert lines_of(ended.stdout, "baseline")[-1].startswith("warn")
+    assert not lines_of(ended.stdout, "latency")
+    assert "at most" in ended.stdout  # what the judge would cost

@@ -85,6 +85,7 @@ def test_a_folder_is_held_for_as_long_as_the_trainer_is_there(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot write in"):
-        hold(tmp_path / "absent")
-    assert os.listdir(tmp_path) == []
+        hold(tmp_path / "file" / "run")
+    assert os.listdir(tmp_path) == ["file"]

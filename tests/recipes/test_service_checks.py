@@ -5,9 +5,9 @@ from fastapi import FastAPI, Response
 
 from recipes.checks.finding import Level
 from recipes.checks.services import ask_baseline, ask_judge, judge_calls_a_step, last_calls
+from recipes.checks.settings import check_settings
 from recipes.checks.speed import judge_cost_findings, step_findings
 from recipes.compose import compose_recipe
-from recipes.preflight import check_settings
 from reward.records.sample import Candidates, Metadata, Sample
 from tests.support.asgi_server import AsgiServer
 from tests.support.loopback_judge import LoopbackJudge
