@@ -19,6 +19,7 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from recipes.launch import RECIPE_FILE
 from reward.rollouts.rollout_log import read_rollouts
 from tests.support import ROOT
 from tests.support.commands import run_python
@@ -61,7 +62,7 @@ class Run:
         self._start()
 
     def _start(self) -> None:
-        self._headless = False
+        self._headless, self._started_at = False, time.time()
         with self.output.with_suffix(".log").open("a") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
@@ -75,8 +76,9 @@ class Run:
         return int(file.read_text() or 0) if file.is_file() else 0
 
     def await_step(self, step: int) -> None:
+        """Wait until this start has begun the step; until it has cut its logs, they show the steps of the last one."""
         deadline = time.monotonic() + SECONDS
-        while self.steps() < step:
+        while not self._has_prepared() or self.steps() < step:
             if self._process.poll() is not None and self._headless:
                 self._start()
             assert self._process.poll() is None, self.tail()
@@ -114,6 +116,10 @@ class Run:
 
     def tail(self) -> str:
         return self.output.with_suffix(".log").read_text(errors="replace")[-3000:]
+
+    def _has_prepared(self) -> bool:
+        recipe = self.output / RECIPE_FILE
+        return recipe.is_file() and recipe.stat().st_mtime > self._started_at
 
     def _family(self) -> list[psutil.Process]:
         launcher = psutil.Process(self._process.pid)
