@@ -110,6 +110,12 @@ def _problem(error: Exception) -> str:
         hint = "; choose a judge with judge=NAME first" if key.startswith("rewriter.judge.") else ""
         return f"{key}: no such setting{hint}"
     if message.startswith("You must specify 'tenant'"):
-        known = ", ".join(sorted(path.stem for path in (CONFIG_DIR / "tenant").glob("*.yaml")))
-        return f"tenant=NAME is missing (known: {known})"
+        return f"tenant=NAME is missing (known: {_choices('tenant')})"
+    choice = re.search(r"Could not find '(\w+)/(.+)'", message)
+    if choice and (CONFIG_DIR / choice[1]).is_dir():
+        return f"{choice[1]}={choice[2]}: no such choice (known: {_choices(choice[1])})"
     return message
+
+
+def _choices(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml")))

@@ -7,8 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.compose import plain
+from recipes.settings import RecipeSettings
 from reward.records.files import BadInput
-from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant
+from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant, validated
 
 # verl composes these and never reads them (verl 0.9.1): a value there is a setting silently lost.
 IGNORED_KEYS = ("custom_reward_function", "reward_model")
@@ -24,7 +25,11 @@ def check_settings(name: str, config: DictConfig) -> RewriterSettings | None:
         node = OmegaConf.to_container(config[key]) if key in config else {}
         if _holds_value(node):
             raise BadInput(f"recipe {name}: `{key}` is ignored by verl; set `reward.{key}` instead")
-    if config.recipe.trainer == "sft":
+    trainer = config.recipe.trainer
+    recipe = plain(config.recipe)
+    # What a model brings for the other trainer belongs to no recipe of this one.
+    validated(RecipeSettings, {**recipe, **{other: None for other in ("rl", "sft") if other != trainer}}, "recipe")
+    if trainer == "sft":
         parse_tenant(plain(config.rewriter.tenant), f"recipe {name}: rewriter.tenant")
         return None
     return parse_settings(plain(config.rewriter), f"recipe {name}: rewriter")
@@ -41,6 +46,10 @@ def check_batches(config: DictConfig) -> None:
         if rl.prompts_per_step % rl.prompts_per_update:
             raise BadInput(
                 f"recipe.rl.prompts_per_step: {rl.prompts_per_step} is no multiple of {rl.prompts_per_update}"
+            )
+        if config.algorithm.adv_estimator in ("grpo", "rloo") and rl.group_size < 2:
+            raise BadInput(
+                f"recipe.rl.group_size: {rl.group_size}, but {config.algorithm.adv_estimator} compares siblings"
             )
         name, micro_batch, per_device = "recipe.rl", rl.micro_batch, rl.prompts_per_update * rl.group_size / devices
         dynamic, longest = config.recipe.machine.dynamic_batching, rl.max_prompt_tokens + rl.max_new_tokens

@@ -285,7 +285,7 @@ def parse_settings(values: dict[str, Any], source: str) -> RewriterSettings:
     Raises:
         BadInput: a key is unknown, missing or out of range (names `source` and the key).
     """
-    return _validated(RewriterSettings, values, source)
+    return validated(RewriterSettings, values, source)
 
 
 def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
@@ -294,7 +294,7 @@ def parse_tenant(values: dict[str, Any], source: str) -> TenantSettings:
     Raises:
         BadInput: a key is unknown, missing or out of range (names `source` and the key).
     """
-    return _validated(TenantSettings, values, source)
+    return validated(TenantSettings, values, source)
 
 
 def load_tenant(name_or_path: str) -> TenantSettings:
@@ -327,10 +327,15 @@ def _load(model: type[_S], name_or_path: str, folder: Path, what: str, known: st
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    return _validated(model, values, str(path))
+    return validated(model, values, str(path))
 
 
-def _validated(model: type[_S], values: Any, source: str) -> _S:
+def validated(model: type[_S], values: Any, source: str) -> _S:
+    """Validate `values` as settings of a class.
+
+    Raises:
+        BadInput: a key is unknown, missing or out of range (names `source` and the key).
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -58,11 +58,11 @@ class Run:
         self.setting, self.output, self._command = setting, output, command
         self.killed_at: list[float] = []
         self.steps_lost = 0
-        self._headless = False  # goes on without a part of Ray's head, for how long is Ray's affair
         self._start()
 
     def _start(self) -> None:
-        self._headless, self._started_at = False, time.time()
+        # What goes on without a part of Ray's head, or went on without its service, may still end: exit code 75.
+        self._wounded, self._started_at = False, time.time()
         with self.output.with_suffix(".log").open("a") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
@@ -79,14 +79,20 @@ class Run:
         """Wait until this start has begun the step; until it has cut its logs, they show the steps of the last one."""
         deadline = time.monotonic() + SECONDS
         while not self._has_prepared() or self.steps() < step:
-            if self._process.poll() is not None and self._headless:
-                self._start()
-            assert self._process.poll() is None, self.tail()
+            self._resume_if_ended()
             assert time.monotonic() < deadline, self.tail()
             time.sleep(0.02)
 
+    def _resume_if_ended(self) -> None:
+        if self._process.poll() is not None:
+            assert self._wounded, self.tail()
+            print(f"wounded, it ended with exit code {self._process.returncode} and is started again", flush=True)
+            self.steps_lost += self.steps() - self.saved()
+            self._start()
+
     def kill(self, kind: str, name: str | None) -> str:
         """Kill one process (None: the service) and, unless the run goes on, start it again. Says what came of it."""
+        self.await_step(self.steps())
         family = self._family()
         step, self.killed_at = self.steps(), [*self.killed_at, time.time()]
         if name is None:
@@ -100,7 +106,7 @@ class Run:
         if name is None:
             self.setting.service.start()
         if survived:
-            self._headless = kind == "head"
+            self._wounded = kind in ("head", "service")
             return f"{kind} ({name}) at step {step}: the run went on"
         code = self._process.returncode
         # Nothing of the trainer is left: it would go on writing, or hold a GPU.
@@ -112,7 +118,8 @@ class Run:
         return f"{kind} ({name}) at step {step}: exit code {code}, resumes after step {saved}"
 
     def finish(self) -> None:
-        assert self._process.wait(SECONDS) == 0, self.tail()
+        while self._process.wait(SECONDS) != 0:
+            self._resume_if_ended()
 
     def tail(self) -> str:
         return self.output.with_suffix(".log").read_text(errors="replace")[-3000:]

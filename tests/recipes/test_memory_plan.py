@@ -122,6 +122,7 @@ PROFILES = [
     ("gpu4", "qwen3_8b", "full", ("ppo", "grpo", "rloo")),
     ("gpu4", "qwen3_8b", "lora", ("ppo", "grpo", "rloo")),
     ("gpu4_48gb", "qwen3_8b", "lora", ("ppo", "grpo", "rloo")),
+    ("gpu4_40gb", "qwen3_8b", "lora", ("ppo", "grpo", "rloo")),
     ("gpu4_24gb", "qwen3_4b", "lora", ("ppo", "grpo", "rloo")),
     ("gpu1_24gb", "qwen3_4b", "lora", ("grpo", "rloo")),
     ("gpu8", "qwen3_32b", "full", ("ppo", "grpo", "rloo")),
@@ -192,7 +193,7 @@ def test_a_folder_is_read_from_its_config(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("machine", ["gpu1", "gpu1_24gb", "gpu4", "gpu4_24gb", "gpu4_48gb", "gpu8"])
+@pytest.mark.parametrize("machine", ["gpu1", "gpu1_24gb", "gpu4", "gpu4_24gb", "gpu4_40gb", "gpu4_48gb", "gpu8"])
 @pytest.mark.parametrize("model", ["qwen3_4b", "qwen3_8b", "qwen3_32b"])
 @pytest.mark.parametrize(("recipe", "train"), [("ppo", "full"), ("rloo", "lora")])
 def test_any_combination_composes_and_fits_or_says_what_would(machine, model, recipe, train):
