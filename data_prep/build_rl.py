@@ -96,7 +96,7 @@ class RlOptions(BuildOptions):
 def samples(dataset: Dataset, qrels: Mapping[str, tuple[str, ...]], split: Split) -> Iterator[Sample]:
     """Yield the samples of `split`, numbered in source order over all splits."""
     tenant = dataset.tenant
-    for row in dataset.rows(split):
+    for row in dataset.rows(split, "query_id", "recall_results"):
         yield Sample(
             sample_id=f"{tenant.short_id}_rl_{row['n']:03d}",
             original_query=row["original_query"],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_prep.dataset.artefacts import MESSAGES, is_current, point_latest, write_manifest, writing_parquet
 from data_prep.dataset.augment import augment
@@ -35,7 +36,8 @@ from data_prep.dataset.dataset import (
 from data_prep.dataset.filters import imitation_steps
 from data_prep.prompt import build_sft_messages
 from data_prep.questions.leakage import drop_leaking
-from data_prep.questions.split import SFT_SHARES, Split, bare
+from data_prep.questions.question_sets import bare_texts, question_keys
+from data_prep.questions.split import SFT_SHARES, Split
 from data_prep.readers.sources import find_files, write_quarantine
 from reward.records.commands import command
 from reward.records.files import BadInput, writing_lines
@@ -118,16 +120,12 @@ def augmented(dataset: Dataset, seed: int) -> list[str]:
         queries.append(copy.original_query)
         lines.append(copy.to_json())
     held_out = pa.concat_arrays(
-        [selection.queries(name) for name in dataset.names if name != "train"] or [pa.array([], pa.string())]
+        [selection.keys(name) for name in dataset.names if name != "train"] or [pa.array([], pa.string())]
     )
-    leaking = drop_leaking(pa.array(queries, pa.string()), held_out, tenant.filters.near_duplicate)
-    wanted = {bare(query) for query in queries}
-    taken = {asked for query in selection.queries() if (asked := bare(query.as_py())) in wanted}
-    return [
-        line
-        for line, query, leaks in zip(lines, queries, leaking, strict=True)
-        if not leaks and bare(query) not in taken
-    ]
+    keys = question_keys(pa.array(queries, pa.string()))
+    leaking = drop_leaking(keys, held_out, tenant.filters.near_duplicate)
+    taken = pc.is_in(bare_texts(keys), bare_texts(selection.keys())).to_pylist()
+    return [line for line, leaks, is_taken in zip(lines, leaking, taken, strict=True) if not leaks and not is_taken]
 
 
 def write_dataset(out: Path, dataset: Dataset, copies: list[str], request: dict[str, Any]) -> None:

@@ -31,6 +31,11 @@ from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 
 NO_ROW = "no row passes the filters of tenant"
+# Of `columns.ROWS`. The recorded hits are most of a row's bytes, so they are read only where they are asked for.
+_OF_SAMPLE = (
+    "original_query", "rewritten_query", "user_profile", "history_summary", "history_context", "thought_unit",
+    "source", "timestamp", "model", "quality_score", "top1_score", "recall_count", "slices",
+)  # fmt: skip
 WANTED_SAMPLES = 10_000  # below this many a build says so
 _HOW_TO_SCORE = (
     "a log records no scores: score its rewrites by retrieval first (python -m data_prep.fill_baseline "
@@ -72,9 +77,10 @@ class Dataset:
     window: tuple[date | None, date | None] = (None, None)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def rows(self, split: Split) -> Iterator[dict[str, Any]]:
-        """Yield each kept row of `split` as a dict of `columns.ROWS`, with `n`, its number among all kept, from 1."""
-        for batch in self.selection.batches(split):
+    def rows(self, split: Split, *columns: str) -> Iterator[dict[str, Any]]:
+        """Yield each kept row of `split` as a dict of what a sample is made of and of `columns`, with `n`, its number
+        among all kept, from 1."""
+        for batch in self.selection.batches(split, (*_OF_SAMPLE, *columns)):
             yield from batch.to_pylist()
 
     def count(self, split: Split) -> int:
@@ -218,8 +224,9 @@ def selected(
         with dataset.timed("split"):
             if options.split == "auto":
                 selection.split(shares, options.seed, groups)
-                held_out = {str(name): selection.queries(name) for name in names if name != "train"}
-                dataset.leakage = check_leakage(selection.queries("train"), held_out, threshold)
+                queries = {str(name): selection.queries(name) for name in names}
+                keys = {str(name): selection.keys(name) for name in names}
+                dataset.leakage = check_leakage(queries.pop("train"), queries, threshold, keys)
             else:
                 dataset.names = (options.split,)
                 selection.fix_split(options.split)

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.questions.near_duplicates import near_duplicate_groups
-from data_prep.questions.split import Split, assign_splits, leaks
+from data_prep.questions.near_duplicates import groups_of_keys
+from data_prep.questions.question_sets import bare_texts, question_keys
+from data_prep.questions.split import Split, leaks, splits_of_bare
 from data_prep.rows.sql import literal
 
 _MEMORY = "160MB"
@@ -74,6 +75,7 @@ class Selection:
         self._spool = spool
         self.rows_in: int = self._count("rows")
         self.funnel: list[Stage] = []
+        self._has_keys = False
 
     def close(self) -> None:
         self._db.close()
@@ -116,7 +118,7 @@ class Selection:
             The near-duplicate group of each row that is kept, in order.
         """
         ids = self._ids()
-        groups = near_duplicate_groups(self.queries(), threshold)
+        groups = groups_of_keys(self.keys(), threshold)
         self._db.register("grouped", pa.table({"id": ids, "cluster": groups}))
         self._db.execute(
             """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER
@@ -134,7 +136,7 @@ class Selection:
             groups: of `drop_near_duplicates`; without it only equal queries are alike, and those share a split.
         """
         ids = self._ids()
-        splits = assign_splits(self.queries(), shares, seed)
+        splits = splits_of_bare(bare_texts(self.keys()), shares, seed)
         if groups is None:
             leaking, better = np.zeros(len(ids), dtype=bool), ids
         else:
@@ -179,17 +181,29 @@ class Selection:
         where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"
         return _column(self._db, f"SELECT query FROM kept {where} ORDER BY kept.id", pa.string())
 
-    def batches(self, split: Split) -> Iterator[pa.RecordBatch]:
-        """Yield the kept rows of `split` in order, each with `n`, its number among all that are kept, from 1."""
+    def keys(self, split: Split | None = None) -> pa.Array:
+        """Return what counts of each of `queries`, worked out once: `data_prep.questions.question_sets.question_keys`."""
+        if not self._has_keys:
+            keyed = pa.table({"id": self._ids(), "key": question_keys(self.queries())})
+            self._db.register("keyed", keyed)
+            self._db.execute("CREATE TABLE keys AS FROM keyed")
+            self._db.unregister("keyed")
+            self._has_keys = True
+        where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"
+        return _column(self._db, f"SELECT key FROM kept JOIN keys USING (id) {where} ORDER BY kept.id", pa.string())
+
+    def batches(self, split: Split, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield `columns` of the kept rows of `split` in order, each with `n`, its number among all that are kept, from
+        1."""
         number = np.zeros(self.rows_in, dtype=np.int64)
         ids = self._ids()
         number[ids] = np.arange(1, len(ids) + 1)
         chosen = np.zeros(self.rows_in, dtype=bool)
         chosen[self._ids(split)] = True
-        for batch in self._spooled(None):
+        for batch in self._spooled([*columns, "id"]):
             here = batch.column("id").to_numpy()
             numbered = batch.append_column("n", pa.array(number[here]))
-            yield numbered.filter(pa.array(chosen[here]))
+            yield numbered.drop_columns(["id"]).filter(pa.array(chosen[here]))
 
     def left_out(self) -> Iterator[pa.RecordBatch]:
         """Yield file, sheet, row, step and reason of every row that is not kept, in order."""
@@ -205,7 +219,7 @@ class Selection:
                 places = places.append_column(name, why[name].chunk(0))
             yield places.drop_columns(["id"])
 
-    def _spooled(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    def _spooled(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         # Not by SQL: to put whole rows in order it would first have to hold them.
         with pq.ParquetFile(self._spool) as spool:
             yield from spool.iter_batches(_BATCH, columns=columns)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_prep.questions.question_sets import QuestionSets, mixed, question_sets
+from data_prep.questions.question_sets import QuestionSets, mixed, question_keys, question_sets
 
 _EXAMPLES = 5
 _WORDS = 8  # of 64 bits, in the sketch of a set
@@ -67,7 +67,10 @@ class Leakage:
 
 
 def check_leakage(
-    train: pa.Array | pa.ChunkedArray, held_out: Mapping[str, pa.Array | pa.ChunkedArray], threshold: float | None
+    train: pa.Array | pa.ChunkedArray,
+    held_out: Mapping[str, pa.Array | pa.ChunkedArray],
+    threshold: float | None,
+    keys: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
 ) -> Leakage:
     """Hold the queries of every split against those of every other.
 
@@ -78,9 +81,11 @@ def check_leakage(
         train: queries: strings, no nulls.
         held_out: those of each other split.
         threshold: Jaccard similarity in (0, 1], as of `near_duplicates.near_duplicate_groups`; None: equal words only.
+        keys: split → the `question_sets.question_keys` of its queries, where they are known.
     """
     texts = {"train": train, **held_out}
-    sets, rows = _rows(list(texts.values()))
+    keys = keys or {split: question_keys(queries) for split, queries in texts.items()}
+    sets, rows = _rows([keys[split] for split in texts])
     exact = near = 0
     leaks = []
     for place, (split, queries) in enumerate(texts.items()):
@@ -109,6 +114,9 @@ def drop_leaking(
 
     A copy is in the split of the sample that it was made from, wherever a hash of its own words would put it.
 
+    Args:
+        copies, held_out: keys of queries (`question_sets.question_keys`).
+
     Returns:
         bool, one per copy.
     """
@@ -116,11 +124,11 @@ def drop_leaking(
     return _likest(sets, of_copies, of_held_out, threshold)[0] > 0
 
 
-def _rows(texts: list[pa.Array | pa.ChunkedArray]) -> tuple[QuestionSets, list[np.ndarray]]:
-    """Return the questions of all texts, and for each array the row of every text."""
-    chunks = [chunk for array in texts for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
+def _rows(keys: list[pa.Array | pa.ChunkedArray]) -> tuple[QuestionSets, list[np.ndarray]]:
+    """Return the questions of all keys, and for each array the row of every key."""
+    chunks = [chunk for array in keys for chunk in (array.chunks if isinstance(array, pa.ChunkedArray) else [array])]
     sets, row = question_sets(pa.chunked_array([chunk.cast(pa.string()) for chunk in chunks], pa.string()))
-    return sets, np.split(row, np.cumsum([len(array) for array in texts])[:-1])
+    return sets, np.split(row, np.cumsum([len(array) for array in keys])[:-1])
 
 
 def _likest(

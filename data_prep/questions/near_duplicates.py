@@ -20,7 +20,7 @@ import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.questions.question_sets import QuestionSets, mixed, question_sets
+from data_prep.questions.question_sets import QuestionSets, mixed, question_keys, question_sets
 
 _CHOICES = 36  # of parts, at most: each costs a sort of the queries, and the more parts the fewer comparisons
 _CHOSEN = 6  # parts in a choice, at most
@@ -32,6 +32,11 @@ _SLACK = 1e-9  # on bounds, so that rounding never loses a pair
 
 
 def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
+    """Return the group of every query (strings, no nulls): see `groups_of_keys`."""
+    return groups_of_keys(question_keys(queries), threshold)
+
+
+def groups_of_keys(keys: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
     """Return the group of every query: the connected components of the graph of all near-duplicate pairs.
 
     The result is exact and so depends neither on the order of the queries nor on a seed. Members of a group may be
@@ -44,7 +49,7 @@ def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float)
     twice as long as 0.8; below 0.6, with hundreds of thousands of queries, it is minutes.
 
     Args:
-        queries: strings, no nulls.
+        keys: of the queries (`question_sets.question_keys`).
         threshold: Jaccard similarity in (0, 1].
 
     Returns:
@@ -55,7 +60,7 @@ def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float)
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold}: outside (0, 1]")
-    sets, row_of_query = question_sets(queries)
+    sets, row_of_query = question_sets(keys)
     group = np.arange(len(sets.size))
     for first, last in _size_classes(sets.size, threshold):
         ids, own = np.unique(group[first:last], return_inverse=True)

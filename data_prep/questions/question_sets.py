@@ -63,15 +63,27 @@ class QuestionSets:
         return np.where(within, self.pairs[np.where(within, self.start[rows][:, None] + column, 0)], _NOTHING)
 
 
-def question_sets(queries: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np.ndarray]:
-    """Return the distinct questions of `queries` (strings, no nulls), and which row each query is (int64)."""
+def question_keys(queries: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what counts of each of `queries` (strings, no nulls): its facts, NUL, its bare text.
+
+    This is the dear part of every comparison: a caller who compares the same queries twice keeps it.
+    """
     spelt = _encoded(queries)
-    keys = (
+    keys = [
         pa.array([f"{facts(text)}\0{bare(text)}" for text in chunk], pa.string()) for chunk in _chunks(spelt.dictionary)
-    )
-    question = _encoded(pa.chunked_array(keys, pa.string()))
-    of_query = question.indices.to_numpy()[spelt.indices.to_numpy()]
-    del spelt
+    ]
+    return pa.chunked_array(keys, pa.string()).take(spelt.indices)
+
+
+def bare_texts(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return the bare text of each key."""
+    return pc.replace_substring_regex(keys, r"^[^\x00]*\x00", "")
+
+
+def question_sets(keys: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np.ndarray]:
+    """Return the distinct questions of `keys` (`question_keys`), and which row each key is (int64)."""
+    question = _encoded(keys)
+    of_query = question.indices.to_numpy()
     pa.default_memory_pool().release_unused()  # the sets take its place
     sets, place = _as_sets(question.dictionary)
     return sets, place[of_query]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -61,10 +62,19 @@ def assign_split(query: str, shares: Shares, seed: int) -> Split:
 
 def assign_splits(queries: pa.Array | pa.ChunkedArray, shares: Shares, seed: int) -> pa.Array:
     """Apply `assign_split` to every query; return strings, as many as `queries`, which holds no nulls."""
-    coded = pc.dictionary_encode(queries)
+    return _by_text(queries, lambda query: assign_split(query, shares, seed))
+
+
+def splits_of_bare(texts: pa.Array | pa.ChunkedArray, shares: Shares, seed: int) -> pa.Array:
+    """Return what `assign_splits` does, for queries whose `bare` texts are known."""
+    return _by_text(texts, lambda text: _split_at(_position(text, seed), shares))
+
+
+def _by_text(texts: pa.Array | pa.ChunkedArray, name: Callable[[str], Split]) -> pa.Array:
+    coded = pc.dictionary_encode(texts)
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
-    names: list[Split] = [assign_split(query.as_py(), shares, seed) for query in coded.dictionary]
+    names: list[Split] = [name(text.as_py()) for text in coded.dictionary]
     return pa.array(names, pa.string()).take(coded.indices)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -102,7 +103,7 @@ def parse_columns(
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
     typed["refused"] = _reasons(problems, refused, count)
-    typed["remarks"] = pa.array([remarks.get(index, []) for index in range(count)], ROWS.field("remarks").type)
+    typed["remarks"] = _remarks(remarks, count)
     return pa.RecordBatch.from_arrays([typed[name] for name in ROWS.names], schema=ROWS)
 
 
@@ -126,10 +127,18 @@ def _reasons(problems: Mapping[str, Problems], refused: Sequence[str] | None, co
     return pa.array(reasons, pa.string())
 
 
+def _remarks(remarks: Remarks, count: int) -> pa.Array:
+    lengths = np.zeros(count + 1, np.int32)  # few rows have any: no list is made for the others
+    for index, said in remarks.items():
+        lengths[index + 1] = len(said)
+    flat = [one for _, said in sorted(remarks.items()) for one in said]
+    return pa.ListArray.from_arrays(np.cumsum(lengths, dtype=np.int32), pa.array(flat, pa.string()))
+
+
 def _nothing(kind: pa.DataType, count: int) -> pa.Array:
     if kind == pa.string():
         return pa.repeat(pa.scalar("", kind), count)
-    return pa.array([[]] * count, kind) if pa.types.is_list(kind) else pa.nulls(count, kind)
+    return _remarks({}, count) if pa.types.is_list(kind) else pa.nulls(count, kind)
 
 
 def _plain(cells: Cells) -> Cells:

@@ -152,11 +152,19 @@ def read_recall(cells: Sequence[object] | pa.Array, scored: Sequence[bool]) -> R
 
 def _relevance(hits: Sequence[_Hit]) -> tuple[int, float | None, float | None]:
     """Number of hits, relevance of the first, mean relevance of the first three."""
-    scores = [hit.score if hit.reranker_score is None else hit.reranker_score for hit in hits[:3]]
-    if not scores or scores[0] is None:
+    total, first, count = 0.0, None, 0
+    for hit in hits[:3]:
+        score = hit.score if hit.reranker_score is None else hit.reranker_score
+        if count == 0:
+            if score is None:
+                break
+            first = score
+        total += score or 0.0
+        count += 1
+    if first is None:
         return len(hits), None, None
-    mean = sum([score or 0.0 for score in scores]) / len(scores)
-    return len(hits), scores[0], mean if math.isfinite(mean) else None
+    mean = total / count
+    return len(hits), first, mean if math.isfinite(mean) else None
 
 
 def _tightened(hits: list[_LooseHit]) -> list[_Hit]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_prep.questions.facts import facts
 from data_prep.questions.leakage import check_leakage, drop_leaking
 from data_prep.questions.near_duplicates import near_duplicate_groups
+from data_prep.questions.question_sets import question_keys
 from data_prep.questions.split import RL_SHARES, SFT_SHARES, Shares, Split, assign_split, assign_splits, bare, leaks
 
 THRESHOLD = 0.7
@@ -144,7 +145,7 @@ def test_every_leak_is_found(train: list[str], val: list[str], test: list[str], 
         assert alike(leak.query, leak.other_query, threshold)
     held_out = strings([*val, *test])
     expected_drops = [any(alike(copy, other, threshold) for other in [*val, *test]) for copy in train]
-    assert drop_leaking(strings(train), held_out, threshold).tolist() == expected_drops
+    assert drop_leaking(question_keys(strings(train)), question_keys(held_out), threshold).tolist() == expected_drops
 
 
 def test_a_leak_is_told_in_one_line() -> None:
@@ -167,8 +168,8 @@ def test_without_a_threshold_equal_words_alone_count() -> None:
     found = check_leakage(train, {"val": val}, None)
     assert (found.exact, found.near) == (1, 0)
     assert "nearly" not in str(found)
-    assert drop_leaking(train, val, None).tolist() == [False, False, True]
-    assert drop_leaking(train, val, 1.0).tolist() == [False, True, True]
+    assert drop_leaking(question_keys(train), question_keys(val), None).tolist() == [False, False, True]
+    assert drop_leaking(question_keys(train), question_keys(val), 1.0).tolist() == [False, True, True]
 
 
 def test_the_check_finds_the_leaks_among_thousands() -> None:
@@ -189,8 +190,8 @@ def test_nothing_leaks_into_nothing() -> None:
     found = check_leakage(strings([]), {"val": strings([]), "test": strings([])}, 0.8)
     assert found.clean
     assert found.queries == {"train": 0, "val": 0, "test": 0}
-    assert drop_leaking(strings([]), strings(["鱼油"]), 0.8).tolist() == []
-    assert drop_leaking(strings(["鱼油"]), strings([]), 0.8).tolist() == [False]
+    assert drop_leaking(question_keys(strings([])), question_keys(strings(["鱼油"])), 0.8).tolist() == []
+    assert drop_leaking(question_keys(strings(["鱼油"])), question_keys(strings([])), 0.8).tolist() == [False]
 
 
 def test_text_that_is_no_query() -> None:
