@@ -153,6 +153,8 @@ def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)
+    if _are_truths(cells):
+        return cells
     try:
         texts = pc.fill_null(cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string()), "")
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):  # not all of them whole texts
@@ -163,6 +165,10 @@ def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     if present is not texts:
         _remark_missing(texts, _where(pc.not_equal(texts, present)), name, remarks)
     return present
+
+
+def _are_truths(cells: Cells) -> bool:
+    return not isinstance(cells, pa.Array) and set(map(type, cells)) == {bool}
 
 
 def _remark_missing(cells: Cells, places: Iterable[int], name: str, remarks: Remarks) -> None:
@@ -309,6 +315,8 @@ def _truths(cells: Cells, found: Problems) -> pa.Array:
     cells = _plain(cells)
     if isinstance(cells, pa.Array):
         return _by_value(pc.fill_null(cells, ""), _truth, pa.bool_(), found)
+    if _are_truths(cells):
+        return pa.array(cells, pa.bool_())
     return _each(cells, _truth, pa.bool_(), found)
 
 
