@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ import pyarrow.compute as pc
 from data_prep.readers.log_lines import LONGEST_LINE, LogLines
 from data_prep.readers.log_paths import LogPaths, same_key
 from data_prep.readers.log_shapes import LogShapes
-from data_prep.rows.cells import parse_columns, recorded
+from data_prep.rows.cells import Cells, parse_columns, recorded
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
 from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.missing import spelled
 from data_prep.rows.recall_cells import Recall
+from data_prep.rows.remarks import Remarks
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 16_384
+_NAMED = 12  # keys not read that a note names
 _KEYS = re.compile(rb'"((?:[^"\\\n]|\\+u[0-9a-fA-F]{4}){1,80})\\*"\s*:')
 _ESCAPES, _ONE_BACKSLASH = re.compile(r"\\+u"), r"\\u"
 _AS_JSON = {*TEXTS} - {"history_context", "recall_results"}
@@ -69,10 +72,16 @@ def read_logs(
             if batch.num_rows:
                 yield batch
     if notes is not None:
-        notes += [f"{path}: {said}" for said in lines.notes]
+        notes += [f"{path}: {said}" for said in (*lines.notes, *_not_read(reader.unread))]
     if lines.damage:
         rest, problem = [lines.last_row + 1], [lines.damage]
         yield parse_columns({}, file=str(path), sheet="", rows=rest, source="production_log", refused=problem)
+
+
+def _not_read(paths: Iterable[str]) -> list[str]:
+    """Name in one line, or none, the keys that no column takes."""
+    first, rest = list(islice(paths := iter(paths), _NAMED)), sum(1 for _ in paths)
+    return [f"keys not read: {', '.join(first)}{f' and {rest} more' if rest else ''}"] if first else []
 
 
 def _batches(lines: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
@@ -134,12 +143,16 @@ class _LineReader:
     """Makes typed rows of the lines of one file."""
 
     def __init__(self, file: str, paths: LogPaths, too_long: set[int]):
-        self._file, self._shapes, self._too_long = file, LogShapes(paths), too_long
+        self._file, self._too_long = file, too_long
+        self._remarks: Remarks = {}
+        self._shapes = LogShapes(paths, self._remarks)
+        self.unread = self._shapes.unread
         self._no_query = f"original_query: nothing at {paths.looked_at('original_query')}"
 
     def read(self, first: int, lines: Sequence[bytes]) -> pa.RecordBatch:
         """Return the rows of `lines`, numbered from `first`; blank ones are none."""
         cells: list[list[object]] = [[None] * len(lines) for _ in COLUMNS]
+        self._remarks.clear()
         rows: list[int] = []
         refused: list[str] = []
         sources: list[str] = []
@@ -163,8 +176,9 @@ class _LineReader:
         found = {name: own[:count] for name, own in zip(COLUMNS, cells, strict=True) if own.count(None) < len(own)}
         for index in self._prepare(found, refused):
             recall.forget(index)
+        columns: dict[str, Cells | Recall] = {**found, "recall_results": recall}
         batch = parse_columns(
-            {**found, "recall_results": recall}, file=self._file, sheet="", rows=rows, source="", refused=refused
+            columns, file=self._file, sheet="", rows=rows, source="", refused=refused, remarks=self._remarks
         )
         return batch.set_column(ROWS.get_field_index("source"), ROWS.field("source"), pa.array(sources, pa.string()))
 
@@ -193,7 +207,7 @@ class _LineReader:
         none = pc.equal(queries, "") if isinstance(queries, pa.Array) else [cell is None for cell in queries]
         for index in pc.indices_nonzero(pa.array(none)).to_pylist():
             if not refused[index] and not spelled(asked[index]):
-                refused[index] = self._no_query
+                refused[index] = "; ".join((self._no_query, *sorted(self._remarks.get(index, ()))))
                 unusable.append(index)
         for index in unusable:
             for column in cells.values():

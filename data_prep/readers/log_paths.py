@@ -6,10 +6,34 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS
+from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
 from data_prep.rows.headings import heading_key
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
+
+# Keys of the objects around what a service logs, as `same_key` reduces them: its own and those of log shippers.
+_ASKED = (
+    *("payload", "request", "req", "input", "inputs", "params", "args", "arguments", "body"),
+    *("requestbody", "requestdata", "请求", "输入"),
+)
+_ANSWERED = (
+    *("response", "resp", "result", "results", "output", "outputs", "choices", "answer", "return"),
+    *("responsebody", "responsedata", "rewriteresult", "响应", "返回", "结果", "输出"),
+)
+_AROUND = (
+    *("data", "message", "msg", "log", "line", "event", "record", "records", "extra", "fields", "detail", "details"),
+    *("info", "value", "values", "jsonpayload", "source", "doc", "document", "json", "text", "content", "数据"),
+)
+ENVELOPES = frozenset((*_ASKED, *_ANSWERED, *_AROUND))
+ANSWERED = frozenset(_ANSWERED)
+CONTEXT = "context"  # an envelope too, of nothing but what precedes a query
+# Where text that holds no JSON may be a query, a rewrite or a dialogue, and not just a logger's words.
+TELLING = frozenset((*_ASKED, *_ANSWERED, "data", CONTEXT))
+OF_CONTEXT = ("user_profile", "history_summary", "history_context", "thought_unit")
+_OF_ANSWER = ("rewritten_query", "recall_results", "thought_unit", "model", "success", "error")
+_DEEPEST = 8  # objects and lists within each other
+# Keys of `columns.ALIASES` that mean too much within an object.
+_VAGUE = ("summary", "id", "profile", "time")
 
 _STEP = re.compile(r'"([^"]+)"|\[(\d{1,6})\]|([^."\[\]*]+)')
 
@@ -36,6 +60,30 @@ class LogPath:
 def same_key(key: str) -> str:
     """Reduce a key to what counts, as a heading: `User_Profile`, ` user-profile ` and `userProfile` are one key."""
     return heading_key(key)
+
+
+def is_envelope(steps: tuple[str | int, ...]) -> bool:
+    """Return whether the object at `steps` is one around what a service logs: the line itself, an envelope in one, the
+    only item of a list there. Nothing is around a context but the line and envelopes."""
+    if len(steps) > _DEEPEST or (CONTEXT in steps and any(steps[steps.index(CONTEXT) + 1 :])):
+        return False
+    return all(step == 0 or (isinstance(step, str) and (step in ENVELOPES or step == CONTEXT)) for step in steps)
+
+
+def holds(steps: tuple[str | int, ...], column: str) -> bool:
+    """Return whether an envelope may hold `column`."""
+    return CONTEXT not in steps or column in OF_CONTEXT
+
+
+def rank(steps: tuple[str | int, ...], column: str) -> tuple[bool, int, str]:
+    """Return what puts the envelopes that may hold `column` in order: those on its side, the question's or the
+    answer's, come first, then outer ones, then by name."""
+    return ANSWERED.isdisjoint(steps) == (column in _OF_ANSWER), len(steps), shown(steps)
+
+
+def shown(steps: tuple[str | int, ...]) -> str:
+    """Write steps as a path."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
 def parse_path(text: str) -> LogPath | None:
@@ -103,6 +151,18 @@ class LogPaths:
                 for length in range(1, len(path.steps)):
                     found.setdefault(path.steps[:length])
         return list(found)
+
+    @cached_property
+    def own(self) -> frozenset[tuple[str | int, ...]]:
+        """Return the paths that the tenant names."""
+        return frozenset(path.steps for paths in self.of_column.values() for path in paths if path.own)
+
+    @cached_property
+    def inner_keys(self) -> dict[str, str]:
+        """Return what counts (`same_key`) of the keys that are understood in every envelope → column."""
+        names = {key: column for key, column in ALIASES.items() if column in TEXTS}
+        names |= {path.key: column for column, paths in self.of_column.items() for path in paths if not path.own}
+        return {same_key(key): column for key, column in names.items() if key not in _VAGUE}
 
     def keys(self, column: str) -> list[str]:
         """Return the keys of which a line that holds `column` has at least one."""

@@ -1,24 +1,40 @@
 """Take the cells out of parsed log lines. Where a line holds each column is worked out once for all lines of its shape:
-the keys of the line itself and of those objects in it that paths lead through. A log has few shapes.
+the keys of the line itself and of those objects in it that may hold something wanted. A log has few shapes.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from data_prep.readers.log_paths import LogPaths, same_key
+from data_prep.readers.log_paths import (
+    ANSWERED,
+    TELLING,
+    LogPaths,
+    holds,
+    is_envelope,
+    rank,
+    same_key,
+    shown,
+)
 from data_prep.rows.columns import COLUMNS
-from data_prep.rows.dialogue import unpacked
+from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.missing import is_missing, spelled
+from data_prep.rows.remarks import Remarks, remark
+from plain_text.thinking import without_thinking
 
 # Of an object its keys, of a list its length.
 _Keys: TypeAlias = tuple[str, ...] | int
 _Place: TypeAlias = tuple[int, str | int]  # number of an object or list among those of the line, key in it
+_Steps: TypeAlias = tuple[str | int, ...]
 
+_FENCED = re.compile(r"```[a-zA-Z]*\s*([\[{].*?)\s*```", re.DOTALL)
 _MOST_SHAPES = 512  # kept; of a log whose keys are ids there is no end
-_RECALL = COLUMNS.index("recall_results")
+_MOST_UNREAD = 1000  # keys that are named as not read
+_RECALL, _QUERY, _REWRITE = map(COLUMNS.index, ("recall_results", "original_query", "rewritten_query"))
 
 
 @dataclass(frozen=True)
@@ -33,18 +49,30 @@ class _Shape:
 
 
 class LogShapes:
-    """Finds the cells of lines at the places that `paths` names.
+    """Finds the cells of lines at the places that `paths` names, and in the envelopes of `log_paths`.
 
     A key counts however it is spelled (`log_paths.same_key`): the proper spelling first, then the others in their
-    order. JSON that is packed into a text, even twice, is looked into.
+    order. JSON that is packed into a text, even twice, is looked into. A list in place of an object counts when it
+    holds one. A key may be the path itself (`payload.query`), as flattened logs have it.
+
+    Args:
+        remarks: takes, by row, what in an envelope is not read: text that is cut-off JSON, or none.
+
+    Attributes:
+        unread: paths of values that no column takes.
     """
 
-    def __init__(self, paths: LogPaths):
-        self._paths = paths
-        self._numbers = {steps: number for number, steps in enumerate(paths.objects)}
+    def __init__(self, paths: LogPaths, remarks: Remarks):
+        self._paths, self._remarks = paths, remarks
         steps = (step for found in paths.of_column.values() for path in found for step in path.steps)
-        self._longest = 1 + max((step for step in steps if isinstance(step, int)), default=-1)
-        self._below: list[dict[_Keys, list[tuple[int, list[str | int]]]]] = [{} for _ in paths.objects]
+        self._longest = max((2, *(step + 1 for step in steps if isinstance(step, int))))
+        self.unread: dict[str, None] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: list[_Steps] = list(self._paths.objects)
+        self._numbers = {steps: number for number, steps in enumerate(self._places)}
+        self._below: list[dict[_Keys, list[tuple[int, list[str | int]]]]] = [{} for _ in self._places]
         self._shapes: dict[tuple[object, ...], _Shape] = {}
 
     def find(self, line: dict[str, Any], cells: Sequence[list[object]], row: int) -> bool:
@@ -64,14 +92,16 @@ class LogShapes:
                 for spelling in spellings:
                     value = node[spelling]
                     if type(value) is str:
-                        value = unpacked(value)
+                        value = self._opened(value, inner, row)
                     if type(value) is dict or type(value) is list:
                         numbers.append(inner)
                         nodes.append(value)
                         break
+                else:
+                    self._remark_unread(self._places[inner], [node[spelling] for spelling in spellings], row)
         shape = self._shapes.get(tuple(key))
         if shape is None:
-            shape = self._make_shape(numbers, key[1::2], tuple(key))
+            shape = self._make_shape(numbers, nodes, key[1::2], tuple(key))
         for column, at, name in shape.single:
             cells[column][row] = nodes[at][name]
         for column, places in shape.several:
@@ -84,48 +114,137 @@ class LogShapes:
         return shape.nested or any(not is_missing(nodes[at][name]) for at, name in shape.own)
 
     def _find_below(self, number: int, keys: _Keys) -> list[tuple[int, list[str | int]]]:
-        """Return, for each wanted object that may be in the one of `number`, its own number and its keys there."""
-        place = self._paths.objects[number]
+        """Return, for each object that may be in the one of `number`, its own number and its keys there."""
+        place = self._places[number]
+        wanted = {steps[-1]: None for steps in self._paths.objects if steps and steps[:-1] == place}
+        if is_envelope(place):
+            within = [0] if keys == 1 else map(same_key, keys) if isinstance(keys, tuple) else ()
+            wanted |= {step: None for step in within if is_envelope((*place, step))}
         found = []
-        for steps, inner in self._numbers.items():
-            if len(steps) == len(place) + 1 and steps[:-1] == place and (spellings := _spellings(steps[-1], keys)):
-                found.append((inner, spellings))
+        for step in wanted:
+            if spellings := _spellings(step, keys):
+                found.append((self._number((*place, step)), spellings))
         if len(self._below[number]) >= _MOST_SHAPES:
             self._below[number].clear()
         self._below[number][keys] = found
         return found
 
-    def _make_shape(self, numbers: Sequence[int], all_keys: Sequence[Any], key: tuple[object, ...]) -> _Shape:
+    def _number(self, steps: _Steps) -> int:
+        number = self._numbers.setdefault(steps, len(self._places))
+        if number == len(self._places):
+            self._places.append(steps)
+            self._below.append({})
+        return number
+
+    def _make_shape(
+        self, numbers: Sequence[int], nodes: Sequence[Any], all_keys: Sequence[Any], key: tuple[object, ...]
+    ) -> _Shape:
         at = {number: index for index, number in enumerate(numbers)}
 
-        def places(steps: tuple[str | int, ...]) -> Iterator[_Place]:
+        def places(steps: _Steps) -> Iterator[_Place]:
             index = at.get(self._numbers.get(steps[:-1], -1))
             if index is not None:
                 yield from ((index, name) for name in _spellings(steps[-1], all_keys[index]))
 
-        single, several = [], []
-        for column, name in enumerate(COLUMNS):
+        enveloped = self._in_envelopes(numbers, all_keys)
+        of_column: list[list[_Place]] = []
+        for name in COLUMNS:
             found = [place for path in self._paths.of_column[name] for place in places(path.steps)]
             headings = self._paths.flat_names[name]
             found += [(0, heading) for heading in headings if heading in all_keys[0]]
             found += [place for heading in headings for place in places((heading,))]
-            found = list(dict.fromkeys(found))
-            if len(found) == 1:
-                single.append((column, *found[0]))
-            elif found:
-                several.append((column, found))
+            found += [place for _, place in sorted(enveloped.get(name, ()), key=lambda one: rank(one[0], name))]
+            of_column.append(list(dict.fromkeys(found)))
+        # What answers is no question, unless the rewrite is there too, under its own name.
+        if not of_column[_REWRITE]:
+            answers = {place for steps, place in enveloped.get("original_query", ()) if not ANSWERED.isdisjoint(steps)}
+            of_column[_QUERY] = [place for place in of_column[_QUERY] if place not in answers]
         own = [path for path in self._paths.of_column["original_query"] if path.own]
         roots = [at[number] for root in self._paths.roots if (number := self._numbers[(root,)]) in at]
+        dotted = {place for name in ("original_query", "rewritten_query") for _, place in enveloped.get(name, ())}
+        inner = any(place[0] or place in dotted for column in (_QUERY, _REWRITE) for place in of_column[column])
         shape = _Shape(
-            nested=any(isinstance(all_keys[index], tuple) for index in roots),
-            single=single,
-            several=several,
+            nested=inner or any(isinstance(all_keys[index], tuple) for index in roots),
+            single=[(column, *found[0]) for column, found in enumerate(of_column) if len(found) == 1],
+            several=[(column, found) for column, found in enumerate(of_column) if len(found) > 1],
             own=[place for path in own for place in places(path.steps)],
         )
+        self._name_unread(numbers, nodes, {place for found in of_column for place in found})
+        if len(self._places) > _MOST_SHAPES:
+            self._forget()
+            return shape  # its key holds numbers that are no more
         if len(self._shapes) >= _MOST_SHAPES:
             self._shapes.clear()
         self._shapes[key] = shape
         return shape
+
+    def _in_envelopes(self, numbers: Sequence[int], all_keys: Sequence[Any]) -> dict[str, list[tuple[_Steps, _Place]]]:
+        """Return column → what may hold it in the envelopes of a line: the steps of the envelope, and the place."""
+        found: dict[str, list[tuple[_Steps, _Place]]] = {}
+        for index, (number, keys) in enumerate(zip(numbers, all_keys, strict=True)):
+            place = self._places[number]
+            if not isinstance(keys, tuple) or not is_envelope(place):
+                continue
+            for name in keys:
+                *around, last = name.split(".")
+                steps = (*place, *map(same_key, around))
+                column = self._paths.inner_keys.get(same_key(last))
+                if column and steps and is_envelope(steps) and holds(steps, column):
+                    found.setdefault(column, []).append((steps, (index, name)))
+        return found
+
+    def _opened(self, text: str, number: int, row: int) -> object:
+        """Return what is packed into `text`, behind a model's thinking and within its fences too; None for nothing."""
+        value = unpacked(text)
+        text = value if isinstance(value, str) else text
+        if not (value is None or value is text) or "{" not in text:
+            return value
+        if (told := without_thinking(text)) != text:
+            remark(self._remarks, row, shown(self._places[number]), ["<think> stripped"])
+        fenced = _FENCED.search(told)
+        return unpacked(fenced[1] if fenced else told)
+
+    def _remark_unread(self, steps: _Steps, values: Sequence[object], row: int) -> None:
+        """Remark on text in an envelope's place: JSON that cannot be read, or words that may be what is wanted."""
+        for value in values:
+            if isinstance(value, str) and not is_missing(value) and steps not in self._paths.own:
+                if problem := packed_problem(value):
+                    remark(self._remarks, row, shown(steps), [f"packed JSON cannot be read ({problem})"])
+                elif not TELLING.isdisjoint(steps[-1:]):
+                    remark(self._remarks, row, shown(steps), ["a text, not read"])
+
+    def _name_unread(self, numbers: Sequence[int], nodes: Sequence[Any], used: set[_Place]) -> None:
+        """Name the values of a line, the first of its shape, that no column takes and no object is within."""
+        met = {self._places[number] for number in numbers}
+        for index, (number, node) in enumerate(zip(numbers, nodes, strict=True)):
+            place = self._places[number]
+            if isinstance(node, list) and len(node) > 1 and not any(steps[:-1] == place for steps in met if steps):
+                self._name(f"{shown(place)} (a list of {len(node)})")
+            for name, value in node.items() if isinstance(node, dict) else ():
+                step = same_key(name)
+                if (index, name) in used or not {(*place, name), (*place, step)}.isdisjoint(met) or is_missing(value):
+                    continue
+                if not (index == 0 and step == "source"):
+                    self._name(shown((*place, name)))
+
+    def _name(self, path: str) -> None:
+        if len(self.unread) < _MOST_UNREAD:
+            self.unread[path] = None
+
+
+def packed_problem(text: str) -> str:
+    """Return why a text that begins as JSON is none; "" for other texts."""
+    value = unpacked(text)
+    inner = (value if isinstance(value, str) else text).strip("\ufeff \t\r\n\0")
+    if not inner.startswith(("{", '["', "[{", '"{', '"[', '"\\')):
+        return ""
+    try:
+        parse_json(inner)
+    except json.JSONDecodeError as error:
+        return f"{error.msg}: character {error.pos + 1} of {len(inner)}"
+    except (ValueError, RecursionError):
+        return "a number too long, or nested too deeply"
+    return ""
 
 
 def _is_empty_list(value: object) -> bool:

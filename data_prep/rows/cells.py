@@ -57,6 +57,7 @@ def parse_columns(
     rows: Sequence[int] | pa.Array,
     source: str,
     refused: Sequence[str] | None = None,
+    remarks: Remarks | None = None,
 ) -> pa.RecordBatch:
     """Return the rows of `columns.ROWS`, one for each of `rows`, in their order.
 
@@ -80,11 +81,12 @@ def parse_columns(
         rows: the row numbers, from 1.
         source: production_log or test_set.
         refused: reasons found earlier, "" for none; they come first.
+        remarks: what was passed over earlier; added to.
     """
     count = len(rows)
     problems: dict[str, Problems] = {name: {} for name in COLUMNS}
     typed: dict[str, pa.Array] = {}
-    remarks: Remarks = {}
+    remarks = {} if remarks is None else remarks
     for name in COLUMNS:
         if name in columns and name != "recall_results":
             cells = recorded(columns[name], name, remarks)

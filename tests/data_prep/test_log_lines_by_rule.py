@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.readers.log_file import read_logs
-from data_prep.readers.log_paths import parse_path
+from data_prep.readers.log_paths import ANSWERED, ENVELOPES, TELLING, parse_path, shown
+from data_prep.readers.log_shapes import packed_problem
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
 from data_prep.rows.dialogue import unpacked
 from data_prep.rows.headings import heading_key
 from data_prep.rows.missing import is_missing
 from data_prep.rows.missing import spelled as spelt
+from plain_text.thinking import without_thinking
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -114,13 +117,37 @@ INNER = (
     ),
     *("Query", "rewrittenQuery", " user_profile ", "History-Summary", "data", "success", "timestamp", "other", "id"),
 )
+clean_inner = st.fixed_dictionaries({}, optional=dict.fromkeys(("query", "rewrite", "history", "画像"), st.just("内")))
 inner = st.dictionaries(st.sampled_from(INNER), values, max_size=5)
-parts = st.one_of(inner, inner.map(json.dumps), inner.map(lambda part: json.dumps(json.dumps(part))), scalars)
+wrapped = st.recursive(
+    st.one_of(inner, clean_inner),
+    lambda within: st.dictionaries(
+        st.sampled_from(("data", "result", "output", "choices", "message", "content", "context", "Body", "request")),
+        st.one_of(within, within.map(json.dumps), within.map(lambda one: [one]), st.lists(within, max_size=2), within),
+        min_size=1,
+        max_size=2,
+    ),
+    max_leaves=4,
+)
+parts = st.one_of(wrapped, inner, inner.map(json.dumps), inner.map(lambda part: json.dumps(json.dumps(part))), scalars)
+texts_around = st.sampled_from(
+    (
+        '{"rewritten_query": "维生素C 服用',
+        '<think>想</think>{"rewritten_query": "内"}',
+        '好的：\n```json\n{"rewritten_query": "内"}\n```',
+        '"{\\"query\\": \\"x\\"}"',
+        "只是文字",
+    )
+)
 OUTER = (*COLUMNS, *sorted(ALIASES), "source", "other", "User_Profile", " history_summary ", "QUERY", "Top1 Score")
 lines = st.builds(
     lambda flat, nested: flat | nested,
     st.dictionaries(st.sampled_from(OUTER), values, max_size=5),
-    st.dictionaries(st.sampled_from(["payload", "response", "data", "Payload"]), parts, max_size=3),
+    st.dictionaries(
+        st.sampled_from(["payload", "response", "data", "Payload", "context", "message", "result", "payload.query"]),
+        st.one_of(parts, parts, texts_around),
+        max_size=3,
+    ),
 )
 
 
@@ -206,9 +233,88 @@ def spelled(node: object, step: str | int) -> list[object]:
 def held(line: dict[str, Any], steps: tuple[str | int, ...]) -> list[object]:
     node: object = line
     for step in steps[:-1]:
-        inner = (unpacked(value) if isinstance(value, str) else value for value in spelled(node, step))
-        node = next((value for value in inner if isinstance(value, dict | list)), None)
+        node = next((value for value in map(content, spelled(node, step)) if isinstance(value, dict | list)), None)
     return spelled(node, steps[-1])
+
+
+def named_values(line: dict[str, Any], name: str, settings: SourceSettings) -> tuple[Any, Any, list[object]]:
+    """The tenant's paths of a column, all its paths, and what is at them and under its headings."""
+    own = [parse_path(path) for path in settings.log_paths.get(name, ())]
+    places = [path.steps for path in own if path] + [tuple(path.split(".")) for path in LOG_PATHS.get(name, ())]
+    headings = [name, *(alias for alias, column in ALIASES.items() if column == name)]
+    values = [value for steps in places for value in held(line, steps)]
+    values += [line[heading] for heading in headings if heading in line]
+    values += [value for heading in headings for value in spelled(line, heading)]
+    return own, places, values
+
+
+def content(value: object) -> object:
+    """What is packed into a text, behind thinking and within fences too."""
+    for _ in range(2):
+        if not isinstance(value, str):
+            return value
+        told = without_thinking(value)
+        fenced = re.search(r"```[a-z]*\s*([{\[].*?)\s*```", told, re.DOTALL | re.IGNORECASE)
+        read = unpacked(value)
+        value = read if read is not None else unpacked(fenced[1] if fenced else told)
+    return value
+
+
+def allowed(steps: tuple[str | int, ...]) -> bool:
+    """Whether what a service logs may be within: envelopes, lists of one, and a context last."""
+    named = [step for step in steps if isinstance(step, str)]
+    return len(steps) <= 8 and set(named) <= {*ENVELOPES, "context"} and "context" not in named[:-1]
+
+
+def objects_of(line: dict[str, Any], settings: SourceSettings) -> tuple[list[tuple[Any, dict[str, Any]]], list[str]]:
+    """The (steps, object) that are looked at in a line, and what is remarked of texts in their places."""
+    texts = [path for paths in (*settings.log_paths.values(), *LOG_PATHS.values()) for path in paths]
+    leaves = [path.steps for text in texts if (path := parse_path(text))]
+    own = [path.steps for paths in settings.log_paths.values() for text in paths if (path := parse_path(text))]
+    named = list(dict.fromkeys(steps[:length] for steps in leaves for length in range(1, len(steps))))
+    found: list[tuple[Any, Any]] = [((), line)]
+    remarks: list[str] = []
+    for steps, node in found:
+        if isinstance(node, dict):
+            within: list[str | int] = [heading_key(key) for key in node]
+        else:
+            within = [0] if len(node) == 1 else []
+        within = [step for step in within if allowed(steps) and allowed((*steps, step))]
+        for step in dict.fromkeys([inner[-1] for inner in named if inner[:-1] == steps] + within):
+            values = spelled(node, step)
+            opened = [isinstance(content(value), dict | list) for value in values]
+            for value in values[: opened.index(True) + 1 if any(opened) else None]:
+                thinks = isinstance(value, str) and "{" in value and without_thinking(value) != value
+                if thinks and unpacked(value) is None:
+                    remarks.append(f"{shown((*steps, step))}: <think> stripped")
+            inner = next((value for value in map(content, values) if isinstance(value, dict | list)), None)
+            if inner is not None:
+                found.append(((*steps, step), inner))
+                continue
+            for value in values if (*steps, step) not in own else ():
+                if isinstance(value, str) and not is_missing(value):
+                    if problem := packed_problem(value):
+                        remarks.append(f"{shown((*steps, step))}: packed JSON cannot be read ({problem})")
+                    elif step in TELLING:
+                        remarks.append(f"{shown((*steps, step))}: a text, not read")
+    return [(steps, node) for steps, node in found if isinstance(node, dict) and allowed(steps)], remarks
+
+
+def in_envelopes(objects: list[tuple[Any, dict[str, Any]]], column: str) -> list[tuple[Any, object]]:
+    """(steps, value) of what the envelopes of a line hold of a column, in the order in which they count."""
+    keys = {path.split(".")[-1] for path in LOG_PATHS.get(column, ())}
+    keys |= {alias for alias, name in ALIASES.items() if name == column and column in TEXTS}
+    keys = {heading_key(key) for key in keys - {"summary", "profile", "id", "time"}}
+    found = []
+    for steps, node in objects:
+        for key, value in node.items():
+            *around, last = key.split(".")
+            inside = (*steps, *map(heading_key, around))
+            before = column in ("user_profile", "history_summary", "history_context", "thought_unit")
+            if heading_key(last) in keys and inside and allowed(inside) and ("context" not in inside or before):
+                found.append((inside, value))
+    of_answer = column in ("rewritten_query", "recall_results", "thought_unit", "model", "success", "error")
+    return sorted(found, key=lambda one: (ANSWERED.isdisjoint(one[0]) == of_answer, len(one[0]), shown(one[0])))
 
 
 def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[str, Any]:
@@ -218,14 +324,17 @@ def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[st
     refused = "" if isinstance(line, dict) else "no object"
     line = line if isinstance(line, dict) else {}
     cells: dict[str, object] = {}
-    own_query = False
+    own_query = inner = False
+    objects, log_remarks = objects_of(line, settings)
     for name in COLUMNS:
-        own = [parse_path(path) for path in settings.log_paths.get(name, ())]
-        places = [path.steps for path in own if path] + [tuple(path.split(".")) for path in LOG_PATHS.get(name, ())]
-        headings = [name, *(alias for alias, column in ALIASES.items() if column == name)]
-        values = [value for steps in places for value in held(line, steps)]
-        values += [line[heading] for heading in headings if heading in line]
-        values += [value for heading in headings for value in spelled(line, heading)]
+        own, places, values = named_values(line, name, settings)
+        further = in_envelopes(objects, name)
+        rewritten = named_values(line, "rewritten_query", settings)[2] or in_envelopes(objects, "rewritten_query")
+        if name == "original_query" and not rewritten:
+            further = [(steps, value) for steps, value in further if ANSWERED.isdisjoint(steps)]
+        if name in ("original_query", "rewritten_query"):
+            inner |= bool(further) or any(held(line, steps) for steps in places if len(steps) > 1)
+        values += [value for _, value in further]
         nothing: object = [] if name == "recall_results" and ([] in values or "[]" in values) else None
         cell = next((value for value in values if not is_missing(value)), nothing)
         cell = next(filter(spelt, values), None) if cell is None else cell
@@ -238,22 +347,22 @@ def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[st
         cells[name] = cell
     if not refused and cells["original_query"] is None:
         looked_at = (*settings.log_paths.get("original_query", ()), *LOG_PATHS["original_query"])
-        refused = f"original_query: nothing at {', '.join(looked_at)}"
+        refused = "; ".join((f"original_query: nothing at {', '.join(looked_at)}", *sorted(log_remarks)))
     columns = {name: [None if refused else cell] for name, cell in cells.items()}
     batch = parse_columns(columns, file=file, sheet="", rows=[row], source="", refused=[refused])
     roots = {path.split(".")[0] for paths in LOG_PATHS.values() for path in paths if "." in path}
     roots |= {str(parse_path(path).steps[0]) for paths in settings.log_paths.values() for path in paths}  # type: ignore[union-attr]
     nested = any(isinstance(opened(line, root), dict) for root in roots)
-    source = "production_log" if nested or own_query or not line else "test_set"
+    source = "production_log" if nested or inner or own_query or not line else "test_set"
     if line.get("source") in ("production_log", "test_set"):
         source = str(line["source"])
-    return batch.to_pylist()[0] | {"source": source}
+    found = batch.to_pylist()[0]
+    return found | {"source": source, "remarks": [*found["remarks"], *log_remarks]}
 
 
 def opened(line: dict[str, Any], root: str) -> object:
     """The first object or list that a key of the line holds, however the key is spelled."""
-    values = (unpacked(value) if isinstance(value, str) else value for value in spelled(line, root))
-    return next((value for value in values if isinstance(value, dict | list)), None)
+    return next((value for value in map(content, spelled(line, root)) if isinstance(value, dict | list)), None)
 
 
 def check(found: list[str], settings: SourceSettings) -> None:
@@ -271,6 +380,8 @@ def check(found: list[str], settings: SourceSettings) -> None:
         if expected["refused"] == "no object":
             assert row["refused"].startswith("expected an object"), line
             expected["refused"] = row["refused"]
+        for one in (row, expected):
+            one["remarks"] = sorted(one["remarks"])
         differing = {name: (row[name], expected[name]) for name in row if row[name] != expected[name]}
         assert not differing, f"{line}: {differing}"
 
