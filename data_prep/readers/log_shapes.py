@@ -67,6 +67,7 @@ class LogShapes:
         steps = (step for found in paths.of_column.values() for path in found for step in path.steps)
         self._longest = max((2, *(step + 1 for step in steps if isinstance(step, int))))
         self.unread: dict[str, None] = {}
+        self._broken = -1  # the row in hand, where an envelope in it is no JSON
         self._forget()
 
     def _forget(self) -> None:
@@ -77,7 +78,9 @@ class LogShapes:
 
     def find(self, line: dict[str, Any], cells: Sequence[list[object]], row: int) -> bool:
         """Put what `line` holds into `cells` (a list for each of `columns.COLUMNS`) at `row`; return whether it is
-        nested as a service's log is, or has its query where the tenant says, rather than flat as a table's row."""
+        nested as a service's log is, if cut off, or has its query where the tenant says, rather than flat as a table's
+        row."""
+        self._broken = -1
         numbers: list[int] = [0]
         nodes: list[Any] = [line]
         keys: _Keys
@@ -111,7 +114,7 @@ class LogShapes:
             if cell is None and column == _RECALL and any(_is_empty_list(value) for value in values):
                 cell = []
             cells[column][row] = next(filter(spelled, values), None) if cell is None else cell
-        return shape.nested or any(not is_missing(nodes[at][name]) for at, name in shape.own)
+        return shape.nested or row == self._broken or any(not is_missing(nodes[at][name]) for at, name in shape.own)
 
     def _find_below(self, number: int, keys: _Keys) -> list[tuple[int, list[str | int]]]:
         """Return, for each object that may be in the one of `number`, its own number and its keys there."""
@@ -209,6 +212,7 @@ class LogShapes:
         for value in values:
             if isinstance(value, str) and not is_missing(value) and steps not in self._paths.own:
                 if problem := packed_problem(value):
+                    self._broken = row
                     remark(self._remarks, row, shown(steps), [f"packed JSON cannot be read ({problem})"])
                 elif not TELLING.isdisjoint(steps[-1:]):
                     remark(self._remarks, row, shown(steps), ["a text, not read"])
@@ -224,7 +228,8 @@ class LogShapes:
                 step = same_key(name)
                 if (index, name) in used or not {(*place, name), (*place, step)}.isdisjoint(met) or is_missing(value):
                     continue
-                if not (index == 0 and step == "source"):
+                is_remarked = isinstance(value, str) and (step in TELLING or packed_problem(value))
+                if not (is_envelope((*place, step)) and is_remarked) and (index, step) != (0, "source"):
                     self._name(shown((*place, name)))
 
     def _name(self, path: str) -> None:

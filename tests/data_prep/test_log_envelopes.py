@@ -161,4 +161,4 @@ def test_the_funnel_names_what_was_cut_off(tmp_path: Path, capsys: pytest.Captur
     assert build_rl.main(["--input", str(log), *options]) == 0
     shown = capsys.readouterr().out
     assert "passed over: response: packed JSON cannot be read: 1 (Expecting" in shown
-    assert f"first in row 1 of {log}" in shown
+    assert f"first in row 1 of {log}" in shown and "without a rewrite 1" in shown and "not read: " not in shown

@@ -353,7 +353,8 @@ def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[st
     roots = {path.split(".")[0] for paths in LOG_PATHS.values() for path in paths if "." in path}
     roots |= {str(parse_path(path).steps[0]) for paths in settings.log_paths.values() for path in paths}  # type: ignore[union-attr]
     nested = any(isinstance(opened(line, root), dict) for root in roots)
-    source = "production_log" if nested or inner or own_query or not line else "test_set"
+    broken = any("packed JSON" in one for one in log_remarks)
+    source = "production_log" if nested or inner or broken or own_query or not line else "test_set"
     if line.get("source") in ("production_log", "test_set"):
         source = str(line["source"])
     found = batch.to_pylist()[0]
