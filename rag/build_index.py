@@ -2,6 +2,7 @@
 
     python -m rag.build_index --kb-dir knowledge/fivedoctors --out data --tenant fivedoctors
     python -m rag.build_index --kb-dir docs --out data --questions --llm-url http://127.0.0.1:8000/v1 --rewrite-model m
+    python -m rag.build_index --kb-dir docs --out data --questions --settings rag.yaml
 
 `--kb-dir` holds a BEIR corpus.jsonl (one passage a document), or .txt, .md, .pdf, .xlsx and .jsonl files, cut at
 sentence ends to 300 characters. The knowledge base is made to hold these documents and no others. Nothing is done
@@ -10,6 +11,7 @@ what the knowledge base holds of it already stays. Without `--kb-dir` the index 
 knowledge base holds. `--out` may hold any number of tenants, and may be served meanwhile: the service goes on with
 the earlier index until the new one is complete. With QDRANT_URL set, the vectors go to that server. With `--questions`
 a language model writes questions for the passages that have none (rag.write_questions), and the best are indexed.
+`--settings` is the file of rag.serve: its embedder and its language model.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from rag.documents.tokenizer import TOKENIZER_ID
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
-from rag.models.prompts import with_prompts
+from rag.settings import model_options, read_settings
 from rag.write_questions import CONCURRENCY, KEEP, QUESTIONS, Options, count, share, write_missing_questions
 
 TENANT = "default"
@@ -102,11 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kb-name", "--kb_name", default="default", help="knowledge base name (default: %(default)s)")
     parser.add_argument(
         "--retriever",
-        default="hashing",
-        help="embedder: hashing, a model's folder, or http(s)://…/v1#model, with ?prompts=NAME (default: %(default)s)",
+        help="embedder: hashing (default), a model's folder, or http(s)://…/v1#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML of rag.serve; options count before it")
     parser.add_argument(
         "--questions",
         type=count,
@@ -119,21 +121,23 @@ def main(argv: list[str] | None = None) -> int:
         "--keep", type=share, default=KEEP, help="share of the questions that is indexed (default: %(default)s)"
     )
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
-    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there, or at that of --settings")
     args = parser.parse_args(argv)
-    retriever = with_prompts(args.retriever, args.query_prompt, args.passage_prompt)
+    named = {"retriever": args.retriever, "query_prompt": args.query_prompt, "passage_prompt": args.passage_prompt}
+    given = {name: value for name, value in named.items() if value is not None}
+    settings = read_settings(args.settings, given | {"language_model": model_options(args.llm_url, args.rewrite_model)})
     write = None
     code = 0
     if args.questions:
-        if not (args.llm_url and args.rewrite_model):
-            parser.error("--questions needs --llm-url and --rewrite-model")
-        asked = Options(args.llm_url, args.rewrite_model, False, None, args.questions, CONCURRENCY, args.keep)
+        if settings.language_model is None:
+            parser.error("--questions needs --llm-url and --rewrite-model, or a language_model in --settings")
+        asked = Options(settings.language_model, None, args.questions, CONCURRENCY, args.keep)
 
         def write(catalogue: Catalogue, kb: KnowledgeBase) -> None:
             nonlocal code
             code = asyncio.run(write_missing_questions(asked, catalogue, kb))
 
-    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, retriever, write)
+    kb, built, refused = build_index(args.kb_dir, args.out, args.tenant, args.kb_name, settings.embedder, write)
     for line in refused:
         print(f"passed over: {line}", file=sys.stderr)
     state = "built" if built else "up to date"

@@ -36,7 +36,7 @@ from rag.documents.records import IngestError
 from rag.service.app import create_app
 from rag.service.request_head import RequestHeadLimits
 from rag.service.request_log import log_requests
-from rag.settings import ServiceSettings, read_settings
+from rag.settings import ServiceSettings, model_options, read_settings
 
 # After draining: connections that still hold an answered request.
 CLOSE_SECONDS = 5
@@ -150,8 +150,7 @@ def _settings(options: Options) -> ServiceSettings:
     """
     values = _given(options, "retriever", "query_prompt", "passage_prompt", "reranker", "top_k")
     values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
-    named = {"url": options.llm_url, "model": options.rewrite_model}
-    values["language_model"] = {name: value for name, value in named.items() if value is not None}
+    values["language_model"] = model_options(options.llm_url, options.rewrite_model)
     return read_settings(options.settings, values)
 
 

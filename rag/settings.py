@@ -112,6 +112,11 @@ def read_settings(file: Path | None, options: Mapping[str, Any] | None = None) -
         raise IngestError(f"{file or 'options'}: {field}: {problem['msg']}") from None
 
 
+def model_options(url: str | None, model: str | None) -> dict[str, str]:
+    """Return what a command line gives of the language model, as `read_settings` takes it."""
+    return {name: value for name, value in (("url", url), ("model", model)) if value is not None}
+
+
 def _language_model(file: Path | None, in_file: Any, options: Mapping[str, Any]) -> Any:
     """Write the command line's endpoint and model over the file's.
 

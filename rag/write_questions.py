@@ -17,8 +17,9 @@ import asyncio
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -30,6 +31,7 @@ from rag.command import command
 from rag.models.language_model import LanguageModel, LanguageModelSettings, ModelFailure
 from rag.models.reranker import Reranker, open_reranker
 from rag.retrieval.lexical_reranker import LexicalReranker
+from rag.settings import model_options, read_settings
 
 # Faithfulness in [0, 1] of each question to the passage; may raise ModelFailure.
 Score = Callable[[Sequence[str], StoredPassage], Awaitable[Sequence[float]]]
@@ -44,9 +46,7 @@ _LISTED = 10
 class Options:
     """Which models write and score, how many questions a passage gets, and the share of them that is indexed."""
 
-    llm_url: str
-    rewrite_model: str
-    disable_thinking: bool
+    language_model: LanguageModelSettings
     reranker: str | None
     questions: int
     concurrency: int
@@ -147,8 +147,7 @@ async def write_missing_questions(options: Options, catalogue: Catalogue, kb: Kn
     """Write questions for the passages that have none, keep the best and print what was done; return the exit code: 75
     when more than half of the passages tried got no question."""
     reranker = open_reranker(options.reranker) if options.reranker else None
-    settings = LanguageModelSettings(options.llm_url, options.rewrite_model, disable_thinking=options.disable_thinking)
-    language_model = LanguageModel(settings)
+    language_model = LanguageModel(options.language_model)
     console = Console(stderr=True)
     # Each passage's questions are stored as they come, so that a run can be broken off and continued.
     try:
@@ -209,10 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--index", type=Path, required=True, help="folder that build_index wrote")
     parser.add_argument("--tenant", required=True)
     parser.add_argument("--kb-name", "--kb_name", default="default")
-    parser.add_argument(
-        "--llm-url", "--llm_url", required=True, help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY"
-    )
-    parser.add_argument("--rewrite-model", "--rewrite_model", required=True, help="name of the model there")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML of rag.serve; options count before it")
+    parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there, or at that of --settings")
     parser.add_argument(
         "--disable-thinking", "--disable_thinking", action="store_true", help="for servers of Qwen3-like models"
     )
@@ -223,8 +221,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=count, default=CONCURRENCY)
     parser.add_argument("--reranker", help="CrossEncoder folder, or URL#model of a rerank endpoint")
     args = parser.parse_args(argv)
+    given: dict[str, Any] = {**model_options(args.llm_url, args.rewrite_model)}
+    if args.disable_thinking:
+        given["disable_thinking"] = True
+    model = read_settings(args.settings, {"language_model": given}).language_model
+    if model is None:
+        parser.error("--llm-url and --rewrite-model, or a language_model in --settings, say which model writes")
     with stored_knowledge_base(args.index, args.tenant, args.kb_name) as (catalogue, kb):
-        options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+        options = Options(model, args.reranker, args.questions, args.concurrency, args.keep)
         return asyncio.run(write_missing_questions(options, catalogue, kb))
 
 

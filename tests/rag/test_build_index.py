@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rag import write_questions
 from rag.build_index import build_index, main
 from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import IngestError
@@ -211,4 +212,27 @@ def test_folder_and_out_are_enough_and_questions_are_written_in_the_same_go(
         assert "up to date" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--kb_dir", str(kb_dir), "--out", str(out), "--questions"])
-    assert "--questions needs --llm-url and --rewrite-model" in capsys.readouterr().err
+    assert "--questions needs --llm-url and --rewrite-model, or a language_model in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--rewrite-model", "small"]])
+def test_questions_are_written_by_the_model_of_the_services_settings(tmp_path: Path, options: list[str]) -> None:
+    kb_dir, out, file = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", tmp_path / "rag.yaml"
+    with loopback_llm(lambda body: "多少钱一瓶\n怎么吃才好") as llm:
+        file.write_text(f"language_model: {{url: '{llm}', model: big, disable_thinking: true}}\n", encoding="utf-8")
+        asked = ["--settings", str(file), *options]
+        assert main(["--kb-dir", str(kb_dir), "--out", str(out), "--questions", "2", *asked]) == 0
+        [(model, thinks)] = {(r["model"], r["chat_template_kwargs"]["enable_thinking"]) for r in llm.requests}
+        assert (model, thinks) == ("small" if options else "big", False)
+        llm.requests.clear()
+        again = ["--index", str(out), "--tenant", "default", *asked]
+        assert write_questions.main(again) == 0 and not llm.requests
+
+
+def test_the_embedder_of_the_services_settings_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kb_dir, file = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "rag.yaml"
+    file.write_text("retriever: no/such/model\n", encoding="utf-8")
+    assert main(["--kb-dir", str(kb_dir), "--out", str(tmp_path / "data"), "--settings", str(file)]) == 2
+    assert "no/such/model" in capsys.readouterr().err
+    options = ["--settings", str(file), "--retriever", "hashing"]
+    assert main(["--kb-dir", str(kb_dir), "--out", str(tmp_path / "data"), *options]) == 0
