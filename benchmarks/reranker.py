@@ -2,11 +2,14 @@
 
     python -m benchmarks.reranker --beir DIR --base MODEL --work DIR [--clicks] [--steps 200]
 
-DIR is a BEIR folder (corpus.jsonl, queries.jsonl, qrels.tsv). Test queries share no query and no answer with training;
-the check is printed. For each test query the 30 best passages by BM25 are ranked by: BM25; the service's hybrid search
-(over all passages, hashing embedder); the base; the trained model. An answer that BM25 did not find counts as missed.
-Intervals are paired 95 % bootstrap intervals over the queries. `--clicks` trains a second model on a simulated month of
-clicks on the same queries (`benchmarks.reranker_runs.clicks`).
+DIR is a BEIR folder (corpus.jsonl, queries.jsonl, qrels.tsv). `--lists FILE` trains on a file of the trainer's own
+format instead of the folder's queries. Test queries share no query and no answer with training; the check is printed.
+
+For each test query the 30 best passages by BM25 are ranked by: BM25; the service's hybrid search (over all passages,
+hashing embedder); the base; the trained model; the trained model and BM25 together, as the service fuses them
+(`rag.retrieval.fusion.final_order`) with the part that is best on the validation queries. An answer that BM25 did not
+find counts as missed. Intervals are paired 95 % bootstrap intervals over the queries. `--clicks` trains a second model
+on a simulated month of clicks on the same queries (`benchmarks.reranker_runs.clicks`).
 
 The same command goes on with what a stopped one left in --work; `--stop-after` ends training at a step (exit code 75).
 The last line is JSON: before, after, throughput_ratio, onnx_speedup, p50 of 30 candidates of 256 tokens.
@@ -22,13 +25,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ir_measures
-import numpy as np
-from ir_measures import RR, Qrel, ScoredDoc, nDCG
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.reranker_runs.clicks import simulate_month
+from benchmarks.reranker_runs.ranking import MEASURES, NDCG, Values, kept_scores, ordered, values_of
 from benchmarks.reranker_runs.sets import RerankSet, bm25_candidates, read_set, write_training_file
 from benchmarks.reranker_runs.speed import pairs_of_tokens, reranking_seconds, training_throughput
 from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
@@ -44,12 +45,10 @@ from reranker.training.run import MODEL, run
 from reranker.training.validation import interval
 from reward.records.commands import command
 
-MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10}
 BM25, HYBRID, BASE, TRAINED, CLICKED = "BM25", "hybrid search", "base", "trained", "trained on clicks"
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the reranker in the final order, as `rag.fit_fusion` tries them
 UNFINISHED = 75
 _TOKENS = 256
-
-Values = dict[str, np.ndarray]
 
 
 @command
@@ -61,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--work", type=Path, required=True, help="folder of runs and scores; continued when it is there"
     )
     parser.add_argument("--clicks", action="store_true", help="train on a simulated month of clicks too")
-    parser.add_argument("--queries", type=int, nargs=3, default=[2000, 40, 200], metavar=("TRAIN", "VAL", "TEST"))
+    parser.add_argument("--lists", type=Path, metavar="FILE", help="training data in the trainer's own JSONL")
+    parser.add_argument("--queries", type=int, nargs=3, default=[2000, 100, 200], metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--stop-after", type=int)
     parser.add_argument("--max-length", type=int, default=128)
@@ -71,26 +71,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    one = read_set(args.beir, tuple(args.queries), args.seed)
+    one = read_set(args.beir, tuple(args.queries), args.seed, args.lists)
     print(f"{one.name}: {len(one.train)} training, {len(one.validation)} validation, {len(one.test)} test queries")
     print(f"shared (must be 0 queries, 0 answers): {json.dumps(one.check)}")
     found: dict[str, Any] = {"set": one.name, "base_model": args.base.name, "check": one.check}
     # Training, in as many pieces as it takes.
-    folders = {TRAINED: _train(args, one, "qrels")}
-    if args.clicks:
-        folders[CLICKED] = _train(args, one, "clicks", found)
-    if None in folders.values():
-        print(f"{args.work}: stopped at step {args.stop_after}; the same command goes on")
-        return UNFINISHED
+    folders: dict[str, Path] = {}
+    for name, source in ((TRAINED, "qrels"), (CLICKED, "clicks"))[: 2 if args.clicks else 1]:
+        result = _train(args, one, source, found)
+        if result is None:
+            print(f"{args.work}: stopped at step {args.stop_after}; the same command goes on")
+            return UNFINISHED
+        if result["refused"]:
+            print(f"{name}: refused: {result['refused']}")
+            found.setdefault("refused", {})[name] = result["refused"]
+        else:
+            folders[name] = args.work / source / MODEL
+    # Rankings of the test queries.
     queries = [record.query for record in one.test]
     candidates = bm25_candidates(one.passages, queries)
-    values = {BM25: _values(one, candidates), HYBRID: _values(one, _hybrid(args.beir, queries))}
+    values = {BM25: values_of(one.test, candidates), HYBRID: values_of(one.test, _hybrid(args.beir, queries))}
     models: dict[str, Callable[[], Any]] = {BASE: lambda: open_model(args.base, args.max_length).cross_encoder}
-    models |= {name: partial(open_folder, folder) for name, folder in folders.items() if folder}
+    models |= {name: partial(open_folder, folder) for name, folder in folders.items()}
     for name, load in models.items():
-        values[name] = _values(one, _reranked(args.work / f"{name.replace(' ', '_')}.npz", load, one, candidates))
+        place = args.work / name.replace(" ", "_")
+        scores = kept_scores(place.with_suffix(".jsonl"), load, one.test, candidates, one.passages)
+        values[name] = values_of(one.test, ordered(candidates, scores, 1.0))
+        if name == BASE:
+            continue
+        part = _best_part(place.with_suffix(".validation.jsonl"), load, one)
+        values[f"{name}, with BM25"] = values_of(one.test, ordered(candidates, scores, part))
+        found.setdefault("part", {})[name] = part
     _report(one, values, found)
-    best = folders[TRAINED] or folders.get(CLICKED)
+    best = folders.get(TRAINED) or folders.get(CLICKED)
     settings = _settings(args, args.work / "qrels.jsonl", "qrels")
     sampler = prepare(settings).sampler(settings)
     speed = training_throughput(args.base, sampler, args.max_length, args.throughput_steps, args.batch)
@@ -129,32 +142,25 @@ def _settings(args: argparse.Namespace, train: Path, name: str) -> RunSettings:
     )
 
 
-def _train(args: argparse.Namespace, one: RerankSet, name: str, found: dict[str, Any] | None = None) -> Path | None:
-    """Write the files, train, and return the exported folder; None when it stopped or was refused."""
+def _train(args: argparse.Namespace, one: RerankSet, name: str, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Write the files, train, and return the run's result; None when it stopped."""
     args.work.mkdir(parents=True, exist_ok=True)
     lists = {
         part: bm25_candidates(one.passages, [record.query for record in records])
         for part, records in (("train", one.train), ("validation", one.validation))
     }
     # Validation ranks what BM25 finds first.
-    few = [names[:14] for names in lists["validation"]]
+    few = [list(names)[:14] for names in lists["validation"]]
     for part, place in (("validation", 0), ("forgetting", 1)):
         write_training_file(args.work / f"{part}.jsonl", one.validation[place::2], few[place::2], one)
     records, candidates = one.train, lists["train"]
     if name == "clicks":
         month = simulate_month(one.train, lists["train"], one.passages, args.seed)
         counts = {"rows": month.rows, "clicks": month.clicks, "positives_right": month.right, "wrong": month.wrong}
-        records, candidates = month.records, [[] for _ in month.records]
-        if found is not None:
-            found["clicks"] = counts | {"queries": len(records)}
+        records, candidates = month.records, [{} for _ in month.records]
+        found["clicks"] = counts | {"queries": len(records)}
     path = write_training_file(args.work / f"{name}.jsonl", records, candidates, one)
-    settings = _settings(args, path, name)
-    result = run(settings, args.stop_after)
-    if result is None:
-        return None
-    if result["refused"]:
-        print(f"{name}: refused: {result['refused']}")
-    return settings.output / MODEL if not result["refused"] else None
+    return run(_settings(args, path, name), args.stop_after)
 
 
 def _hybrid(folder: Path, queries: Sequence[str]) -> list[list[str]]:
@@ -167,35 +173,12 @@ def _hybrid(folder: Path, queries: Sequence[str]) -> list[list[str]]:
     return [found[str(number)] for number in range(len(queries))]
 
 
-def _reranked(cache: Path, load: Any, one: RerankSet, candidates: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Order each query's candidates by a model's scores, which are kept for the next time."""
-    if cache.is_file():
-        scores = np.load(cache)["scores"]
-    else:
-        pairs = [
-            (record.query, one.passages[name])
-            for record, names in zip(one.test, candidates, strict=True)
-            for name in names
-        ]
-        scores = logits(load(), pairs)
-        np.savez(cache, scores=scores)
-    parts = np.split(scores, np.cumsum([len(names) for names in candidates])[:-1])
-    return [
-        [names[place] for place in np.argsort(-part, kind="stable")]
-        for names, part in zip(candidates, parts, strict=True)
-    ]
-
-
-def _values(one: RerankSet, rankings: Sequence[Sequence[str]]) -> Values:
-    qrels = [Qrel(str(q), p.doc_id, 1) for q, record in enumerate(one.test) for p in record.positives]
-    run_ = [
-        ScoredDoc(str(q), name, -float(place)) for q, names in enumerate(rankings) for place, name in enumerate(names)
-    ]
-    names = {measure: name for name, measure in MEASURES.items()}
-    values = {name: np.zeros(len(one.test)) for name in MEASURES}
-    for found in ir_measures.iter_calc(list(MEASURES.values()), qrels, run_):
-        values[names[found.measure]][int(found.query_id)] = found.value
-    return values
+def _best_part(cache: Path, load: Callable[[], Any], one: RerankSet) -> float:
+    """Return the reranker's part of the final order that is best on the validation queries, the larger of equals."""
+    candidates = bm25_candidates(one.passages, [record.query for record in one.validation])
+    scores = kept_scores(cache, load, one.validation, candidates, one.passages)
+    means = {part: float(values_of(one.validation, ordered(candidates, scores, part))[NDCG].mean()) for part in PARTS}
+    return max(PARTS, key=lambda part: (means[part], part))
 
 
 def _report(one: RerankSet, values: dict[str, Values], found: dict[str, Any]) -> None:
@@ -203,14 +186,14 @@ def _report(one: RerankSet, values: dict[str, Values], found: dict[str, Any]) ->
     for heading in ("", *MEASURES, "nDCG@10 over hybrid search [95 %]"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, of in values.items():
-        change = interval(of["nDCG@10"] - values[HYBRID]["nDCG@10"])
+        change = interval(of[NDCG] - values[HYBRID][NDCG])
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*interval(of[measure])) for measure in MEASURES]
         table.add_row(name, *cells, "" if name == HYBRID else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*change))
         found[name] = {measure: round(float(of[measure].mean()), 4) for measure in MEASURES}
         found[name]["over_hybrid"] = [round(part, 4) for part in change]
     Console(width=140).print(table)
-    found["before"] = found[BASE]["nDCG@10"]
-    found["after"] = found[TRAINED]["nDCG@10"] if TRAINED in found else None
+    found["before"] = found[BASE][NDCG]
+    found["after"] = found[TRAINED][NDCG] if TRAINED in found else None
 
 
 def _latency(folder: Path, one: RerankSet, found: dict[str, Any], onnx: bool) -> None:

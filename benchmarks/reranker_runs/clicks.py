@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Month:
     wrong: int
 
 
-def click_log(records: Sequence[Record], candidates: Sequence[Sequence[str]], seed: int) -> list[Click]:
+def click_log(records: Sequence[Record], candidates: Sequence[Iterable[str]], seed: int) -> list[Click]:
     """Show each query's BM25 order many times. A place is looked at with probability 1/place (Joachims et al. 2017,
     eta 1); an answer that is looked at is clicked in 80 %, another passage in 10 %."""
     rng = np.random.default_rng(seed)
@@ -36,7 +37,7 @@ def click_log(records: Sequence[Record], candidates: Sequence[Sequence[str]], se
     for rank, (record, names) in enumerate(zip(records, candidates, strict=True), start=1):
         answers = {one.doc_id for one in record.positives}
         for session in range(max(FEWEST, BUSIEST // rank)):
-            for place, name in enumerate(names[:SHOWN], start=1):
+            for place, name in enumerate(islice(names, SHOWN), start=1):
                 looked = rng.random() < 1 / place
                 clicked = looked and rng.random() < (CLICKS_ANSWER if name in answers else CLICKS_OTHER)
                 log.append(Click(1, record.query, "", name, bool(clicked), place, f"{rank}-{session}", ""))
@@ -44,7 +45,7 @@ def click_log(records: Sequence[Record], candidates: Sequence[Sequence[str]], se
 
 
 def simulate_month(
-    records: Sequence[Record], candidates: Sequence[Sequence[str]], passages: dict[str, str], seed: int
+    records: Sequence[Record], candidates: Sequence[Iterable[str]], passages: dict[str, str], seed: int
 ) -> Month:
     """Weigh the log by the rule of `rag.learn_from_clicks`: sure answers are positive; what was seen and never clicked
     is negative."""

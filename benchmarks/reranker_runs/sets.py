@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bm25s
 import numpy as np
 
 from benchmarks.retrieval_runs.peers import K1, B, jieba_words, latin_words
+from reranker.data.cleaning import clean
 from reranker.data.reading import read_data
-from reranker.data.records import Passage, Record
-from reranker.data.split import shared, split_records
+from reranker.data.records import Passage, Record, fold
+from reranker.data.split import shared, split_records, without_shared
 from reward.records.files import BadInput, read_jsonl, writing_lines
 
 CANDIDATES = 30
@@ -34,10 +35,14 @@ class RerankSet:
     check: dict[str, dict[str, int]]
 
 
-def read_set(folder: Path, limits: tuple[int, int, int], seed: int) -> RerankSet:
-    """Read a BEIR folder. The query is `rewrite` where the rows have one (it stands alone), else `text`. Where rows
-    have a `split`, dev is for testing; else a share of the connected components is. `limits`: the most queries of
-    training, validation and test."""
+def read_set(folder: Path, limits: tuple[int, int, int], seed: int, lists: Path | None = None) -> RerankSet:
+    """Read a BEIR folder. The query is `rewrite` where the rows have one (it stands alone), else `text`.
+
+    Args:
+        limits: the most queries of training, validation and test.
+        lists: training data in the trainer's own JSONL. Without it training has queries of the folder. Where these have
+            a `split`, dev is for testing; else a share of the connected components is.
+    """
     reading = read_data([folder])
     rows = [row for _, row in read_jsonl(folder / "queries.jsonl")]
     texts = {number: str(row.get("rewrite") or row["text"]).strip() for number, row in enumerate(rows, start=1)}
@@ -45,7 +50,13 @@ def read_set(folder: Path, limits: tuple[int, int, int], seed: int) -> RerankSet
         Record(texts[_row(record)], record.positives, (), record.source) for record in reading.records
     ]  # without descriptions: they would make every query easy
     of_dev = {number for number, row in enumerate(rows, start=1) if row.get("split") == "dev"}
-    if of_dev:
+    if lists is not None:
+        # What shares a query or an answer with the file is neither validated nor tested on.
+        train = _named_as_in(reading.pool, clean(read_data([lists]).records)[0])
+        records, _ = without_shared(records, train)
+        of_folder = split_records(records, (0.2, 0.0), seed)
+        split, test = replace(of_folder, train=train), of_folder.train
+    elif of_dev:
         test = [record for record in records if _row(record) in of_dev]
         split = split_records([record for record in records if _row(record) not in of_dev], (0.1, 0.0), seed)
     else:
@@ -63,12 +74,23 @@ def read_set(folder: Path, limits: tuple[int, int, int], seed: int) -> RerankSet
     return RerankSet(folder.name, passages, parts[0], parts[1], parts[2], check)
 
 
+def _named_as_in(pool: Sequence[Passage], records: Sequence[Record]) -> list[Record]:
+    """Return the records with the pool's ids for its passages."""
+    names = {fold(passage.text): passage.doc_id for passage in pool}
+
+    def named(passages: Sequence[Passage]) -> tuple[Passage, ...]:
+        return tuple(replace(one, doc_id=names.get(fold(one.text), one.doc_id)) for one in passages)
+
+    return [replace(one, positives=named(one.positives), negatives=named(one.negatives)) for one in records]
+
+
 def _row(record: Record) -> int:
     return int(record.source.rpartition(" ")[2])
 
 
-def bm25_candidates(passages: Mapping[str, str], queries: Sequence[str]) -> list[list[str]]:
-    """Return the ids of the best 30 passages of each query by Lucene's BM25, over jieba words or Latin ones."""
+def bm25_candidates(passages: Mapping[str, str], queries: Sequence[str]) -> list[dict[str, float]]:
+    """Return the best 30 passages of each query by Lucene's BM25, over jieba words or Latin ones: id → score as a share
+    of the best one's, in (0, 1], best first."""
     cut = jieba_words if any(_CHINESE.search(query) for query in queries) else latin_words
     index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index([cut(text) for text in passages.values()], show_progress=False)
@@ -78,12 +100,12 @@ def bm25_candidates(passages: Mapping[str, str], queries: Sequence[str]) -> list
         known = [token for token in cut(query) if token in index.vocab_dict]
         scores = index.get_scores(known) if known else np.zeros(len(names))
         order = np.argsort(-scores, kind="stable")[:CANDIDATES]
-        found.append([names[place] for place in order if scores[place] > 0])
+        found.append({names[place]: float(scores[place] / scores[order[0]]) for place in order if scores[place] > 0})
     return found
 
 
 def write_training_file(
-    path: Path, records: Sequence[Record], candidates: Sequence[Sequence[str]], one: RerankSet
+    path: Path, records: Sequence[Record], candidates: Sequence[Iterable[str]], one: RerankSet
 ) -> Path:
     """Write records as the trainer reads them; what BM25 found beside the answers is negative."""
     with writing_lines(path) as write:

@@ -92,7 +92,7 @@ class TrainingSettings(StrictSettings):
             weights, and rare words keep their place.
         eval_steps: validation, checkpoint and alarms every so many steps.
         patience: validations without a better nDCG@10 after which training stops.
-        precision: `auto` is bf16 on a GPU that has it, else fp32.
+        precision: of training passes; `auto` is bf16 on a GPU or CPU that has it in hardware, else fp32.
         report_to: where metrics go, beside the run's own files.
     """
 

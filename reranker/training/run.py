@@ -107,7 +107,6 @@ def _trainer(settings: RunSettings, opened: OpenedModel, sampler: Sampler, data:
     if of.freeze_embeddings:
         model.model.get_input_embeddings().weight.requires_grad_(False)
     cuda = torch.cuda.is_available()
-    bf16 = of.precision == "bf16" or (of.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     per_epoch = -(-len(sampler) // (of.batch_size * of.gradient_accumulation))
     steps = min(of.max_steps or of.epochs * per_epoch, of.epochs * per_epoch)
@@ -120,7 +119,6 @@ def _trainer(settings: RunSettings, opened: OpenedModel, sampler: Sampler, data:
         warmup_steps=round(steps * of.warmup_share),
         weight_decay=of.weight_decay,
         gradient_checkpointing=of.gradient_checkpointing,
-        bf16=bf16,
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,8 +17,22 @@ from reranker.training.watching import Watch
 from reward.records.files import BadInput
 
 
+def uses_bf16(precision: str) -> bool:
+    """Return whether training computes in bfloat16: as `TrainingSettings.precision` says; `auto` where GPU or CPU has
+    it in hardware."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 class GroupLoss(torch.nn.Module):
     """The loss of a batch from `GroupCollator`. `model` is a part of it: the trainer optimises what its loss holds.
+
+    Only training computes in bfloat16. Validation, calibration and export compute in the weights' own precision, which
+    is what the service gives.
 
     Args:
         seen: cross-entropy ratio and spread of the newest batch.
@@ -26,11 +41,13 @@ class GroupLoss(torch.nn.Module):
     def __init__(self, model: Any, settings: TrainingSettings) -> None:
         super().__init__()
         self.model, self._settings = model, settings
+        self._bf16 = uses_bf16(settings.precision)
         self.seen = (0.0, 0.0)
 
     def forward(self, inputs: list[Any], labels: Tensor, prompt: str | None = None, task: str | None = None) -> Tensor:
         chunks, places, teacher = inputs
-        found = [self.model(chunk)["scores"].view(-1).float() for chunk in chunks]
+        with torch.autocast(labels.device.type, torch.bfloat16) if self._bf16 else nullcontext():
+            found = [self.model(chunk)["scores"].view(-1).float() for chunk in chunks]
         scores = scatter(found, places, labels.shape)
         self.seen = cross_entropy_ratio(scores, labels), spread(scores, labels)
         taught = teacher if self._settings.loss == "margin_mse" else None

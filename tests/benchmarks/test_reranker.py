@@ -6,13 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from benchmarks.reranker import main
 from benchmarks.reranker_runs.clicks import click_log, simulate_month
 from benchmarks.reranker_runs.e5_weights import _BLOCK, dequantise, unpack
+from benchmarks.reranker_runs.ranking import kept_scores, ordered, values_of
 from benchmarks.reranker_runs.sets import bm25_candidates, read_set, write_training_file
 from reranker.data.reading import read_data
 from reranker.data.records import Passage, Record
 from reward.records.files import BadInput
 from tests.support.reranker_sets import write_lists
+from tests.support.tiny_models import save_bert
 
 
 def write_beir(folder, n=60, split=False):
@@ -42,14 +45,65 @@ def test_a_set_that_is_split_already_is_taken_so_or_refused(tmp_path):
 def test_candidates_hold_a_word_of_the_query_and_what_is_no_answer_becomes_negative(tmp_path):
     one = read_set(write_beir(tmp_path), (1000, 1000, 1000), 0)
     names = bm25_candidates(one.passages, [record.query for record in one.train])
-    assert all(
-        record.query.split()[0] in one.passages[found[0]] for record, found in zip(one.train, names, strict=True)
-    )
+    for record, found in zip(one.train, names, strict=True):
+        best = next(iter(found))
+        assert record.query.split()[0] in one.passages[best] and found[best] == max(found.values()) == 1
     path = write_training_file(tmp_path / "train.jsonl", one.train, [["d0", "d1"] for _ in one.train], one)
     for record, row in zip(one.train, map(json.loads, path.read_text().splitlines()), strict=True):
         answers = {passage.doc_id for passage in record.positives}
         assert {passage["doc_id"] for passage in row["negatives"]} == {"d0", "d1"} - answers
     assert len(read_data([path]).records) == len(one.train)
+
+
+def test_lists_of_ones_own_are_trained_on_and_nothing_of_them_is_tested(tmp_path):
+    folder = write_beir(tmp_path)
+    rows = [
+        {"query_text": f"asked {i}", "positives": [f"word{i} common text"], "negatives": [f"word{i + 1} common text"]}
+        for i in range(20)
+    ]
+    one = read_set(folder, (1000, 1000, 1000), 0, write_lists(tmp_path / "lists.jsonl", rows))
+    assert [record.query for record in one.train] == [f"asked {i}" for i in range(20)]
+    assert one.train[3].positives[0].doc_id == "d3"  # the corpus's own name
+    # q21 answers with d20; queries 0 to 20 have their answers in the file.
+    assert {int(record.query.split()[0][4:]) for record in (*one.validation, *one.test)} == set(range(21, 60))
+    assert all(found["queries"] == found["answers"] == 0 for found in one.check.values())
+
+
+class Longest:
+    """Scores a passage by its length."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def predict(self, pairs, **_):
+        self.calls += 1
+        return [len(passage) / 10 for _, passage in pairs]
+
+
+def test_candidates_are_scored_once_and_a_stopped_scoring_goes_on(tmp_path):
+    records = [Record(f"q{i}", (Passage("b", "long text"),), (), f"f: row {i}") for i in range(25)]
+    passages, candidates = {"a": "text", "b": "long text"}, [{"a": 1.0, "b": 0.8}] * 25
+    model = Longest()
+    whole = kept_scores(tmp_path / "whole", lambda: model, records, candidates, passages)
+    assert kept_scores(tmp_path / "whole", lambda: pytest.fail("opened"), records, candidates, passages) == whole
+    (tmp_path / "part").write_text("".join((tmp_path / "whole").read_text().splitlines(True)[:20]))
+    assert kept_scores(tmp_path / "part", lambda: model, records, candidates, passages) == whole
+    assert model.calls == 3 + 1
+    # The reranker alone puts the long passage first, BM25 alone the other, and half of each what the sum says.
+    assert ordered(candidates, whole, 1.0)[0] == ["b", "a"] and ordered(candidates, whole, 0.0)[0] == ["a", "b"]
+    assert ordered(candidates[:1], [{"a": 0.4, "b": 0.7}], 0.5) == [["b", "a"]]
+    assert ordered(candidates[:1], [{"a": 0.4, "b": 0.5}], 0.5) == [["a", "b"]]
+    assert values_of(records, ordered(candidates, whole, 0.0))["MRR@10"].tolist() == [0.5] * 25
+
+
+@pytest.mark.full
+def test_a_refused_model_is_named_and_the_others_are_measured(tmp_path, capsys):
+    base = save_bert(tmp_path / "base", "abcdefghijklmnopqrstuvwxyz0123456789 ?", labels=1)
+    folders = ["--beir", str(write_beir(tmp_path / "set")), "--base", str(base), "--work", str(tmp_path / "work")]
+    sizes = ["--steps", "2", "--throughput-steps", "2", "--max-length", "32", "--no-onnx"]
+    assert main([*folders, *sizes, "--learning-rate", "1e-12"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "\n" not in found["refused"]["trained"] and found["after"] is None and found["before"] is not None
 
 
 def test_a_simulated_month_is_biased_by_position_and_that_of_its_seed():

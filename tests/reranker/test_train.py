@@ -53,6 +53,13 @@ def test_a_trained_model_is_better_and_the_service_gives_its_score(tmp_path, bas
     assert train(path) == 0 and "written" in capsys.readouterr().out
 
 
+def test_a_model_trained_in_bfloat16_ships_with_the_scores_it_was_judged_by(tmp_path):
+    training = {"precision": "bf16", "epochs": 6}
+    assert train(write_run(tmp_path, training=training, export={"forgetting_tolerance": 1})) == 0
+    found = result_of(tmp_path)
+    assert found["validation"]["change"] > 0 and found["score_shift"] < 1e-4
+
+
 @pytest.mark.parametrize(("base", "method"), [("bert", "full"), ("bare", "lora")])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path, base, method):
     export = {"forgetting_tolerance": 1}
