@@ -14,7 +14,7 @@ from reranker.data.records import Passage, Record
 
 SHOWN = 10
 CLICKS_ANSWER, CLICKS_OTHER = 0.8, 0.1  # of a passage that is looked at
-BUSIEST, FEWEST = 300, 3  # lists shown of the most frequent query; the others' fall as 1 / rank
+BUSIEST, FEWEST = 300, 3  # showings of the most frequent query's list; the others' fall as 1 / rank
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,17 @@ class Month:
     wrong: int
 
 
-def click_log(records: Sequence[Record], candidates: Sequence[Iterable[str]], seed: int) -> list[Click]:
-    """Show each query's BM25 order many times. A place is looked at with probability 1/place (Joachims et al. 2017,
-    eta 1); an answer that is looked at is clicked in 80 %, another passage in 10 %."""
+def click_log(
+    records: Sequence[Record], candidates: Sequence[Iterable[str]], seed: int, fewest: int = FEWEST
+) -> list[Click]:
+    """Show each query's candidates in their order, the first query's `BUSIEST` times and none's fewer than `fewest`
+    times. A place is looked at with probability 1/place (Joachims et al. 2017, eta 1); an answer that is looked at is
+    clicked in 80 %, another passage in 10 %."""
     rng = np.random.default_rng(seed)
     log: list[Click] = []
     for rank, (record, names) in enumerate(zip(records, candidates, strict=True), start=1):
         answers = {one.doc_id for one in record.positives}
-        for session in range(max(FEWEST, BUSIEST // rank)):
+        for session in range(max(fewest, BUSIEST // rank)):
             for place, name in enumerate(islice(names, SHOWN), start=1):
                 looked = rng.random() < 1 / place
                 clicked = looked and rng.random() < (CLICKS_ANSWER if name in answers else CLICKS_OTHER)
@@ -45,12 +48,17 @@ def click_log(records: Sequence[Record], candidates: Sequence[Iterable[str]], se
 
 
 def simulate_month(
-    records: Sequence[Record], candidates: Sequence[Iterable[str]], passages: dict[str, str], seed: int
+    records: Sequence[Record],
+    candidates: Sequence[Iterable[str]],
+    passages: dict[str, str],
+    seed: int,
+    fewest: int = FEWEST,
 ) -> Month:
     """Weigh the log by the rule of `rag.learn_from_clicks`: sure answers are positive; what was seen and never clicked
     is negative."""
-    log = click_log(records, candidates, seed)
-    answers_of = {normalize_query(record.query): {one.doc_id for one in record.positives} for record in records}
+    log = click_log(records, candidates, seed, fewest)
+    asked = {normalize_query(record.query): record for record in records}
+    answers_of = {query: {one.doc_id for one in record.positives} for query, record in asked.items()}
     positives: dict[str, list[Passage]] = {}
     negatives: dict[str, list[Passage]] = {}
     right = wrong = 0
@@ -63,7 +71,7 @@ def simulate_month(
         elif pair.seen and not pair.clicked:
             negatives.setdefault(pair.query, []).append(passage)
     found = [
-        Record(query, tuple(of), tuple(negatives.get(query, ())), f"clicks: row {row}")
+        Record(asked[query].query, tuple(of), tuple(negatives.get(query, ())), f"clicks: row {row}")
         for row, (query, of) in enumerate(positives.items(), start=1)
     ]
     return Month(found, len(log), sum(click.clicked for click in log), right, wrong)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from plain_text.asked import context_text
 from rag.retrieval.channels import Channels
-
-_SPEAKER_LABEL = re.compile(r"^(?:用户|助手)[:：]\s*", re.MULTILINE)
 
 _IN_A_TURN = {"content", "tool_calls", "function_call"}  # a turn that calls a tool may leave its content out
 _NO_TURN = "each turn needs a role and a content string"
@@ -89,9 +87,8 @@ class ConversationRequest(BaseModel):
 
     @property
     def context(self) -> str:
-        """Profile, summary and what was said in the history (without the speakers' labels), a line each or more."""
-        said = _SPEAKER_LABEL.sub("", self.history)
-        return "\n".join(part for part in (self.user_profile, self.history_summary, said) if part)
+        """What a reranker reads beside the query."""
+        return context_text(self.user_profile, self.history_summary, self.history)
 
 
 class GeneralRagRequest(ConversationRequest):

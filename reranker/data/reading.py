@@ -11,13 +11,14 @@ from typing import Any
 
 from data_prep.readers.qrels import read_qrels
 from data_prep.readers.sources import Sources
-from plain_text.asked import asked_text
+from plain_text.asked import asked_text, context_text
 from reranker.data.records import LeftOut, Passage, Record, text_id
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 PAIRS = "reranker_pairs.jsonl"  # of rag.learn_from_clicks and data_prep.build_feedback
 LONGEST_TEXT = 50_000  # characters; of longer passages the beginning is used: no model reads more
+_CONTEXT = ("user_profile", "history_summary", "history_context")
 _TABLES = {".xlsx", ".xlsm", ".xls", ".csv", ".tsv"}
 
 
@@ -149,7 +150,7 @@ def _read_beir(folder: Path, found: Reading) -> None:
             reason = "not in corpus.jsonl" if name in relevant else "no relevant passage"
             found.left_out.append(LeftOut(where, "qrels.tsv", reason))
             continue
-        context = f"用户: {' '.join(described.split())}" if described else ""  # as examples.prepare_beir writes it
+        context = context_text("", "", " ".join(described.split()))  # as the service gets it of examples.prepare_beir
         found.records.append(Record(asked_text(text, context), tuple(known), (), where))
 
 
@@ -198,7 +199,8 @@ def _read_bvt(path: Path, qrels: Path | None, corpus: Path | None, found: Readin
                 found.left_out.append(LeftOut(where, "recall_results", "no answer among the hits, none in data.corpus"))
                 continue
             negatives = tuple(one for name, one in of_hits.items() if name not in answers)
-            query = asked_text(row["original_query"], row["history_context"] or "")
+            context = context_text(*(row[name] or "" for name in _CONTEXT))
+            query = asked_text(row["original_query"], context)
             found.records.append(Record(query, positives, negatives, where))
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import write_workbook
+from plain_text.asked import asked_text
+from rag.service.contracts import ConversationRequest
 from reranker.data.cleaning import clean
 from reranker.data.reading import LONGEST_TEXT, PAIRS, read_data
 from reward.records.files import BadInput
@@ -119,7 +121,7 @@ def test_a_beir_folder_gives_answers_a_pool_and_the_description_as_context(tmp_p
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq3\td9\t1\n", encoding="utf-8")
     reading = read_data([tmp_path])
     (record,) = reading.records
-    assert record.query == "用户: 我怀孕了\n怎么吃"
+    assert record.query == "我怀孕了\n怎么吃"
     assert [passage.text for passage in record.positives] == ["鱼油\n每日一粒"] and len(reading.pool) == 2
     assert [reason for _, _, reason in left_out(reading)] == [
         "no relevant passage",
@@ -131,7 +133,15 @@ def test_a_beir_folder_gives_answers_a_pool_and_the_description_as_context(tmp_p
 def bvt(tmp_path):
     hits = [{"content": "每日一粒", "doc_id": "d1"}, {"content": "退烧", "doc_id": "d2"}]
     rows = [
-        BvtRow(original_query="怎么吃", history_context="孕妇", query_id="q1", recall_results=hits, recall_count=2),
+        BvtRow(
+            original_query="怎么吃",
+            user_profile="孕妇",
+            history_summary="在问鱼油",
+            history_context="用户: 鱼油\n助手: 您请说",
+            query_id="q1",
+            recall_results=hits,
+            recall_count=2,
+        ),
         BvtRow(original_query="没找到", query_id="q2", recall_results=hits[1:], recall_count=1),
         BvtRow(original_query="没判断", query_id="q9", recall_results=hits, recall_count=2),
     ]
@@ -144,7 +154,10 @@ def bvt(tmp_path):
 def test_a_bvt_export_with_qrels_gives_its_other_hits_as_hard_negatives(tmp_path):
     reading = read_data([bvt(tmp_path)], tmp_path / "qrels.tsv", tmp_path / "corpus.jsonl")
     first, second = reading.records
-    assert first.query == "孕妇\n怎么吃"
+    # As the service reads the same conversation.
+    asked = {"query": "怎么吃", "tenant_id": "t", "user_profile": "孕妇", "history_summary": "在问鱼油"}
+    request = ConversationRequest.model_validate(asked | {"history": "用户: 鱼油\n助手: 您请说"})
+    assert first.query == asked_text(request.query, request.context) == "孕妇\n在问鱼油\n鱼油\n您请说\n怎么吃"
     assert [p.doc_id for p in first.positives] == ["d1"] and [n.doc_id for n in first.negatives] == ["d2"]
     assert [p.doc_id for p in second.positives] == ["d3"] and [n.doc_id for n in second.negatives] == ["d2"]
     assert [line.field for line in reading.left_out] == ["query_id"]
