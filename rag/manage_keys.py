@@ -5,7 +5,8 @@
     python -m rag.manage_keys revoke --index DIR --id 3
 
 A key is shown once; only its hash is kept. `search` may search, answer and send feedback; `manage` may also read and
-write documents. The first key switches the service's `--auth keys` on at its next start.
+write documents. The first key closes a service that
+ran without: from then on its callers need one (unless it was started with `--auth off`).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import functools
 import ipaddress
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
@@ -36,7 +38,7 @@ from rag.documents.records import IngestError
 from rag.service.app import create_app
 from rag.service.request_head import RequestHeadLimits
 from rag.service.request_log import log_requests
-from rag.settings import ServiceSettings, model_options, read_settings
+from rag.settings import HOST, ServiceSettings, model_options, read_settings
 
 # After draining: connections that still hold an answered request.
 CLOSE_SECONDS = 5
@@ -60,6 +62,7 @@ class Options:
     rewrite_model: str | None
     top_k: int | None
     auth: Literal["keys", "off"] | None
+    allowed_host: list[str] | None
     workers: int
     log: Literal["json", "off"]
 
@@ -73,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         started = time.perf_counter()
         settings = _settings(options)
         keys_wanted = _open_folder(options)
-        make = functools.partial(_make_app, options.index, settings, keys_wanted, options.log == "json")
+        make = functools.partial(
+            _make_app, options.index, settings, keys_wanted, options.auth == "off", options.log == "json"
+        )
         app = make if options.workers > 1 else make()
         access = "access keys" if keys_wanted else "no access keys"
         facts = f"loaded in {time.perf_counter() - started:.1f} s, {access}"
@@ -137,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--auth", choices=("keys", "off"), help="whether callers need a key (default: keys once there is one)"
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="a name that a service without keys answers to, beside localhost and this machine's; * for any",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes; more than 1 need QDRANT_URL")
     parser.add_argument("--log", choices=("json", "off"), default="json", help="a line a request, to stderr")
     return parser
@@ -151,7 +162,27 @@ def _settings(options: Options) -> ServiceSettings:
     values = _given(options, "retriever", "query_prompt", "passage_prompt", "reranker", "top_k")
     values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
     values["language_model"] = model_options(options.llm_url, options.rewrite_model)
-    return read_settings(options.settings, values)
+    settings = read_settings(options.settings, values)
+    return settings.model_copy(update={"allowed_hosts": [*settings.allowed_hosts, *_hosts(options)]})
+
+
+def _hosts(options: Options) -> list[str]:
+    """Return the hosts of the command line and, where others reach the service, this machine's names and addresses."""
+    for host in options.allowed_host or ():
+        if not re.match(HOST, host):
+            raise IngestError(f"--allowed-host {host}: a name, *.name, or * for any")
+    own = [] if _is_loopback(options.host) else [options.host, socket.gethostname(), *_addresses()]
+    return [f"[{host}]" if ":" in host else host for host in (*(options.allowed_host or ()), *own)]
+
+
+def _addresses() -> list[str]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in families
+    ]
 
 
 def _given(options: Options, *names: str) -> dict[str, Any]:
@@ -191,11 +222,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _make_app(folder: Path, settings: ServiceSettings, keys_wanted: bool, log: bool) -> FastAPI:
+def _make_app(
+    folder: Path, settings: ServiceSettings, keys_wanted: bool, open_to_everybody: bool, log: bool
+) -> FastAPI:
     """Make the app of one worker, its logging set up."""
     log_requests(log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    return create_app(folder, settings, keys_wanted)
+    return create_app(folder, settings, keys_wanted, open_to_everybody=open_to_everybody)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,8 @@ from rag.documents.records import IngestError
 from rag.models.language_model import LanguageModelSettings
 from rag.models.prompts import with_prompts
 from rag.retrieval.channels import Channels
+
+HOST = r"^(\*|(\*\.)?[^*]+)$"  # a name, *.name, or * for any
 
 
 class TenantSettings(BaseModel):
@@ -60,6 +62,9 @@ class ServiceSettings(BaseModel):
     query2doc_timeout: float = Field(default=0.3, gt=0, description="seconds for a pseudo-document as a whole")
     top_k: int = Field(default=30, ge=1, le=200, description="candidates of each channel")
     max_body_mb: float = Field(default=20, gt=0, description="of a document; other requests may have 1 MB")
+    allowed_hosts: list[Annotated[str, Field(pattern=HOST)]] = Field(
+        default=[], description="names that a service without keys answers to, beside localhost: name, *.name, or *"
+    )
     body_seconds: float = Field(default=30, gt=0, description="in which a request's body must have arrived")
 
     @model_validator(mode="before")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from plain_text.marks import bound_marks
 from rag.documents.records import IngestError
 
 LONGEST_NAME = 512  # characters
@@ -27,7 +28,9 @@ def document_name(name: str) -> str:
     shown = ascii(name[:80])
     if not is_fit(name):
         raise IngestError(f"{shown}: a document's name has 1 to {LONGEST_NAME} characters, no control characters")
-    parts = [part for part in unicodedata.normalize("NFC", name).replace("\\", "/").split("/") if part != "."]
+    parts = [
+        part for part in unicodedata.normalize("NFC", bound_marks(name)).replace("\\", "/").split("/") if part != "."
+    ]
     normal = "/".join(parts)
     if ".." in parts or "" in parts or normal.strip() != normal or not is_fit(normal) or _DRIVE.match(normal):
         raise IngestError(f"{shown}: a document's name is a relative path without '..'")

@@ -19,6 +19,7 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from plain_text.marks import bound_marks
 from rag.documents.cell_formats import CellFormats, read_cell_formats, shown
 from rag.documents.records import IngestError
 from rag.documents.snippets import SNIPPET_LENGTH, split_snippets
@@ -116,9 +117,7 @@ def _text(cell: Any, code: str | None) -> str:
 
 def _columns(row: Sequence[str]) -> tuple[int, list[int], list[int]] | None:
     """Return the columns of the question, the answers and the similar questions; None where this row is no heading."""
-    headings = [
-        unicodedata.normalize("NFKC", text).casefold().strip(" *:0123456789一二三四五六七八九十()_-") for text in row
-    ]
+    headings = [unicodedata.normalize("NFKC", bound_marks(text)).casefold().strip(_AROUND_HEADING) for text in row]
     question = next((place for place, heading in enumerate(headings) if heading in _QUESTION), None)
     answers = [place for place, heading in enumerate(headings) if heading in _ANSWER]
     if question is None or not answers:

@@ -24,6 +24,8 @@ import jieba
 import Stemmer
 from opencc import OpenCC
 
+from plain_text.marks import bound_marks
+
 jieba.setLogLevel(logging.WARNING)
 
 # Part of an index's identity: raise it whenever the tokens of some text change.
@@ -36,6 +38,10 @@ _RUN = re.compile(rf"(?:(?![{_HAN}])[^\W_])+(?:(?<=\d)\.\d+)?")
 _PIECE = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
 _HYPHENS = frozenset("-_./\u2010\u2012\u2013\u2212")
 _LONGEST_CODE = 32  # characters of runs written as one
+# jieba takes quadratic time for characters that its dictionary does not know, between two signs of punctuation. No such
+# stretch of an ordinary text is as long, so that the cut does not count as a change of tokens.
+_LONGEST_STRETCH = 256
+_STRETCH = re.compile(rf"[^\W_]{{{_LONGEST_STRETCH}}}(?=[^\W_])")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ud800-\udfff]")
 _TO_SIMPLIFIED = OpenCC("t2s")
 
@@ -45,7 +51,7 @@ def normalize_text(text: str) -> str:
     characters as Simplified ones. Invisible characters are removed."""
     if text.isascii():
         return text.lower()
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", bound_marks(text)))
     return _TO_SIMPLIFIED.convert(text).lower()
 
 
@@ -54,7 +60,7 @@ def tokenize(text: str) -> list[str]:
     digit."""
     text = normalize_text(text)
     chinese = _CJK.findall(text)
-    tokens = [word for word in jieba.cut(text) if _CJK.match(word)] if chinese else []
+    tokens = [word for word in jieba.cut(_STRETCH.sub(r"\g<0>\n", text)) if _CJK.match(word)] if chinese else []
     tokens += [_stem(word) if word.isascii() else word for word in _words(text)]
     for run in chinese:
         tokens += run

@@ -12,19 +12,29 @@ from rag.service.request_log import record_of
 
 
 class Gate(SecurityBase):
-    """A dependency that notes what the caller's key allows in the request's record; nothing without keys."""
+    """A dependency that notes what the caller's key allows in the request's record; nothing while it is open.
 
-    def __init__(self, keys: AccessKeys | None):
+    `keys_wanted`: closed from the start. Else the first key closes it at once, unless it is `open_to_everybody`.
+    """
+
+    def __init__(self, keys: AccessKeys, keys_wanted: bool, open_to_everybody: bool = False):
         self.keys = keys
+        self._closed, self._open_to_everybody = keys_wanted, open_to_everybody and not keys_wanted
         self.model = HTTPBearerModel(description="A key of `python -m rag.manage_keys`")
         self.scheme_name = "access key"
+
+    def is_closed(self) -> bool:
+        """Return whether callers need a key. What is closed stays closed."""
+        if not self._closed and not self._open_to_everybody:
+            self._closed = self.keys.any()
+        return self._closed
 
     async def __call__(self, http: Request) -> None:
         """
         Raises:
             HTTPException: 401, no key, or none in use.
         """
-        if self.keys is None:
+        if not self.is_closed():
             return
         key = bearer(http)
         record = record_of(http.scope)
@@ -34,8 +44,12 @@ class Gate(SecurityBase):
             raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
 
 
-class DifyGate(Gate):
+class DifyGate(SecurityBase):
     """The same, failing in Dify's words."""
+
+    def __init__(self, gate: Gate):
+        self._gate = gate
+        self.model, self.scheme_name = gate.model, gate.scheme_name
 
     async def __call__(self, http: Request) -> None:
         """
@@ -43,7 +57,7 @@ class DifyGate(Gate):
             DifyFailure: 403, no key, or none in use.
         """
         try:
-            await super().__call__(http)
+            await self._gate(http)
         except HTTPException as error:
             raise DifyFailure(403, REFUSED if bearer(http) else NO_BEARER, error.detail) from None
 

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
+from plain_text.marks import bound_marks
 from plain_text.thinking import without_thinking
 from rag.models.failure import BrokenOff, ModelFailure
 from rag.models.language_model import UNKNOWN
@@ -23,9 +24,10 @@ from rag.service.unnamed_json import UnnamedJson
 
 NO_MODEL = "no language model is configured"
 # After NFKC: [1], [1, 2], [1-3], [1;2], [^1], 【1】, 【1†source】, 【4:0†source】, [材料1].
-_NUMBER = r"(?:\^|材料|来源|编号|资料|文档|参考)?\s*\d{1,3}"
+# No two patterns beside each other may take the same characters: that would take quadratic time.
+_NUMBER = r"(?:(?:\^|材料|来源|编号|资料|文档|参考)\s*)?\d{1,3}"
 _CITED = re.compile(
-    rf"[\[【〔]\s*({_NUMBER}(?:\s*[-‐–—~〜至到,、;/和与&]\s*{_NUMBER})*)(?::\d+)?\s*(?:†[^\]】〕]*)?[\]】〕]"
+    rf"[\[【〔]\s*({_NUMBER}(?:\s*[-‐–—~〜至到,、;/和与&]\s*{_NUMBER})*)(?::\d{{1,9}})?\s*(?:†[^\]】〕]{{0,200}})?[\]】〕]"
 )
 _RANGE = re.compile(r"(\d+)(?:\s*[-‐–—~〜至到]\s*\D{0,2}(\d+))?")
 
@@ -133,7 +135,7 @@ def cited(answer: str, contexts: int) -> list[int]:
     """Return the numbers in brackets that are contexts', each once, in the order of their first mention; of a range
     all."""
     numbers: dict[int, None] = {}
-    for group in _CITED.findall(unicodedata.normalize("NFKC", answer)):
+    for group in _CITED.findall(unicodedata.normalize("NFKC", bound_marks(answer))):
         for first, last in _RANGE.findall(group):
             numbers |= dict.fromkeys(range(int(first), int(last or first) + 1))
     return [number for number in numbers if 1 <= number <= contexts]

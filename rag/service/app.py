@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rag.catalogue.records import KnowledgeBase
 from rag.documents.tokenizer import load_dictionary
@@ -20,10 +21,12 @@ from rag.service.answer_routes import answer_routes
 from rag.service.contracts import Health, KnowledgeBaseHealth
 from rag.service.deployment import Deployment, open_deployment
 from rag.service.dify_routes import dify_routes
+from rag.service.docs_page import add_docs_page
 from rag.service.draining import Draining
 from rag.service.knowledge_contracts import VersionInfo
 from rag.service.knowledge_routes import knowledge_routes
 from rag.service.limits import BodyLimits
+from rag.service.origins import LOOPBACK, Origins
 from rag.service.problems import Problem, explain_problems
 from rag.service.request_log import RequestLog
 from rag.service.search_routes import search_routes
@@ -32,15 +35,17 @@ from rag.settings import ServiceSettings
 PAGE = Path(__file__).parent / "page"
 
 
-def create_app(folder: Path, settings: ServiceSettings, keys_wanted: bool) -> FastAPI:
+def create_app(
+    folder: Path, settings: ServiceSettings, keys_wanted: bool, *, open_to_everybody: bool = False
+) -> FastAPI:
     """Return the service over a data folder; what it opened is closed when it shuts down. `keys_wanted`: callers need
-    an access key.
+    an access key. Without it they need one from the moment there is a key, unless it is `open_to_everybody`.
 
     Raises:
         IngestError: the data folder, or a model named in the settings, cannot be used.
     """
     load_dictionary()
-    deployment = open_deployment(folder, settings, keys_wanted)
+    deployment = open_deployment(folder, settings, keys_wanted, open_to_everybody)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,15 +59,22 @@ def create_app(folder: Path, settings: ServiceSettings, keys_wanted: bool) -> Fa
         summary="Hybrid retrieval and answers over a tenant's knowledge bases",
         version="1",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
     )
     app.include_router(search_routes(deployment))
     app.include_router(dify_routes(deployment))
     app.include_router(answer_routes(deployment))
     app.include_router(knowledge_routes(deployment))
     _add_operator_routes(app, deployment)
+    add_docs_page(app)
     explain_problems(app)
     app.add_middleware(BodyLimits, max_document_bytes=int(settings.max_body_mb * 1e6), seconds=settings.body_seconds)
     app.add_middleware(Draining, in_flight=deployment.in_flight)
+    app.add_middleware(Origins)
+    # A key is no browser's to give away: with keys, any name may lead here.
+    hosts = ["*"] if keys_wanted else [*LOOPBACK, *settings.allowed_hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(RequestLog, metrics=deployment.metrics)
     return app
 
@@ -78,9 +90,10 @@ def _add_operator_routes(app: FastAPI, deployment: Deployment) -> None:
     )
     async def healthz(http: Request) -> Response:
         """With access keys only the key's own knowledge bases are listed."""
-        access = gate.keys.check(bearer(http)) if gate.keys else None
+        closed = gate.is_closed()
+        access = gate.keys.check(bearer(http)) if closed else None
         own = access.tenant_id if access else None
-        bases = [] if gate.keys and own is None else await asyncio.to_thread(_knowledge_bases, deployment, own)
+        bases = [] if closed and own is None else await asyncio.to_thread(_knowledge_bases, deployment, own)
         draining = deployment.in_flight.draining
         health = Health(
             status="draining" if draining else "ok",
@@ -102,7 +115,7 @@ def _add_operator_routes(app: FastAPI, deployment: Deployment) -> None:
     )
     async def metrics(http: Request) -> Response:
         """They name every tenant: with access keys, only this machine may read them."""
-        if gate.keys and (http.client is None or http.client.host not in ("127.0.0.1", "::1")):
+        if gate.is_closed() and (http.client is None or http.client.host not in ("127.0.0.1", "::1")):
             raise HTTPException(403, "metrics are for this machine only")
         body = await asyncio.to_thread(deployment.metrics.render)
         return Response(body, media_type=CONTENT_TYPE_LATEST)

@@ -73,7 +73,7 @@ class Deployment:
         kb = self.catalogue.find_knowledge_base(tenant_id, name)
         if kb is None:
             unknown = f"tenant {tenant_id!r}"
-            if self.gate.keys is not None or self.catalogue.knowledge_bases(tenant_id):
+            if self.gate.is_closed() or self.catalogue.knowledge_bases(tenant_id):
                 unknown = f"knowledge base {name!r} of {unknown}"
             raise HTTPException(404, f"unknown {unknown}")
         record_of(http.scope).tenant = tenant_id
@@ -104,7 +104,9 @@ class Deployment:
         self.catalogue.close()
 
 
-def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) -> Deployment:
+def open_deployment(
+    folder: Path, settings: ServiceSettings, keys_wanted: bool, open_to_everybody: bool = False
+) -> Deployment:
     """
     Raises:
         IngestError: the data folder, or a model named in the settings, cannot be used.
@@ -125,7 +127,7 @@ def open_deployment(folder: Path, settings: ServiceSettings, keys_wanted: bool) 
     return Deployment(
         catalogue=catalogue,
         settings=settings,
-        gate=Gate(AccessKeys(catalogue) if keys_wanted else None),
+        gate=Gate(AccessKeys(catalogue), keys_wanted, open_to_everybody),
         retriever=Retriever(
             catalogue,
             indexer,

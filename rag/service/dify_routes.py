@@ -38,7 +38,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def dify_routes(deployment: Deployment) -> APIRouter:
-    router = APIRouter(tags=["search"], dependencies=[Depends(DifyGate(deployment.gate.keys))])
+    router = APIRouter(tags=["search"], dependencies=[Depends(DifyGate(deployment.gate))])
 
     @router.post(
         "/retrieval",

@@ -13,6 +13,7 @@ from fastapi import Path as PathField
 from starlette.datastructures import UploadFile
 
 from rag.catalogue.catalogue import KnowledgeBaseExists
+from rag.documents.document_name import LONGEST_NAME
 from rag.documents.read_documents import SUFFIXES, document_name
 from rag.documents.records import IngestError
 from rag.service.deployment import Deployment
@@ -38,7 +39,9 @@ _DOCUMENT = f"{_KB}/documents/{{name:path}}"
 
 TenantPath = Annotated[str, PathField(pattern=NAME_PATTERN, examples=["fivedoctors"])]
 KbPath = Annotated[str, PathField(min_length=1, max_length=200, examples=["default"])]
-NamePath = Annotated[str, PathField(description="relative path with a suffix", examples=["faq/usage.md"])]
+NamePath = Annotated[
+    str, PathField(max_length=LONGEST_NAME, description="relative path with a suffix", examples=["faq/usage.md"])
+]
 
 
 def knowledge_routes(deployment: Deployment) -> APIRouter:

@@ -188,7 +188,7 @@ def test_the_query_alone_is_enough_where_there_is_one_tenant(folder: Path, tmp_p
             assert answer.status_code == 200 and answer.json()["contexts"] == ["鱼油每日两粒。"], headers
             # A page of another site cannot do that in its visitor's name.
             foreign = headers | {"Origin": "https://elsewhere.example"}
-            assert httpx.post(f"{url}/ask", content=body, headers=foreign, trust_env=False).status_code == 422
+            assert httpx.post(f"{url}/ask", content=body, headers=foreign, trust_env=False).status_code == 403
         assert httpx.post(f"{url}/ask", content=b"query=x", trust_env=False).status_code == 422
     with serving(folder) as url:
         assert post(url, "/ask", query="鱼油").status_code == 422, "whose?"

@@ -49,7 +49,7 @@ def test_a_body_that_trickles_is_given_up(folder: Path) -> None:
     with serving(folder, ServiceSettings(body_seconds=0.3)) as url:
         address = urlsplit(url)
         with socket.create_connection((address.hostname, address.port or 80), timeout=30) as connection:
-            connection.sendall(b"POST /ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
             connection.sendall(b'Content-Length: 100\r\n\r\n{"query"')
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -63,7 +63,7 @@ def test_a_client_that_goes_away_amid_its_body_is_counted_and_nothing_fails(
         address = urlsplit(url)
         with socket.create_connection((address.hostname, address.port or 80), timeout=30) as connection:
             connection.sendall(b"PUT /api/tenants/fivedoctors/knowledge_bases/default/documents/a.txt HTTP/1.1\r\n")
-            connection.sendall(b"Host: x\r\nContent-Length: 100\r\n\r\nhalf")
+            connection.sendall(b"Host: localhost\r\nContent-Length: 100\r\n\r\nhalf")
         while 'status="499"' not in httpx.get(f"{url}/metrics", trust_env=False).text:
             time.sleep(0.01)
     assert capfd.readouterr().err == ""

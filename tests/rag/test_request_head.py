@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,6 +69,76 @@ def test_a_head_within_the_limit_is_answered() -> None:
     headers = [f"X-{n}: {'a' * 500}" for n in range(100)]
     with listening(RequestHeadLimits) as (host, port):
         assert exchange(f"http://{host}:{port}", head("POST", "/", *headers, "Content-Length: 5") + b"12345")[0] == 204
+
+
+@pytest.mark.parametrize("tail", [b"Content-Length: 1000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n5\r\n", b"X: "])
+def test_an_answered_request_does_not_hold_its_connection(tail: bytes) -> None:
+    """The app answers before the body is there, and the body never ends."""
+
+    class Hasty(RequestHeadLimits):
+        head_seconds = linger_seconds = 0.3
+
+    with listening(Hasty) as address, connected(address) as slow:
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + tail)
+        received = b""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(200):
+                slow.sendall(b"a")
+                slow.settimeout(0.05)
+                with suppress(TimeoutError):
+                    piece = slow.recv(1000)
+                    received += piece
+                    if not piece:
+                        break
+            else:
+                pytest.fail("still open after 10 s")
+    assert tail == b"X: " or received.startswith(b"HTTP/1.1 204")
+
+
+def test_a_body_that_comes_after_its_answer_leaves_the_connection_usable() -> None:
+    with listening(RequestHeadLimits) as address, connected(address) as late:
+        for _ in range(2):
+            late.sendall(head("POST", "/", "Content-Length: 5"))
+            assert late.recv(1000).startswith(b"HTTP/1.1 204")
+            late.sendall(b"12345")
+
+
+def test_an_answer_that_nobody_takes_ends_its_connection() -> None:
+    class Hasty(RequestHeadLimits):
+        idle_seconds = 0.3
+
+    ended = threading.Event()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"a" * 100_000, "more_body": True})
+        ended.set()  # nothing waits for a client that is gone
+
+    with AsgiServer(app, http=Hasty, lifespan="off") as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=30) as lazy:
+            lazy.sendall(head("GET", "/"))
+            assert ended.wait(20)
+
+
+def test_an_answer_that_is_taken_slowly_comes_whole() -> None:
+    class Hasty(RequestHeadLimits):
+        idle_seconds = 0.3
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"a" * 12_000_000})
+
+    with AsgiServer(app, http=Hasty, lifespan="off") as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=30) as slow:
+            slow.sendall(head("GET", "/", "Connection: close"))
+            received = 0
+            while piece := slow.recv(400_000):
+                received += len(piece)
+                time.sleep(0.03)
+    assert received > 12_000_000
 
 
 def test_a_connection_that_never_completes_a_head_is_closed() -> None:

@@ -27,4 +27,4 @@ def exchange(url: str, request: bytes, more: Iterable[bytes] = ()) -> tuple[int,
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: rag", *headers, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]).encode()
