@@ -33,6 +33,10 @@ from rag.service.search_routes import search_routes
 from rag.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def create_app(
@@ -122,7 +126,8 @@ def _add_operator_routes(app: FastAPI, deployment: Deployment) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", media_type="text/html; charset=utf-8")
+        headers = {"Content-Security-Policy": PAGE_POLICY}
+        return FileResponse(PAGE / "index.html", media_type="text/html; charset=utf-8", headers=headers)
 
     app.mount("/page", StaticFiles(directory=PAGE))
 
