@@ -26,6 +26,7 @@ from rag.catalogue.row_resolution import read_passages, resolve_rows
 from rag.catalogue.token_statistics import TokenStatistics, count_tokens
 from rag.catalogue.versions import Versions
 from rag.documents.records import Document, IngestError
+from rag.documents.token_blobs import TokenBlobs, token_blobs
 from rag.documents.tokenizer import TOKENIZER_ID
 
 _KNOWLEDGE_BASE = (
@@ -44,6 +45,10 @@ class KnowledgeBaseExists(Exception):
     pass
 
 
+class LimitReached(Exception):
+    """One line: the tenant may not hold so much. Nothing was written."""
+
+
 class Catalogue(Versions):
     """The SQLite truth of one data folder. Every write is one transaction: when a method returns, it is durable."""
 
@@ -55,13 +60,19 @@ class Catalogue(Versions):
         super().__init__(Database(folder))
         self.folder = folder
 
-    def create_knowledge_base(self, tenant_id: str, name: str) -> KnowledgeBase:
-        """
+    def create_knowledge_base(self, tenant_id: str, name: str, most: int | None = None) -> KnowledgeBase:
+        """Create one. `most`: how many the tenant may have.
+
         Raises:
             KnowledgeBaseExists: the tenant has one of that name.
+            LimitReached: it has as many as it may.
         """
         try:
             with self.database.writing() as connection:
+                held = "SELECT count(*), coalesce(sum(name = ?), 0) FROM knowledge_bases WHERE tenant_id = ?"
+                count, same = connection.execute(held, (name, tenant_id)).fetchone()
+                if most is not None and count >= most and not same:
+                    raise LimitReached(f"tenant {tenant_id!r} may have {most} knowledge bases")
                 connection.execute(
                     "INSERT INTO knowledge_bases (tenant_id, name, tokenizer_id, created_at) VALUES (?, ?, ?, ?)",
                     (tenant_id, name, TOKENIZER_ID, now()),
@@ -96,18 +107,32 @@ class Catalogue(Versions):
             connection.execute("UPDATE knowledge_bases SET fusion = ? WHERE id = ?", (fusion, kb_id))
 
     def put_documents(
-        self, kb_id: int, documents: Iterable[Document], *, prune: bool = False, keep: Collection[str] = ()
+        self,
+        kb_id: int,
+        documents: Iterable[Document],
+        *,
+        prune: bool = False,
+        keep: Collection[str] = (),
+        most_points: int | None = None,
     ) -> Change:
         """Add documents, or replace those of the same name; the unchanged are left as they are. Passages that a
         replaced document still holds keep their row, their vector and their questions. `prune`: documents neither given
         nor named in `keep` are deleted. Searches see what is replaced or pruned until the index holds what replaces it.
+        `most_points`: passages and questions that all knowledge bases of the tenant may hold together.
 
         Raises:
             IngestError: a document or a passage key is given twice, or a key belongs to another document.
+            LimitReached: nothing was written.
         """
-        documents = list(documents)  # read to the end before the catalogue is held for writing
+        # Read to the end, and its tokens counted, before the catalogue is held for writing.
+        documents = list(documents)
+        self.tokenize_again(kb_id)
+        tokens = self._tokens_of_new(kb_id, documents)
         with self.database.writing() as connection:
-            return DocumentWriter(connection, kb_id).put(documents, prune, keep)
+            change = DocumentWriter(connection, kb_id, tokens).put(documents, prune, keep)
+            if most_points is not None and (change.added or change.replaced):
+                self._check_points(connection, kb_id, most_points)
+            return change
 
     def delete_document(self, kb_id: int, name: str) -> Change:
         """Delete a document: no search finds it from now on. `deleted` is 0 when there is none of that name."""
@@ -217,8 +242,14 @@ class Catalogue(Versions):
 
     def tokenize_again(self, kb_id: int) -> None:
         """Tokenise again what another tokenizer than this code's has tokenised."""
+        if self.tokenizer_id(kb_id) in ("", TOKENIZER_ID):
+            return
+        rows = self.database.connection.execute("SELECT content FROM passages WHERE kb_id = ?", (kb_id,))
+        tokens = {content: token_blobs(content) for (content,) in rows}
         with self.database.writing() as connection:
-            DocumentWriter(connection, kb_id)
+            writer = DocumentWriter(connection, kb_id, tokens)
+            if not writer.tokenizer_is_current:  # else another process was quicker
+                writer.replace_tokens()
 
     def mean_tokens(self, kb_id: int) -> float:
         """Return the mean number of a passage's tokens, at least 1."""
@@ -239,6 +270,35 @@ class Catalogue(Versions):
 
     def close(self) -> None:
         self.database.close()
+
+    def _tokens_of_new(self, kb_id: int, documents: Sequence[Document]) -> dict[str, TokenBlobs]:
+        """Return the tokens of texts that are not stored yet in the documents given."""
+        names = json.dumps([document.name for document in documents])
+        hashes = dict(
+            self.database.connection.execute(
+                "SELECT name, content_hash FROM documents WHERE kb_id = ? AND name IN (SELECT value FROM json_each(?))",
+                (kb_id, names),
+            ).fetchall()
+        )
+        tokens: dict[str, TokenBlobs] = {}
+        for document in documents:
+            if document.name in hashes and hashes[document.name] == document.content_hash:
+                continue
+            stored = {row.content for row in self.document(kb_id, document.name)} if document.name in hashes else set()
+            for passage in document.passages:
+                if passage.content not in stored and passage.content not in tokens:
+                    tokens[passage.content] = passage.tokens or token_blobs(passage.content)
+        return tokens
+
+    @staticmethod
+    def _check_points(connection: sqlite3.Connection, kb_id: int, most: int) -> None:
+        (held,) = connection.execute(
+            "SELECT sum(passages + questions) FROM knowledge_bases WHERE tenant_id = "
+            "(SELECT tenant_id FROM knowledge_bases WHERE id = ?)",
+            (kb_id,),
+        ).fetchone()
+        if held > most:
+            raise LimitReached(f"the tenant may hold {most} passages and questions: this would make {held}")
 
     def _passages(self, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
         return read_passages(self.database.connection, condition, kb_id, *values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.catalogue import Catalogue, LimitReached
 from rag.catalogue.database import now
 
 
@@ -27,8 +27,16 @@ class Clicks:
     def __init__(self, catalogue: Catalogue):
         self._database = catalogue.database
 
-    def record(self, click: Click) -> None:
+    def record(self, click: Click, most: int | None = None) -> None:
+        """Store a click. `most`: how many its knowledge base may hold.
+
+        Raises:
+            LimitReached: it holds as many; nothing was stored.
+        """
         with self._database.writing() as connection:
+            count = "SELECT count(*) FROM clicks WHERE kb_id = ?"
+            if most is not None and connection.execute(count, (click.kb_id,)).fetchone()[0] >= most:
+                raise LimitReached(f"the knowledge base holds {most} clicks, as many as it may")
             connection.execute(
                 "INSERT INTO clicks (kb_id, at, query, rewritten_query, passage_key, clicked, position, request_id) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

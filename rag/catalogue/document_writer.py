@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rag.catalogue.database import now
 from rag.catalogue.records import Change
-from rag.catalogue.token_statistics import count_tokens
 from rag.documents.records import Document, IngestError, Passage
+from rag.documents.token_blobs import TokenBlobs, token_blobs
 from rag.documents.tokenizer import TOKENIZER_ID
 
 
 class DocumentWriter:
-    """One write to one knowledge base: everything it touches gets the next revision."""
+    """One write to one knowledge base: everything it touches gets the next revision.
 
-    def __init__(self, connection: sqlite3.Connection, kb_id: int):
+    `tokens`: of texts that may be new, counted before the catalogue is held for writing.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, kb_id: int, tokens: Mapping[str, TokenBlobs] | None = None):
         self._connection = connection
         self._kb = kb_id
+        self._tokens = tokens or {}
         found = connection.execute(
             "SELECT revision, tokenizer_id FROM knowledge_bases WHERE id = ?", (kb_id,)
         ).fetchone()
         if found is None:
             raise IngestError("the knowledge base was deleted")
         self._revision: int = found[0] + 1
-        if found[1] != TOKENIZER_ID:
-            self._tokenize_again()
+        self.tokenizer_is_current: bool = found[1] == TOKENIZER_ID
 
     def put(self, documents: Sequence[Document], prune: bool, keep: Collection[str] = ()) -> Change:
         # What is stored of these documents, and with `prune` of all others too.
@@ -154,19 +157,30 @@ class DocumentWriter:
         row = self._connection.execute(
             "INSERT INTO passages (kb_id, document_id, key, content, token_ids, token_counts, tokens, place, revision) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._kb, document_id, passage.key, passage.content, *_blobs(passage.content), place, self._revision),
+            (
+                self._kb,
+                document_id,
+                passage.key,
+                passage.content,
+                *self._tokens_of(passage.content),
+                place,
+                self._revision,
+            ),
         )
         assert row.lastrowid is not None
         return row.lastrowid
 
-    def _tokenize_again(self) -> None:
-        """Tokenise again what other code than this has tokenised."""
+    def replace_tokens(self) -> None:
+        """Replace what other code than this has tokenised."""
         rows = self._connection.execute("SELECT id, content FROM passages WHERE kb_id = ?", (self._kb,)).fetchall()
         self._connection.executemany(
             "UPDATE passages SET token_ids = ?, token_counts = ?, tokens = ? WHERE id = ?",
-            ((*_blobs(content), row_id) for row_id, content in rows),
+            ((*self._tokens_of(content), row_id) for row_id, content in rows),
         )
         self._connection.execute("UPDATE knowledge_bases SET tokenizer_id = ? WHERE id = ?", (TOKENIZER_ID, self._kb))
+
+    def _tokens_of(self, content: str) -> TokenBlobs:
+        return self._tokens.get(content) or token_blobs(content)  # written between the count and this: counted now
 
     def _put_human_questions(self, passage_id: int, questions: Sequence[str]) -> None:
         standing = [
@@ -227,8 +241,3 @@ class DocumentWriter:
             return Change(added, replaced, unchanged, deleted, self._revision - 1)
         self._connection.execute("UPDATE knowledge_bases SET revision = ? WHERE id = ?", (self._revision, self._kb))
         return Change(added, replaced, unchanged, deleted, self._revision)
-
-
-def _blobs(content: str) -> tuple[bytes, bytes, int]:
-    tokens = count_tokens(content)
-    return tokens.token_ids.tobytes(), tokens.counts.tobytes(), tokens.total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.catalogue.records import TokenCounts
-from rag.documents.tokenizer import token_id, tokenize
+from rag.documents.token_blobs import token_blobs
 
 
 def count_tokens(text: str) -> TokenCounts:
-    counts = Counter(token_id(token) for token in tokenize(text))
-    token_ids = np.array(sorted(counts), np.uint32)
-    most = np.iinfo(np.uint16).max
-    return TokenCounts(token_ids, np.array([min(counts[token], most) for token in token_ids.tolist()], np.uint16))
+    blobs = token_blobs(text)
+    return TokenCounts(np.frombuffer(blobs.token_ids, np.uint32), np.frombuffer(blobs.counts, np.uint16))
 
 
 @dataclass(frozen=True, slots=True)

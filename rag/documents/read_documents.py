@@ -9,13 +9,19 @@ from pathlib import Path, PurePosixPath
 
 from rag.documents.beir_corpus import read_corpus
 from rag.documents.document_name import document_name
-from rag.documents.reader_process import read_in_process
+from rag.documents.faq_workbook import faq_passages
+from rag.documents.pdf_file import LARGEST_TEXT, pdf_snippets
+from rag.documents.reader_process import SMALL_FILE, read_in_process
 from rag.documents.records import Document, IngestError, Passage
 from rag.documents.text_file import LARGEST_MARKDOWN, markdown_snippets, read_text, text_snippets
 
 _TEXT = frozenset({".txt", ".md", ".markdown"})
 _WORKBOOK = frozenset({".xlsx", ".xlsm", ".xls"})
 SUFFIXES = frozenset({".pdf", ".jsonl", *_TEXT, *_WORKBOOK})
+_UNSEALED = frozenset({".jsonl", *_TEXT})
+
+LONGEST_PASSAGE, LONGEST_QUESTION = 100_000, 4000  # characters
+MOST_QUESTIONS = 1000
 
 _CORPUS, _QUERIES = "corpus.jsonl", "queries.jsonl"
 _ZIP, _OLE, _PDF = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"%PDF-"
@@ -54,11 +60,12 @@ def find_documents(folder: Path) -> list[tuple[Path, str]]:
     return [(path, name) for name, path in found.items()]
 
 
-def read_documents(path: Path, name: str) -> Iterator[Document]:
+def read_documents(path: Path, name: str, *, apart: bool = False, sealed: bool = False) -> Iterator[Document]:
     """Yield the documents of one file, by the kind that `name` ends in: one, or each row's of a .jsonl (streamed).
 
     Passages are called `<name>#1`, `<name>#2`, …, those of a .jsonl by their `_id`. Passages without any letter or
-    digit are left out.
+    digit are left out. `apart`: a large file of any kind is read, and its tokens are counted, in a sealed process.
+    `sealed`: this is that process.
 
     Raises:
         IngestError: `name` (see `document_name`), a file of another kind than its name says, without text, damaged,
@@ -70,9 +77,12 @@ def read_documents(path: Path, name: str) -> Iterator[Document]:
         raise IngestError(f"{name}: of no kind that can be read ({', '.join(sorted(SUFFIXES))})")
     try:
         _check_kind(path, name, suffix)
+        if not sealed and (suffix not in _UNSEALED or (apart and path.stat().st_size > SMALL_FILE)):
+            yield from read_in_process(path, name, count_tokens=apart)
+            return
         empty = True
         for document in _documents(path, name, suffix):
-            passages = tuple(_clean(p) for p in document.passages if _LETTER_OR_DIGIT.search(p.content))
+            passages = tuple(_clean(p, name) for p in document.passages if _LETTER_OR_DIGIT.search(p.content))
             if passages:
                 yield replace(document, passages=passages)
                 empty = False
@@ -92,10 +102,21 @@ def _documents(path: Path, name: str, suffix: str) -> Iterator[Document]:
         else:
             snippets = markdown_snippets(read_text(path, name, LARGEST_MARKDOWN))
         entries: list[tuple[str, tuple[str, ...]]] = [(snippet, ()) for snippet in snippets]
+    elif suffix == ".pdf":
+        entries = [(snippet, ()) for snippet in pdf_snippets(path, name)]
     else:
-        entries = read_in_process(path, name)
+        entries = list(_bounded(faq_passages(path, name), name))
     passages = (Passage(f"{name}#{number}", *entry) for number, entry in enumerate(entries, start=1))
     yield Document(name, tuple(passages))
+
+
+def _bounded(entries: Iterator[tuple[str, tuple[str, ...]]], name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    length = 0
+    for content, questions in entries:
+        length += len(content) + sum(map(len, questions))
+        if length > LARGEST_TEXT:
+            raise IngestError(f"{name}: holds more text than one document may: split it")
+        yield content, questions
 
 
 def _check_kind(path: Path, name: str, suffix: str) -> None:
@@ -113,7 +134,18 @@ def _check_kind(path: Path, name: str, suffix: str) -> None:
         raise IngestError(f"{name}: no {suffix} file: it begins with {start[:8]!r}")
 
 
-def _clean(passage: Passage) -> Passage:
-    """Remove what SQLite and UTF-8 cannot hold."""
+def _clean(passage: Passage, name: str) -> Passage:
+    """Remove what SQLite and UTF-8 cannot hold.
+
+    Raises:
+        IngestError: the passage or a question of it is longer than one may be.
+    """
+    where = passage.key if passage.key.startswith(name) else f"{name}: {passage.key}"
+    if len(passage.content) > LONGEST_PASSAGE:
+        raise IngestError(f"{where}: longer than {LONGEST_PASSAGE} characters: split it")
+    if any(len(question) > LONGEST_QUESTION for question in passage.questions):
+        raise IngestError(f"{where}: a question is longer than {LONGEST_QUESTION} characters")
+    if len(passage.questions) > MOST_QUESTIONS:
+        raise IngestError(f"{where}: has more than {MOST_QUESTIONS} questions")
     content, *questions = (_LONE_SURROGATE_OR_NUL.sub("\ufffd", text) for text in (passage.content, *passage.questions))
     return Passage(passage.key, content, tuple(questions))

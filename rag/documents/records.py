@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from rag.documents.token_blobs import TokenBlobs
 
 
 class IngestError(Exception):
@@ -14,11 +16,12 @@ class IngestError(Exception):
 @dataclass(frozen=True, slots=True)
 class Passage:
     """`key` is what hits call `doc_id`: a BEIR `_id`, else `<document name>#<n>`. `questions`: written by people, such
-    as a FAQ's; each becomes one more key to the passage."""
+    as a FAQ's; each becomes one more key to the passage. `tokens`: of the content, where its reader counted them."""
 
     key: str
     content: str
     questions: tuple[str, ...] = ()
+    tokens: TokenBlobs | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
