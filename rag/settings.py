@@ -38,7 +38,11 @@ class TenantSettings(BaseModel):
     requests_per_minute: int | None = Field(
         default=None, ge=1, description="in any 60 seconds; a worker counts its own"
     )
-    max_passages: int | None = Field(default=None, ge=1, description="over all knowledge bases of the tenant")
+    max_passages: int | None = Field(
+        default=None, ge=1, description="passages and their questions, over all knowledge bases of the tenant"
+    )
+    max_knowledge_bases: int = Field(default=100, ge=1)
+    max_clicks: int = Field(default=200_000, ge=1, description="of each knowledge base")
     log_query_text: bool = False
 
 

@@ -101,6 +101,36 @@ class Catalogue(Versions):
             connection.execute("UPDATE versions SET state = 'retired' WHERE kb_id = ?", (kb_id,))
             connection.execute("DELETE FROM knowledge_bases WHERE id = ?", (kb_id,))
 
+    def drop_passages(self, kb_id: int, most: int) -> int:
+        """Delete up to `most` passages of a knowledge base that is to be dropped; return how many there were. Its
+        versions are retired: searches find nothing from now on."""
+        with self.database.writing() as connection:
+            connection.execute("UPDATE knowledge_bases SET live_version = NULL WHERE id = ?", (kb_id,))
+            connection.execute("UPDATE versions SET state = 'retired' WHERE kb_id = ?", (kb_id,))
+            return connection.execute(
+                "DELETE FROM passages WHERE id IN (SELECT id FROM passages WHERE kb_id = ? LIMIT ?)", (kb_id, most)
+            ).rowcount
+
+    def count_points(self, kb_id: int, documents: Sequence[str]) -> int:
+        """Return how many passages and indexed questions these documents hold."""
+        (passages, questions) = self.database.connection.execute(
+            "WITH held AS (SELECT p.id FROM documents d JOIN passages p ON p.document_id = d.id "
+            "WHERE d.kb_id = ? AND d.name IN (SELECT value FROM json_each(?))) "
+            "SELECT (SELECT count(*) FROM held), "
+            "(SELECT count(*) FROM questions WHERE kept AND passage_id IN (SELECT id FROM held))",
+            (kb_id, json.dumps(list(documents))),
+        ).fetchone()
+        return int(passages + questions)
+
+    def characters(self, kb_id: int) -> int:
+        """Return how many characters its passages and questions hold."""
+        (length,) = self.database.connection.execute(
+            "SELECT (SELECT coalesce(sum(length(content)), 0) FROM passages WHERE kb_id = ?1) + "
+            "(SELECT coalesce(sum(length(text)), 0) FROM questions WHERE kb_id = ?1)",
+            (kb_id,),
+        ).fetchone()
+        return int(length)
+
     def keep_fusion(self, kb_id: int, fusion: str) -> None:
         """Keep the fitted weights of its channels; "" forgets them. Searches take them from then on."""
         with self.database.writing() as connection:

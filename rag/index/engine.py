@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.catalogue.records import IndexKey
+
 T = TypeVar("T")
 
 DENSE, SPARSE = "text_sem", "text_kw"
@@ -40,6 +42,20 @@ def point_id(version_id: int, row_id: int, is_question: bool) -> int:
 def row_of(point: int) -> tuple[int, bool]:
     """Return the row id and whether it is a question's."""
     return point & ((1 << QUESTION_BIT) - 1), bool(point >> QUESTION_BIT & 1)
+
+
+def pages_of_tokens(keys: Iterable[IndexKey], size: int, tokens: int) -> Iterator[list[IndexKey]]:
+    """Yield the keys, up to `size` at a time, and no more than one beyond so many distinct tokens."""
+    page: list[IndexKey] = []
+    held = 0
+    for key in keys:
+        page.append(key)
+        held += len(key.tokens.token_ids)
+        if len(page) == size or held >= tokens:
+            yield page
+            page, held = [], 0
+    if page:
+        yield page
 
 
 def pages_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -102,7 +118,8 @@ class Engine(Protocol):
     def delete(self, space: Space, rows: Sequence[tuple[int, bool]]) -> None: ...
 
     def flush(self, space: Space) -> None:
-        """Make everything written so far survive a crash."""
+        """Make everything written so far survive a crash. Edge keeps every thread waiting meanwhile, as long as the
+        disk takes."""
         ...
 
     async def search(

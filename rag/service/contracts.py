@@ -12,6 +12,9 @@ from rag.retrieval.channels import Channels
 _IN_A_TURN = {"content", "tool_calls", "function_call"}  # a turn that calls a tool may leave its content out
 _NO_TURN = "each turn needs a role and a content string"
 
+LONGEST_CONTEXT = 100_000  # characters
+MOST_TURNS = 1000
+DEEPEST_PARTS = 8
 SPEAKERS = {"user": "用户", "human": "用户", "assistant": "助手", "ai": "助手"}
 
 Query = Annotated[str, Field(min_length=1, max_length=4000, examples=["鱼油怎么吃"])]
@@ -19,19 +22,23 @@ TenantId = Annotated[str, Field(min_length=1, max_length=200, examples=["fivedoc
 KnowledgeBaseName = Annotated[str, Field(min_length=1, max_length=200, examples=["default"])]
 
 
-def _said(content: Any) -> str:
+def _said(content: Any, depth: int = 0) -> str:
     """Return the text of a turn's content as OpenAI's API has it: a text, parts of which some are texts, or null.
 
     Raises:
         ValueError: it is something else.
     """
+    if depth > DEEPEST_PARTS:
+        raise ValueError(_NO_TURN)
     match content:
         case None:
             return ""
         case str():
             return content
         case list():
-            return " ".join(_said(part) for part in content)
+            if len(content) > MOST_TURNS:
+                raise ValueError(f"more than {MOST_TURNS} parts in a turn")
+            return " ".join(_said(part, depth + 1) for part in content)
         case {"text": text} | {"text": {"value": text}} if isinstance(text, str | None):
             return text or ""
         case {"text": {"value": str(text)}}:
@@ -51,9 +58,13 @@ class ConversationRequest(BaseModel):
     query: Query
     tenant_id: TenantId | None = None
     kb_name: KnowledgeBaseName = "default"
-    history: str = Field(default="", description="lines of `用户: …` / `助手: …`, or a list of {role, content}")
-    user_profile: str = ""
-    history_summary: str = ""
+    history: str = Field(
+        default="",
+        max_length=LONGEST_CONTEXT,
+        description="lines of `用户: …` / `助手: …`, or a list of {role, content}",
+    )
+    user_profile: str = Field(default="", max_length=LONGEST_CONTEXT)
+    history_summary: str = Field(default="", max_length=LONGEST_CONTEXT)
     channels: Channels = Field(default=Channels(), description="switches; what is left out is as the tenant has it")
 
     @field_validator("history", mode="before")
@@ -65,6 +76,8 @@ class ConversationRequest(BaseModel):
             return ""
         if not isinstance(value, list):
             return value
+        if len(value) > MOST_TURNS:
+            raise ValueError(f"more than {MOST_TURNS} turns")
         lines = []
         for turn in value:
             if not isinstance(turn, dict) or not _IN_A_TURN & turn.keys():

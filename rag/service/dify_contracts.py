@@ -35,7 +35,8 @@ _NUMBER: dict[str, Callable[[float, float], bool]] = {
 }
 _COMPARISONS = (*_TEXT, *_NOT_TEXT, *_NUMBER, _EMPTY, _NOT_EMPTY)
 
-Scalar = str | int | float
+_Text = Annotated[str, Field(max_length=1000)]
+Scalar = _Text | int | float
 
 
 def _top_k(value: object) -> object:
@@ -60,16 +61,16 @@ class Condition(BaseModel):
     `doc_id`, `kb_name`). A record without that field passes no comparison but `empty`. A condition without a value
     asks nothing, but for `empty` and `not empty`. Of several values one has to fit, with a `not` none."""
 
-    name: str | list[str] = Field(examples=["document"])
+    name: _Text | Annotated[list[_Text], Field(max_length=20)] = Field(examples=["document"])
     comparison_operator: str = Field(examples=["start with"], description=", ".join(_COMPARISONS))
-    value: Scalar | list[Scalar] | None = Field(default=None, examples=["faq/"])
+    value: Scalar | Annotated[list[Scalar], Field(max_length=100)] | None = Field(default=None, examples=["faq/"])
 
     @property
     def asks(self) -> bool:
         return self.value is not None or self.comparison_operator in (_EMPTY, _NOT_EMPTY)
 
     def holds(self, fields: Mapping[str, str]) -> bool:
-        names = [self.name] if isinstance(self.name, str) else self.name
+        names = [self.name] if isinstance(self.name, str) else dict.fromkeys(self.name)
         return any(self._holds_for(fields.get(name)) for name in names)
 
     def _holds_for(self, text: str | None) -> bool:
@@ -94,7 +95,7 @@ class MetadataCondition(BaseModel):
     """`logical_operator`: null is `and`; `conditions`: null is none."""
 
     logical_operator: Literal["and", "or"] | None = "and"
-    conditions: list[Condition] | None = None
+    conditions: Annotated[list[Condition], Field(max_length=20)] | None = None
 
     @property
     def asked(self) -> list[Condition]:

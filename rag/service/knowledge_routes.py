@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi import Path as PathField
 from starlette.datastructures import UploadFile
 
-from rag.catalogue.catalogue import KnowledgeBaseExists
+from rag.catalogue.catalogue import KnowledgeBaseExists, LimitReached
 from rag.documents.document_name import LONGEST_NAME
 from rag.documents.read_documents import SUFFIXES, document_name
 from rag.documents.records import IngestError
@@ -30,7 +29,6 @@ from rag.service.knowledge_contracts import (
     RebuildStarted,
     VersionInfo,
 )
-from rag.service.knowledge_writer import QuotaExceeded
 from rag.service.problems import problems
 
 _KBS = "/api/tenants/{tenant}/knowledge_bases"
@@ -57,8 +55,10 @@ def knowledge_routes(deployment: Deployment) -> APIRouter:
     async def create_knowledge_base(tenant: TenantPath, body: KnowledgeBaseRequest, http: Request) -> KnowledgeBaseInfo:
         await deployment.admit(http, tenant, "manage")
         try:
-            return KnowledgeBaseInfo.of(await asyncio.to_thread(catalogue.create_knowledge_base, tenant, body.name))
-        except KnowledgeBaseExists as error:
+            most = deployment.settings.tenant(tenant).max_knowledge_bases
+            made = await writer.write(tenant, catalogue.create_knowledge_base, tenant, body.name, most)
+            return KnowledgeBaseInfo.of(made)
+        except (KnowledgeBaseExists, LimitReached) as error:
             raise HTTPException(409, str(error)) from None
 
     @router.get(_KB, summary="A knowledge base and the version that is searched", responses=problems(404))
@@ -144,7 +144,7 @@ def knowledge_routes(deployment: Deployment) -> APIRouter:
                 change = await writer.put(found, file, name)
             except IngestError as error:
                 raise HTTPException(422, str(error)) from None
-            except QuotaExceeded as error:
+            except LimitReached as error:
                 raise HTTPException(409, str(error)) from None
         if not change.added:
             response.status_code = 200

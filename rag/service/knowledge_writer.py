@@ -6,13 +6,17 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.catalogue import Catalogue, LimitReached
 from rag.catalogue.records import Change, KnowledgeBase
 from rag.documents.read_documents import read_documents
-from rag.documents.records import Document
+from rag.documents.records import Document, IngestError
 from rag.index.indexer import Indexer
+from rag.service.fair_shares import FairShares
 from rag.service.metrics import Metrics
 from rag.settings import ServiceSettings
 
@@ -20,12 +24,15 @@ from rag.settings import ServiceSettings
 AGED_POINTS, AGED_SHARE = 200, 0.2
 # The first build of a small knowledge base takes less time here than a process takes to start.
 SMALL_PASSAGES = 1000
+SMALL_CHARACTERS = 100_000
 # A PDF's or a workbook's reader may take a gigabyte.
 READERS = 2
+# Others' writes and clicks wait no longer than one transaction takes: half a second for the largest document.
+MOST_PASSAGES = 5000  # of a document
+TRANSACTION_PASSAGES = 500  # of several documents, but for the last
 
-
-class QuotaExceeded(Exception):
-    """One line: the tenant may not hold so many passages."""
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class RebuildFailed(Exception):
@@ -33,7 +40,8 @@ class RebuildFailed(Exception):
 
 
 class KnowledgeWriter:
-    """One write of a tenant at a time, and one rebuild of all; reading and searching go on meanwhile."""
+    """One file of a tenant is read at a time, one write of it is made, and one rebuild; tenants take turns. Searching
+    goes on meanwhile."""
 
     def __init__(self, catalogue: Catalogue, indexer: Indexer, settings: ServiceSettings, metrics: Metrics):
         self._catalogue = catalogue
@@ -41,8 +49,9 @@ class KnowledgeWriter:
         self._settings = settings
         self._metrics = metrics
         self._tenant_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._one_rebuild = asyncio.Lock()
-        self._readers = asyncio.Semaphore(READERS)
+        self._readers = FairShares(READERS)
+        self._transactions = FairShares(1)
+        self._one_rebuild = FairShares(1)
         self._rebuilds: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, str] = {}
 
@@ -51,22 +60,35 @@ class KnowledgeWriter:
 
         Raises:
             IngestError: the file cannot be read as what `name` says, or a passage's key is another document's.
-            QuotaExceeded: nothing was stored.
+            LimitReached: nothing was stored, unless the tenant wrote by another service meanwhile.
             RebuildFailed: stored, but not searchable.
         """
         started = time.perf_counter()
-        async with self._readers:
-            documents = await asyncio.to_thread(lambda: list(read_documents(file, name)))
+        async with self._readers.place(kb.tenant_id):
+            documents = await asyncio.to_thread(lambda: list(read_documents(file, name, apart=True)))
+        for document in documents:
+            if len(document.passages) > MOST_PASSAGES:
+                raise IngestError(f"{document.name}: holds more than {MOST_PASSAGES} passages: split it")
         self._metrics.observe_stage("read", time.perf_counter() - started)
         async with self._tenant_locks[kb.tenant_id]:
-            await asyncio.to_thread(self._check_quota, kb, documents)
-            change = await asyncio.to_thread(self._catalogue.put_documents, kb.id, documents)
+            await asyncio.to_thread(self._check_limit, kb, documents)
+            most = self._settings.tenant(kb.tenant_id).max_passages
+            total = Change(0, 0, 0, 0, kb.revision)
+            for part in _parts(documents):
+                change = await self.write(kb.tenant_id, self._catalogue.put_documents, kb.id, part, most_points=most)
+                total = _sum(total, change)
             await self._make_searchable(kb)
-        return change
+        return total
+
+    async def write(self, tenant_id: str, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call what writes to the catalogue in a thread, in the tenant's turn: SQLite knows no turns, and a writer that
+        it keeps waiting holds a thread."""
+        async with self._transactions.place(tenant_id):
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     async def delete(self, kb: KnowledgeBase, name: str) -> Change:
         async with self._tenant_locks[kb.tenant_id]:
-            change = await asyncio.to_thread(self._catalogue.delete_document, kb.id, name)
+            change = await self.write(kb.tenant_id, self._catalogue.delete_document, kb.id, name)
             await self._make_searchable(kb)
         return change
 
@@ -76,7 +98,9 @@ class KnowledgeWriter:
             if rebuild is not None:
                 rebuild.cancel()
                 await asyncio.wait([rebuild])
-            await asyncio.to_thread(self._catalogue.drop_knowledge_base, kb.id)
+            while await self.write(kb.tenant_id, self._catalogue.drop_passages, kb.id, TRANSACTION_PASSAGES):
+                pass
+            await self.write(kb.tenant_id, self._catalogue.drop_knowledge_base, kb.id)
             await asyncio.to_thread(self._indexer.drop_retired)
 
     def start_rebuild(self, kb: KnowledgeBase) -> bool:
@@ -110,15 +134,22 @@ class KnowledgeWriter:
         if self._rebuilds:
             await asyncio.wait(list(self._rebuilds.values()))
 
-    def _check_quota(self, kb: KnowledgeBase, documents: list[Document]) -> None:
+    def _check_limit(self, kb: KnowledgeBase, documents: list[Document]) -> None:
+        """Refuse before anything is stored; each transaction counts again.
+
+        Raises:
+            LimitReached: all of it together is too much.
+        """
         most = self._settings.tenant(kb.tenant_id).max_passages
         if most is None:
             return
-        held = sum(other.passages for other in self._catalogue.knowledge_bases(kb.tenant_id))
-        replaced = sum(len(self._catalogue.document(kb.id, document.name)) for document in documents)
-        given = sum(len(document.passages) for document in documents)
+        held = sum(other.passages + other.questions for other in self._catalogue.knowledge_bases(kb.tenant_id))
+        replaced = self._catalogue.count_points(kb.id, [document.name for document in documents])
+        given = sum(_points(document) for document in documents)
         if held - replaced + given > most:
-            raise QuotaExceeded(f"tenant {kb.tenant_id!r} may hold {most} passages: {held} held, {given} more given")
+            raise LimitReached(
+                f"tenant {kb.tenant_id!r} may hold {most} passages and questions: {held} held, {given} more given"
+            )
 
     async def _make_searchable(self, kb: KnowledgeBase) -> None:
         """Bring the index up to everything committed so far."""
@@ -135,7 +166,7 @@ class KnowledgeWriter:
         self._metrics.observe_stage("index", time.perf_counter() - started)
 
     async def _build_first(self, kb: KnowledgeBase) -> None:
-        if kb.passages <= SMALL_PASSAGES:
+        if kb.passages <= SMALL_PASSAGES and self._catalogue.characters(kb.id) <= SMALL_CHARACTERS:
             await asyncio.to_thread(self._indexer.rebuild, kb, lambda share: None)
             return
         self.start_rebuild(kb)
@@ -158,7 +189,7 @@ class KnowledgeWriter:
         """
         command = ["-m", "rag.build_index", "--out", str(self._catalogue.folder), "--tenant", kb.tenant_id]
         command += ["--kb-name", kb.name, "--retriever", self._settings.embedder]
-        async with self._one_rebuild:
+        async with self._one_rebuild.place(kb.tenant_id):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *command,
@@ -182,3 +213,31 @@ class KnowledgeWriter:
         del self._rebuilds[kb_id]
         if not done.cancelled() and (error := done.exception()) is not None:
             self._failures[kb_id] = str(error)
+
+
+def _points(document: Document) -> int:
+    return sum(1 + len(passage.questions) for passage in document.passages)
+
+
+def _parts(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """Yield the documents in parts of which each is one transaction; at least one part."""
+    part: list[Document] = []
+    size = 0
+    for document in documents:
+        part.append(document)
+        size += _points(document)
+        if size >= TRANSACTION_PASSAGES:
+            yield part
+            part, size = [], 0
+    if part or not documents:
+        yield part
+
+
+def _sum(total: Change, change: Change) -> Change:
+    return replace(
+        change,
+        added=total.added + change.added,
+        replaced=total.replaced + change.replaced,
+        unchanged=total.unchanged + change.unchanged,
+        deleted=total.deleted + change.deleted,
+    )

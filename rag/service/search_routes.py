@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import to_json
 
+from rag.catalogue.catalogue import LimitReached
 from rag.catalogue.clicks import Click
 from rag.retrieval.retriever import Hit, SearchRequest
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
@@ -58,7 +57,7 @@ def search_routes(deployment: Deployment) -> APIRouter:
         # Straight to bytes: validating 100 hits a second time would cost more than finding them.
         return Response(to_json({"data": data}), media_type="application/json")
 
-    @router.post("/feedback", summary="What a person did with a hit", status_code=204, responses=problems(404))
+    @router.post("/feedback", summary="What a person did with a hit", status_code=204, responses=problems(404, 409))
     async def feedback(body: FeedbackRequest, http: Request) -> Response:
         """Kept for the weekly learning; a passage that is not in the knowledge base (any more) is refused."""
         tenant_id = await deployment.admit(http, body.tenant_id)
@@ -74,7 +73,11 @@ def search_routes(deployment: Deployment) -> APIRouter:
             position=body.position,
             request_id=body.request_id,
         )
-        await asyncio.to_thread(deployment.clicks.record, click)
+        most = deployment.settings.tenant(tenant_id).max_clicks
+        try:
+            await deployment.writer.write(tenant_id, deployment.clicks.record, click, most)
+        except LimitReached as error:
+            raise HTTPException(409, str(error)) from None
         return Response(status_code=204)
 
     return router

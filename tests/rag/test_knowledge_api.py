@@ -238,7 +238,7 @@ def test_a_tenant_holds_no_more_passages_than_it_may(folder: Path) -> None:
         refused = put(url, "two.txt", "阿胶糕每日一块。")
         assert (refused.status_code, refused.json()["detail"]) == (
             409,
-            "tenant 'fivedoctors' may hold 121 passages: 121 held, 1 more given",
+            "tenant 'fivedoctors' may hold 121 passages and questions: 121 held, 1 more given",
         )
         assert put(url, "one.txt", "玛咖片每日两片。").json()["state"] == "replaced"
         assert len(recall(url, top_k=200)) == len(HEALTH) + 1
