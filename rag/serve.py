@@ -18,7 +18,9 @@ import ipaddress
 import logging
 import os
 import re
+import resource
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,6 +44,8 @@ from rag.settings import HOST, ServiceSettings, model_options, read_settings
 
 # After draining: connections that still hold an answered request.
 CLOSE_SECONDS = 5
+# A thread that computes lets the event loop go on after so many seconds; Python's own 5 ms are as long as a search.
+SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,10 @@ def _is_loopback(host: str) -> bool:
 def _make_app(
     folder: Path, settings: ServiceSettings, keys_wanted: bool, open_to_everybody: bool, log: bool
 ) -> FastAPI:
-    """Make the app of one worker, its logging set up."""
+    """Make the app of one worker, its process set up."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection takes one
     log_requests(log)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return create_app(folder, settings, keys_wanted, open_to_everybody=open_to_everybody)

@@ -68,6 +68,14 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+
+
+def has_tokens(text: str) -> bool:
+    """Return whether `tokenize` finds any."""
+    return _LETTER_OR_DIGIT.search(normalize_text(text)) is not None
+
+
 def _words(text: str) -> Iterator[str]:
     """Yield each run, the pieces of one that mixes letters and digits, and neighbouring runs written as one."""
     before, chain, last, end = "", "", "", 0

@@ -16,6 +16,7 @@ from rag.retrieval.channels import fell_back
 
 # Query2Doc (Wang et al. 2023) repeats the query five times before its pseudo-document: its tokens weigh as much more.
 QUERY_WEIGHT = 5.0
+INLINE_TEXT = 500  # characters
 
 
 async def embedded_query(
@@ -25,8 +26,8 @@ async def embedded_query(
     model did not answer."""
     text = f"{query}\n{pseudo_document}" if pseudo_document else query
     try:
-        # The default takes less time than handing it to a thread does.
-        if isinstance(embedder, HashingEmbedder):
+        # The default takes less time than handing it to a thread does, where the text is no long one.
+        if isinstance(embedder, HashingEmbedder) and len(text) <= INLINE_TEXT:
             return embedder.embed_query(text)
         return await asyncio.to_thread(embedder.embed_query, text)
     except ModelFailure as failure:

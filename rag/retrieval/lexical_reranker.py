@@ -49,6 +49,10 @@ class LexicalReranker:
         self._unseen_idf = float(np.log1p((n + 0.5) / 0.5))
         self._token_weights = lru_cache(maxsize=1024)(self._compute_token_weights)
 
+    def prepare(self, query: str, context: str) -> None:
+        """Read the query and its context, which takes a while where they are long; `score` remembers it."""
+        self._token_weights(query, context[-CONTEXT_LENGTH:])
+
     def score(self, query: str, context: str, passages: Sequence[NDArray[np.uint32]]) -> NDArray[np.float32]:
         """Score in [0, 1] of each passage, given as its distinct tokens, for the original query in its context."""
         tokens, weights = self._token_weights(query, context[-CONTEXT_LENGTH:])

@@ -18,6 +18,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import IngestError
+from rag.fair_shares import FairShares
 from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
 from rag.models.failure import ModelFailure
@@ -28,7 +29,7 @@ from rag.retrieval.channel_search import embedded_query, keyword_weights
 from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable
 from rag.retrieval.fitted_fusion import FusionInForce, fusion_in_force
 from rag.retrieval.fusion import Candidates, ChannelRank, ChannelRows, Found, final_order, fuse_channels
-from rag.retrieval.lexical_reranker import LexicalReranker
+from rag.retrieval.lexical_reranker import CONTEXT_LENGTH, LexicalReranker
 
 CHANNEL_DEPTH = 30
 # A search is done again when documents were switched during it.
@@ -36,6 +37,9 @@ _MOST_ATTEMPTS = 20
 _MOST_ROWS = 10_000
 # A longer query is as much text as a pseudo-document would be.
 SHORT_QUERY = 60
+# Query, pseudo-document and context are read in a thread when they are longer: 1,000 characters take up to 20 ms.
+SHORT_TEXT = 500  # characters
+_LONG_TEXTS = 2  # of different tenants, read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Retriever:
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
+        self._turns, self._long_texts = FairShares(1), FairShares(_LONG_TEXTS)
 
     async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
         """Return what the knowledge base holds for the request, best first.
@@ -133,8 +138,9 @@ class Retriever:
                 states[name] = unavailable("nothing is indexed yet")
             return Retrieval([], rewrite, pseudo_document, states, "", "", seconds)
         depth = max(self._depth, request.top_k)
-        searched = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
         reranker = self._rerankers.of(kb.tenant_id) if self._rerankers is not None else self._reranker
+        await self._read_long_texts(kb, opened, request, rewrite.text, pseudo_document)
+        searched = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
         fusion = self._fusion(kb, opened, reranker)
         found = searched.found(fusion.weights)
         fused = fuse_channels(found, fusion.weights)
@@ -241,6 +247,10 @@ class Retriever:
         if states["doc2query"] == ON and not opened.has_questions:
             states["doc2query"] = unavailable("no questions are indexed")
         dense = await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
+        if not self._indexer.engine.shared:
+            # Edge searches on the event loop: one search a round, of the tenants by turns.
+            async with self._turns.place(kb.tenant_id):
+                await asyncio.sleep(0)
         keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
         for _ in range(_MOST_ATTEMPTS):
             revision = self._catalogue.applied_revision(opened.version.id)
@@ -256,6 +266,22 @@ class Retriever:
         if dense is not None:
             found["dense"] = ChannelRows(by_dense, float(dense @ opened.mean_vector), len(by_dense) >= limit)
         return Candidates(found, behind, depth)
+
+    async def _read_long_texts(
+        self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, query: str, pseudo_document: str
+    ) -> None:
+        """Tokenise long texts beside the event loop: those who ask for the tokens later find them in their caches."""
+        context = request.context[-CONTEXT_LENGTH:]
+        if len(request.query) + len(query) + len(pseudo_document) + len(context) <= SHORT_TEXT:
+            return
+        lexical = self._lexical_reranker(kb, opened)
+
+        def read() -> None:
+            keyword_weights(query, pseudo_document)
+            lexical.prepare(request.query, request.context)
+
+        async with self._long_texts.place(kb.tenant_id):
+            await asyncio.to_thread(read)
 
     async def _rows(
         self,

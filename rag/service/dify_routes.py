@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import to_json
 
 from rag.catalogue.access_keys import Access
-from rag.documents.tokenizer import query_token_ids
+from rag.documents.tokenizer import has_tokens
 from rag.retrieval.retriever import Hit, SearchRequest
-from rag.service.access import DifyGate
+from rag.service.access import DifyGate, KeyFirst
 from rag.service.deployment import Deployment
 from rag.service.dify_contracts import (
     LONGEST_QUERY,
@@ -38,7 +38,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def dify_routes(deployment: Deployment) -> APIRouter:
-    router = APIRouter(tags=["search"], dependencies=[Depends(DifyGate(deployment.gate))])
+    router = APIRouter(tags=["search"], dependencies=[Depends(DifyGate(deployment.gate))], route_class=KeyFirst)
 
     @router.post(
         "/retrieval",
@@ -62,7 +62,7 @@ def dify_routes(deployment: Deployment) -> APIRouter:
                 raise
             raise DifyFailure(404, NO_KNOWLEDGE, "the knowledge base does not exist") from None
         setting, query = body.retrieval_setting, (body.query or "").strip()[:LONGEST_QUERY]
-        if not query_token_ids(query):  # any passage would be as near as any other
+        if not has_tokens(query):  # any passage would be as near as any other
             return Response(to_json({"records": []}), media_type="application/json")
         filtered = condition is not None and bool(condition.asked)
         found = await deployment.retrieve(

@@ -15,6 +15,7 @@ from rag.catalogue.catalogue import KnowledgeBaseExists, LimitReached
 from rag.documents.document_name import LONGEST_NAME
 from rag.documents.read_documents import SUFFIXES, document_name
 from rag.documents.records import IngestError
+from rag.service.access import KeyFirst
 from rag.service.deployment import Deployment
 from rag.service.knowledge_contracts import (
     NAME_PATTERN,
@@ -43,7 +44,7 @@ NamePath = Annotated[
 
 
 def knowledge_routes(deployment: Deployment) -> APIRouter:
-    router = APIRouter(tags=["knowledge bases"], dependencies=[Depends(deployment.gate)])
+    router = APIRouter(tags=["knowledge bases"], dependencies=[Depends(deployment.gate)], route_class=KeyFirst)
     catalogue, writer = deployment.catalogue, deployment.writer
 
     @router.get(_KBS, summary="A tenant's knowledge bases", responses=problems())

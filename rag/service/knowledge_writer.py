@@ -15,8 +15,8 @@ from rag.catalogue.catalogue import Catalogue, LimitReached
 from rag.catalogue.records import Change, KnowledgeBase
 from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError
+from rag.fair_shares import FairShares
 from rag.index.indexer import Indexer
-from rag.service.fair_shares import FairShares
 from rag.service.metrics import Metrics
 from rag.settings import ServiceSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,12 @@ def explain_problems(app: FastAPI) -> None:
 
     async def not_ready(http: Request, error: Exception) -> Response:
         return _problem(http, 503, str(error))
+
+    @app.exception_handler(sqlite3.OperationalError)
+    async def busy(http: Request, error: sqlite3.OperationalError) -> Response:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise error
+        return _problem(http, 503, "another program is writing to the data folder: try again", {"Retry-After": "1"})
 
     for failure in (IngestError, ModelFailure, EngineUnavailable, SpaceLost, RebuildFailed):
         app.add_exception_handler(failure, not_ready)

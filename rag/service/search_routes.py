@@ -8,13 +8,14 @@ from pydantic_core import to_json
 from rag.catalogue.catalogue import LimitReached
 from rag.catalogue.clicks import Click
 from rag.retrieval.retriever import Hit, SearchRequest
+from rag.service.access import KeyFirst
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
 from rag.service.deployment import Deployment
 from rag.service.problems import problems
 
 
 def search_routes(deployment: Deployment) -> APIRouter:
-    router = APIRouter(tags=["search"], dependencies=[Depends(deployment.gate)])
+    router = APIRouter(tags=["search"], dependencies=[Depends(deployment.gate)], route_class=KeyFirst)
 
     @router.post(
         "/api/chat/general_rag",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
+
+from rag.service.access import KeyFirst
 
 _UNNAMED = ("", "application/x-www-form-urlencoded", "text/plain")
 
 
-class UnnamedJson(APIRoute):
+class UnnamedJson(KeyFirst):
     """A route that reads a body as JSON also where no header says what it is, as with `curl -d`.
 
     A browser is held to the header: without it another site's page could send requests for its visitor.
