@@ -24,7 +24,9 @@ def uses_bf16(precision: str) -> bool:
         return precision == "bf16"
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 of the GPU environment may lack it
+    has: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # torch 2.11 of the GPU environment may lack it
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
