@@ -92,16 +92,13 @@ class Run:
 
     def kill(self, kind: str, name: str | None) -> str:
         """Kill one process (None: the service) and, unless the run goes on, start it again. Says what came of it."""
-        self.await_step(self.steps())
+        victims = self._find(name) if name else []
         family = self._family()
         step, self.killed_at = self.steps(), [*self.killed_at, time.time()]
         if name is None:
             self.setting.service.kill()
-        else:
-            named = [process for process in family if name in _words(process)]
-            assert named, f"no {name} among {[_words(process) for process in family]}"
-            for process in named:
-                process.kill()
+        for process in victims:
+            process.kill()
         survived = self._survives()
         if name is None:
             self.setting.service.start()
@@ -117,6 +114,14 @@ class Run:
         self._start()
         return f"{kind} ({name}) at step {step}: exit code {code}, resumes after step {saved}"
 
+    def _find(self, name: str) -> list[psutil.Process]:
+        """The run's processes of that name; a wounded run that is about to end is started again first."""
+        while not (found := [process for process in self._family() if name in _words(process)]):
+            assert self._wounded, self.tail()
+            self._process.wait(SECONDS)
+            self.await_step(1)
+        return found
+
     def finish(self) -> None:
         while self._process.wait(SECONDS) != 0:
             self._resume_if_ended()
@@ -129,6 +134,8 @@ class Run:
         return recipe.is_file() and recipe.stat().st_mtime > self._started_at
 
     def _family(self) -> list[psutil.Process]:
+        if self._process.poll() is not None:
+            return []
         launcher = psutil.Process(self._process.pid)
         return [launcher, *launcher.children(recursive=True)]
 
