@@ -119,6 +119,7 @@ class Run:
         while not (found := [process for process in self._family() if name in _words(process)]):
             assert self._wounded, self.tail()
             self._process.wait(SECONDS)
+            self._resume_if_ended()
             self.await_step(1)
         return found
 
