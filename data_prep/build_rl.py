@@ -23,15 +23,13 @@ from data_prep.dataset.dataset import (
     Dataset,
     Purpose,
     add_arguments,
-    context_of,
     describe_request,
-    hits_of,
     left_out,
-    metadata_of,
     selected,
     write_reports,
 )
 from data_prep.dataset.filters import competition_steps
+from data_prep.dataset.sample_parts import context_of, hits_of, metadata_of
 from data_prep.prompt import build_messages
 from data_prep.questions.split import RL_SHARES, Split
 from data_prep.readers.qrels import read_qrels

@@ -26,14 +26,13 @@ from data_prep.dataset.dataset import (
     Dataset,
     Purpose,
     add_arguments,
-    context_of,
     describe_request,
     left_out,
-    metadata_of,
     selected,
     write_reports,
 )
 from data_prep.dataset.filters import imitation_steps
+from data_prep.dataset.sample_parts import context_of, metadata_of
 from data_prep.prompt import build_sft_messages
 from data_prep.questions.leakage import drop_leaking
 from data_prep.questions.question_sets import bare_texts, question_keys

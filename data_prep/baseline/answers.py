@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from data_prep.bvt.row import NO_HIT
-from data_prep.dataset.dataset import context_of
+from data_prep.dataset.sample_parts import context_of
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_line
 from plain_text.thinking import without_thinking

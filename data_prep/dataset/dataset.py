@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import Counter
@@ -19,23 +18,16 @@ from rich.console import Console
 from data_prep.dataset.artefacts import code_sha256, settings_sha256
 from data_prep.dataset.filters import NO_SCORE, intake_steps, log_window
 from data_prep.dataset.intake import give_back, take_in
+from data_prep.dataset.sample_parts import OF_SAMPLE
 from data_prep.dataset.selection import Selection, Step
 from data_prep.dataset.stats import describe, funnel_table, remarks_of, write_data_card, write_stats_page
 from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
 from data_prep.readers.sources import Sources, write_quarantine
-from data_prep.text.cleaning import clean_hits
 from reward.records.files import BadInput, file_sha256, write_json
-from reward.records.sample import Context, Hit, Metadata
-from reward.settings.data import DeidentifySettings
 from reward.settings.recipe import TenantSettings
 
 NO_ROW = "no row passes the filters of tenant"
-# Of `columns.ROWS`. The recorded hits are most of a row's bytes, so they are read only where they are asked for.
-_OF_SAMPLE = (
-    "original_query", "rewritten_query", "user_profile", "history_summary", "history_context", "thought_unit",
-    "source", "timestamp", "model", "quality_score", "top1_score", "recall_count", "slices",
-)  # fmt: skip
 WANTED_SAMPLES = 10_000  # below this many a build says so
 _HOW_TO_SCORE = (
     "a log records no scores: score its rewrites by retrieval first (python -m data_prep.fill_baseline "
@@ -80,7 +72,7 @@ class Dataset:
     def rows(self, split: Split, *columns: str) -> Iterator[dict[str, Any]]:
         """Yield each kept row of `split` as a dict of what a sample is made of and of `columns`, with `n`, its number
         among all kept, from 1."""
-        for batch in self.selection.batches(split, (*_OF_SAMPLE, *columns)):
+        for batch in self.selection.batches(split, (*OF_SAMPLE, *columns)):
             yield from batch.to_pylist()
 
     def count(self, split: Split) -> int:
@@ -326,31 +318,3 @@ def left_out(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """Yield file, sheet, row, step and reason of every row that is not in the data set, in order."""
     for batch in dataset.selection.left_out():
         yield from batch.to_pylist()
-
-
-def context_of(row: Mapping[str, Any]) -> Context:
-    return Context(
-        user_profile=row["user_profile"],
-        history_summary=row["history_summary"],
-        history_context=row["history_context"],
-        thought_unit=row["thought_unit"],
-    )
-
-
-def metadata_of(row: Mapping[str, Any], tenant: TenantSettings, split: Split) -> Metadata:
-    return Metadata(
-        source=row["source"],
-        timestamp=row["timestamp"],
-        model=row["model"],
-        quality_score=row["quality_score"],
-        tenant_id=tenant.tenant_id,
-        top1_score=row["top1_score"],
-        recall_count=row["recall_count"],
-        split=split,
-        slices=tuple(row["slices"] or ()),
-    )
-
-
-def hits_of(row: Mapping[str, Any], settings: DeidentifySettings) -> tuple[Hit, ...]:
-    """Read a row's recorded hits and de-identify them."""
-    return clean_hits(json.loads(row["recall_results"] or "[]"), settings)

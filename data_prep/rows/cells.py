@@ -10,11 +10,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +23,7 @@ from data_prep.rows.dialogue import read_dialogue
 from data_prep.rows.ids import ROUNDED, number_as_id, scientific
 from data_prep.rows.missing import is_missing, spelled, without_missing
 from data_prep.rows.recall_cells import Recall, read_recall
-from data_prep.rows.remarks import Remarks, remark
+from data_prep.rows.remarks import Remarks, remark, remarks_column
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
 from data_prep.rows.truths import read_truth
 from plain_text.marks import bound_marks
@@ -105,7 +105,7 @@ def parse_columns(
         typed[name] = pa.repeat(pa.scalar(value, pa.string()), count)
     typed["row"] = rows.cast(pa.int64()) if isinstance(rows, pa.Array) else pa.array(rows, pa.int64())
     typed["refused"] = _reasons(problems, refused, count)
-    typed["remarks"] = _remarks(remarks, count)
+    typed["remarks"] = remarks_column(remarks, count)
     return pa.RecordBatch.from_arrays([typed[name] for name in ROWS.names], schema=ROWS)
 
 
@@ -129,18 +129,10 @@ def _reasons(problems: Mapping[str, Problems], refused: Sequence[str] | None, co
     return pa.array(reasons, pa.string())
 
 
-def _remarks(remarks: Remarks, count: int) -> pa.Array:
-    lengths = np.zeros(count + 1, np.int32)  # few rows have any: no list is made for the others
-    for index, said in remarks.items():
-        lengths[index + 1] = len(said)
-    flat = [one for _, said in sorted(remarks.items()) for one in said]
-    return pa.ListArray.from_arrays(np.cumsum(lengths, dtype=np.int32), pa.array(flat, pa.string()))
-
-
 def _nothing(kind: pa.DataType, count: int) -> pa.Array:
     if kind == pa.string():
         return pa.repeat(pa.scalar("", kind), count)
-    return _remarks({}, count) if pa.types.is_list(kind) else pa.nulls(count, kind)
+    return remarks_column({}, count) if pa.types.is_list(kind) else pa.nulls(count, kind)
 
 
 def _plain(cells: Cells) -> Cells:
@@ -155,7 +147,7 @@ def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)
-    if _are_truths(cells):
+    if not isinstance(cells, pa.Array) and set(map(type, cells)) == {bool}:
         return cells
     try:
         texts = pc.fill_null(cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string()), "")
@@ -167,10 +159,6 @@ def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     if present is not texts:
         _remark_missing(texts, _where(pc.not_equal(texts, present)), name, remarks)
     return present
-
-
-def _are_truths(cells: Cells) -> bool:
-    return not isinstance(cells, pa.Array) and set(map(type, cells)) == {bool}
 
 
 def _remark_missing(cells: Cells, places: Iterable[int], name: str, remarks: Remarks) -> None:
@@ -317,7 +305,7 @@ def _truths(cells: Cells, found: Problems) -> pa.Array:
     cells = _plain(cells)
     if isinstance(cells, pa.Array):
         return _by_value(pc.fill_null(cells, ""), _truth, pa.bool_(), found)
-    if _are_truths(cells):
+    with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # not all of them truth values already
         return pa.array(cells, pa.bool_())
     return _each(cells, _truth, pa.bool_(), found)
 
