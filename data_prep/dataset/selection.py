@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.questions.near_duplicates import groups_of_keys
-from data_prep.questions.question_sets import bare_texts, question_keys
+from data_prep.questions.question_sets import bare_texts, encoded, question_keys
 from data_prep.questions.split import Split, leaks, splits_of_bare
 from data_prep.rows.sql import literal
 
@@ -118,7 +118,7 @@ class Selection:
             The near-duplicate group of each row that is kept, in order.
         """
         ids = self._ids()
-        groups = groups_of_keys(self.keys(), threshold)
+        groups = groups_of_keys(encoded(self.keys()), threshold)
         self._db.register("grouped", pa.table({"id": ids, "cluster": groups}))
         self._db.execute(
             """CREATE TEMP TABLE same AS SELECT id, first_value(id) OVER

@@ -20,7 +20,7 @@ import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.questions.question_sets import QuestionSets, mixed, question_keys, question_sets
+from data_prep.questions.question_sets import QuestionSets, encoded, mixed, question_keys, question_sets
 
 _CHOICES = 36  # of parts, at most: each costs a sort of the queries, and the more parts the fewer comparisons
 _CHOSEN = 6  # parts in a choice, at most
@@ -33,10 +33,10 @@ _SLACK = 1e-9  # on bounds, so that rounding never loses a pair
 
 def near_duplicate_groups(queries: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
     """Return the group of every query (strings, no nulls): see `groups_of_keys`."""
-    return groups_of_keys(question_keys(queries), threshold)
+    return groups_of_keys(encoded(question_keys(queries)), threshold)
 
 
-def groups_of_keys(keys: pa.Array | pa.ChunkedArray, threshold: float) -> np.ndarray:
+def groups_of_keys(keys: pa.DictionaryArray, threshold: float) -> np.ndarray:
     """Return the group of every query: the connected components of the graph of all near-duplicate pairs.
 
     The result is exact and so depends neither on the order of the queries nor on a seed. Members of a group may be
@@ -49,7 +49,7 @@ def groups_of_keys(keys: pa.Array | pa.ChunkedArray, threshold: float) -> np.nda
     twice as long as 0.8; below 0.6, with hundreds of thousands of queries, it is minutes.
 
     Args:
-        keys: of the queries (`question_sets.question_keys`).
+        keys: of the queries (`question_sets.question_keys`), encoded: of several alike, one is held.
         threshold: Jaccard similarity in (0, 1].
 
     Returns:

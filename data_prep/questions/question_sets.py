@@ -68,7 +68,7 @@ def question_keys(queries: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
 
     This is the dear part of every comparison: a caller who compares the same queries twice keeps it.
     """
-    spelt = _encoded(queries)
+    spelt = encoded(queries)
     keys = [
         pa.array([f"{facts(text)}\0{bare(text)}" for text in chunk], pa.string()) for chunk in _chunks(spelt.dictionary)
     ]
@@ -81,8 +81,8 @@ def bare_texts(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def question_sets(keys: pa.Array | pa.ChunkedArray) -> tuple[QuestionSets, np.ndarray]:
-    """Return the distinct questions of `keys` (`question_keys`), and which row each key is (int64)."""
-    question = _encoded(keys)
+    """Return the distinct questions of `keys` (`question_keys`, maybe `encoded`), and which row each key is (int64)."""
+    question = encoded(keys)
     of_query = question.indices.to_numpy()
     pa.default_memory_pool().release_unused()  # the sets take its place
     sets, place = _as_sets(question.dictionary)
@@ -96,9 +96,12 @@ def mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _encoded(texts: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    encoded = pc.dictionary_encode(texts)
-    return encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+def encoded(texts: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Encode strings by the distinct ones among them; what is encoded stays."""
+    if isinstance(texts, pa.DictionaryArray):
+        return texts
+    coded = pc.dictionary_encode(texts)
+    return coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
 
 
 def _chunks(texts: pa.Array) -> Iterator[list[str]]:
@@ -121,7 +124,7 @@ def _as_sets(keys: pa.Array) -> tuple[QuestionSets, np.ndarray]:
     size = np.concatenate(sizes)
     order = np.argsort(size, kind="stable")
     start = np.cumsum(size) - size
-    mark = _encoded(pa.chunked_array(marks, pa.string())).indices.to_numpy().astype(np.uint64)
+    mark = encoded(pa.chunked_array(marks, pa.string())).indices.to_numpy().astype(np.uint64)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return QuestionSets(pairs, start[order], size[order], mixed(mark + np.uint64(1))[order]), place
