@@ -10,7 +10,6 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeAlias
@@ -305,8 +304,6 @@ def _truths(cells: Cells, found: Problems) -> pa.Array:
     cells = _plain(cells)
     if isinstance(cells, pa.Array):
         return _by_value(pc.fill_null(cells, ""), _truth, pa.bool_(), found)
-    with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # not all of them truth values already
-        return pa.array(cells, pa.bool_())
     return _each(cells, _truth, pa.bool_(), found)
 
 

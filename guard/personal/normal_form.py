@@ -37,8 +37,11 @@ def normalise_lines(text: str) -> str:
     """Write text in one way: NFC, half-width letters and digits, no control or zero-width characters, single spaces
     (also for VT, FF, NEL and the separators FS to US),
     trimmed lines, no blank lines. Idempotent."""
-    if _SETTLED_LINES.fullmatch(text):
-        return text
+    return text if _SETTLED_LINES.fullmatch(text) else rewritten_lines(text)
+
+
+def rewritten_lines(text: str) -> str:
+    """Do what `normalise_lines` does for a text that may not be settled."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_HALF_WIDTH)
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
     text = unicodedata.normalize("NFC", bound_marks(text))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.text.normalise import SETTLED, normalise_column, normalise_line, normalise_lines
+from guard.personal.normal_form import rewritten_lines
 
 # What normalising is about, next to each other far more often than by chance.
 _TRICKY = st.sampled_from(
@@ -46,6 +47,13 @@ def test_normalising_twice_changes_nothing_more(text: str) -> None:
         assert normalise(normalise(text)) == normalise(text)
 
 
+@settings(max_examples=400, deadline=None)
+@given(_TEXTS)
+def test_a_settled_text_is_what_rewriting_makes_of_it(text: str) -> None:
+    for one in (text, rewritten_lines(text)):
+        assert normalise_lines(one) == rewritten_lines(one)
+
+
 def test_no_settled_character_can_be_changed_by_its_neighbours() -> None:
     """Unicode's NFC quick check, with the tables of this Python: of each character alone, so that it holds for all
     strings of them."""
@@ -58,7 +66,7 @@ def test_no_settled_character_can_be_changed_by_its_neighbours() -> None:
     assert not characters & joins_to_the_one_before
     for character in characters:
         assert unicodedata.combining(character) == 0
-        assert normalise_line(character) == character
+        assert rewritten_lines(character) == character
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
