@@ -132,6 +132,8 @@ def _report(found: Mapping[str, Any], feedback: Feedback, masked: Counter[str]) 
     Console().print(table)
     for note in feedback.notes:
         print(f"note: {note}")
+    for line in feedback.passed_over:
+        print(line)
     for unreadable in feedback.unreadable:
         print(f"unreadable: {unreadable.file}: {unreadable.reason}")
     if masked:
@@ -190,6 +192,7 @@ def build_feedback(options: FeedbackOptions) -> None:
         "tenant_id": tenant.tenant_id,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "reranker_records": records,
+        "notes": [*feedback.notes, *feedback.passed_over],
     }
     write_manifest(manifest, request, outputs, header | counts)
     print(f"written: {out}")

@@ -178,7 +178,8 @@ def fill_baseline(options: FillOptions) -> None:
         with closing(Ledger(settings)) as ledger:
             # What the ledger knows costs nothing: only the rest is asked, after a look at the services.
             plan = asyncio.run(look_up(task, spool.usable(), ledger))
-            _print_plan(task, sources, rows_in, plan)
+            passed_over = spool.passed_over()
+            _print_plan(task, sources, passed_over, rows_in, plan)
             if not plan.known.rows:
                 first = next(("row {row} of {file}: {reason}".format_map(row) for row in spool.quarantined()), "no row")
                 raise BadInput(f"{', '.join(map(str, options.inputs))}: no row can be used; {first}")
@@ -192,7 +193,7 @@ def fill_baseline(options: FillOptions) -> None:
         quarantine.unlink(missing_ok=True)
         if rows_in > tally.rows or sources.unreadable:
             write_quarantine(quarantine, sources.unreadable, spool.quarantined())
-    write_manifest(manifest, request, [out], _counts(rows_in, tally, sources))
+    write_manifest(manifest, request, [out], _counts(rows_in, tally, sources, passed_over))
     _print_tally(tally)
     print(f"written: {out}")
     if tally.incomplete == plan.rows_to_ask > 0:
@@ -202,7 +203,7 @@ def fill_baseline(options: FillOptions) -> None:
         print("run the same command again: it asks the failed ones only")
 
 
-def _counts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
+def _counts(rows_in: int, tally: Tally, sources: Sources, passed_over: list[str]) -> dict[str, Any]:
     """Return the counts that the manifest holds."""
     return {
         "rows_in": rows_in,
@@ -213,6 +214,7 @@ def _counts(rows_in: int, tally: Tally, sources: Sources) -> dict[str, Any]:
         "filled": {_NAMES[kind]: tally.filled[kind] for kind in _NAMES},
         "failed": {_NAMES[kind]: tally.failed[kind] for kind in _NAMES},
         "unreadable": [asdict(file) for file in sources.unreadable],
+        "notes": [*sources.notes, *passed_over],
     }
 
 
@@ -224,11 +226,13 @@ def _probe(task: Task, plan: Plan) -> None:
         probe("baseline", task.tenant.baseline.url)
 
 
-def _print_plan(task: Task, sources: Sources, rows_in: int, plan: Plan) -> None:
+def _print_plan(task: Task, sources: Sources, passed_over: list[str], rows_in: int, plan: Plan) -> None:
     rows, rag = plan.known.rows, task.tenant.rag
     print(f"rows in {rows_in} = usable {rows} + quarantined {rows_in - rows}")
     for note in sources.notes:
         print(f"note: {note}")
+    for line in passed_over:
+        print(line)
     for file in sources.unreadable:
         print(f"unreadable: {file.file}: {file.reason}")
     table = Table("", "rows that lack it", "in the ledger", "calls to make")

@@ -245,6 +245,8 @@ def _print_reading(queries: Queries) -> None:
     print("rows in {rows_in} = asked {asked} + quarantined {quarantined}".format_map(accounts))
     for note in queries.notes:
         print(f"note: {note}")
+    for line in queries.passed_over:
+        print(line)
     for file in queries.unreadable:
         print(f"unreadable: {file.file}: {file.reason}")
     if queries.quarantined:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from data_prep.baseline.answers import BaselineAnswers, Filled, RecordedCalls, Row
 from data_prep.baseline.asking import AskingBar, ask_each
 from data_prep.rows.columns import COLUMNS
+from data_prep.rows.remarks import PassedOver
 from data_prep.text.cleaning import clean_hits
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
@@ -41,6 +42,14 @@ class Spool:
         for row, reason in self._rows():
             if reason:
                 yield {name: row[name] for name in ("file", "sheet", "row")} | {"reason": reason}
+
+    def passed_over(self) -> list[str]:
+        """Say what of the usable rows was passed over, a line for each kind."""
+        found = PassedOver()
+        with pq.ParquetFile(self.path) as spool:
+            for batch in spool.iter_batches(columns=["file", "row", "refused", "remarks"]):
+                found.add(batch)
+        return found.lines()
 
     def _rows(self) -> Iterator[tuple[Row, str]]:
         with pq.ParquetFile(self.path) as spool:

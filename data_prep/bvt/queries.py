@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +11,26 @@ import pyarrow.compute as pc
 
 from data_prep.bvt.row import BvtRow
 from data_prep.readers.sources import Sources, Unreadable
+from data_prep.rows.remarks import PassedOver
 from data_prep.text.cleaning import FREE_TEXTS, clean_batch
 from reward.records.files import BadInput
 from reward.settings.recipe import TenantSettings
 
 _ASKED = ("original_query", "user_profile", "history_summary", "history_context", "query_id", "slices")
-_REMARKS = 20  # kinds of what was passed over in usable rows that are named
 _REFUSED = ("file", "sheet", "row", "refused")
 
 
 @dataclass(frozen=True)
 class Queries:
     """The questions found in some files. `quarantined`: file, sheet, row and reason of each row that cannot be
-    asked; `notes`: what else a user should know of the files."""
+    asked; `notes`: what else a user should know of the files; `passed_over`: of the rows that are asked."""
 
     files: list[Path]
     rows: list[BvtRow]
     quarantined: list[dict[str, Any]]
     unreadable: list[Unreadable]
     notes: list[str]
+    passed_over: list[str]
 
     @property
     def accounts(self) -> dict[str, int]:
@@ -47,20 +47,19 @@ def read_queries(paths: Sequence[Path], tenant: TenantSettings) -> Queries:
     sources = Sources(paths, tenant.sources, ("original_query",))
     rows: list[BvtRow] = []
     quarantined: list[dict[str, Any]] = []
-    remarks = Counter[str]()
+    passed_over = PassedOver()
     for raw in sources.batches():
         batch, _ = clean_batch(raw, FREE_TEXTS, tenant.deidentify)
         usable = pc.equal(batch.column("refused"), "")
         rows += [_question(values) for values in batch.filter(usable).select(_ASKED).to_pylist()]
-        remarks.update(pc.list_flatten(batch.filter(usable).column("remarks")).to_pylist())
+        passed_over.add(batch)
         for refused in batch.filter(pc.invert(usable)).select(_REFUSED).to_pylist():
             reason = refused.pop("refused")
             quarantined.append(refused | {"reason": reason})
     if not rows:
         first = "row {row} of {file}: {reason}".format_map(quarantined[0]) if quarantined else "there is no row"
         raise BadInput(f"{', '.join(map(str, paths))}: no query can be asked; {first}")
-    passed_over = [f"{what}: {count} rows" for what, count in remarks.most_common(_REMARKS)]
-    return Queries(sources.files, rows, quarantined, sources.unreadable, sources.notes + passed_over)
+    return Queries(sources.files, rows, quarantined, sources.unreadable, sources.notes, passed_over.lines())
 
 
 def _question(values: dict[str, Any]) -> BvtRow:

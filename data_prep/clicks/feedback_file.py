@@ -10,18 +10,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.readers.csv_file import read_csv
 from data_prep.readers.log_lines import LONGEST_LINE, LogLines
+from data_prep.readers.log_paths import is_envelope, same_key
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Cells, Table, parse_columns
 from data_prep.rows.columns import ALIASES
 from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.headings import Name, heading_key, known_names
-from data_prep.rows.missing import is_missing
+from data_prep.rows.missing import is_missing, spelled
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
@@ -42,7 +44,7 @@ _READ_AS = {
 }
 _KINDS = {"clicked": pa.bool_(), "position": pa.int64()}
 
-# Texts are "" and others None where nothing was recorded; `row`, `refused` as in `columns.ROWS`.
+# Texts are "" and others None where nothing was recorded; `row`, `refused`, `remarks` as in `columns.ROWS`.
 CLICKS = pa.schema(
     [
         ("file", pa.string()),
@@ -50,6 +52,7 @@ CLICKS = pa.schema(
         ("row", pa.int64()),
         ("refused", pa.string()),
         *((name, _KINDS.get(name, pa.string())) for name in _READ_AS),
+        ("remarks", pa.list_(pa.string())),
     ]
 )
 _ALIASES = ALIASES | {
@@ -72,7 +75,6 @@ _ALIASES = ALIASES | {
     "请求编号": "request_id",
 }
 REQUIRED = ("original_query", "clicked")
-_NESTED = ("response", "payload", "data")  # where a line may hold fields too; the line's own count first
 
 
 def read_clicks(path: Path, headings: Mapping[str, str], notes: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -96,7 +98,7 @@ def read_clicks(path: Path, headings: Mapping[str, str], notes: list[str] | None
 
 
 def _read_lines(path: Path, names: Mapping[str, Name], notes: list[str] | None) -> Iterator[pa.RecordBatch]:
-    """Read JSON lines: fields by any of their names, at the top or within `_NESTED`."""
+    """Read JSON lines: fields by any of their names, at the top or in envelopes; the line's own count first."""
     known: dict[str, str | None] = {}
 
     def column(key: str) -> str | None:
@@ -147,14 +149,28 @@ def _fields(text: bytes, column: Callable[[str], str | None]) -> tuple[dict[str,
     if not isinstance(line, dict):
         return {}, f"expected an object, found {type(line).__name__}"
     found: dict[str, object] = {}
-    nested = (line.get(name) for name in _NESTED)
-    for part in (line, *(unpacked(part) if isinstance(part, str) else part for part in nested)):
-        if isinstance(part, dict):
-            for key, value in part.items():
-                name = column(key)
-                if name and not is_missing(value):
-                    found.setdefault(name, value)
-    return found, ""
+    missing: dict[str, object] = {}
+    for part in _envelopes(line):
+        for key, value in part.items():
+            name = column(key)
+            if name and not is_missing(value):
+                found.setdefault(name, value)
+            elif name and spelled(value):
+                missing.setdefault(name, value)
+    return {**missing, **found}, ""
+
+
+def _envelopes(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the line and the objects in its envelopes (`log_paths`), packed ones too, outer ones first."""
+    waiting: list[tuple[tuple[str | int, ...], dict[str, Any]]] = [((), line)]
+    for steps, part in waiting:
+        yield part
+        for key, value in part.items():
+            inner, within = (*steps, same_key(key)), unpacked(value) if isinstance(value, str) else value
+            if isinstance(within, list) and len(within) == 1:
+                inner, within = (*inner, 0), within[0]
+            if isinstance(within, dict) and is_envelope(inner):
+                waiting.append((inner, within))
 
 
 def parse_clicks(
@@ -171,6 +187,7 @@ def parse_clicks(
     raw = {kind: cells[name] for name, kind in _READ_AS.items() if name in cells}
     read = parse_columns(raw, file=file, sheet=sheet, rows=rows, source=source, refused=refused)
     columns = {name: read.column(_READ_AS.get(name, name)) for name in CLICKS.names}
+    columns["remarks"] = _under_own_names(columns["remarks"])
     for name, kind in _READ_AS.items():
         columns["refused"] = pc.replace_substring_regex(columns["refused"], f"^{kind}: ", f"{name}: ")
     nameless = pc.and_(pc.equal(columns["passage"], ""), pc.equal(columns["doc_id"], ""))
@@ -181,6 +198,16 @@ def parse_clicks(
         first = pc.and_(missing, pc.equal(columns["refused"], ""))
         columns["refused"] = pc.if_else(first, reason, columns["refused"])
     return pa.RecordBatch.from_arrays([columns[name] for name in CLICKS.names], schema=CLICKS)
+
+
+def _under_own_names(remarks: pa.Array) -> pa.Array:
+    """Return remarks with the column of a click row in place of that whose cells are read alike."""
+    if not len(pc.list_flatten(remarks)):
+        return remarks
+    names = {kind: name for name, kind in _READ_AS.items()}
+    split = ((text.partition(": ") for text in texts or ()) for texts in remarks.to_pylist())
+    told = [[f"{names.get(kind, kind)}: {what}" for kind, _, what in texts] for texts in split]
+    return pa.array(told, remarks.type)
 
 
 _TABLE = Table({h: column for h, column in _ALIASES.items() if column in _READ_AS}, tuple(_READ_AS), parse_clicks)

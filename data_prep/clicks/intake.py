@@ -13,6 +13,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from data_prep.clicks.feedback_file import CLICKS, read_clicks
 from data_prep.readers.sources import Unreadable, find_files, passed_over, unreadable
+from data_prep.rows.remarks import PassedOver
 from data_prep.text.cleaning import clean_batch
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
@@ -48,6 +49,7 @@ class Feedback:
         self._paths, self.files = paths, find_files(paths)
         self.unreadable: list[Unreadable] = []
         self.notes: list[str] = []
+        self.passed_over: list[str] = []
         self._tenant = tenant
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -73,11 +75,12 @@ class Feedback:
         """Write every row to the Parquet file `path`, normalised and de-identified, `id` counting from 0.
 
         Returns:
-            Personal data masked, by kind.
+            Personal data masked, by kind. What of usable rows was passed over is in `passed_over` then.
 
         Raises:
             BadInput: no file could be read.
         """
+        remarked = PassedOver()
         rows, masked = 0, Counter[str]()
         columns = (TextColumn("reading"), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
         console = Console(stderr=True)
@@ -89,10 +92,12 @@ class Feedback:
             for batch in self.batches():
                 cleaned, found = clean_batch(batch, _FREE_TEXTS, self._tenant.deidentify)
                 masked += found
+                remarked.add(cleaned)
                 ids = pa.array(range(rows, rows + batch.num_rows), pa.int64())
                 out.write_batch(cleaned.append_column("id", ids))
                 rows += batch.num_rows
                 bar.update(task, completed=rows)
+        self.passed_over = remarked.lines()
         return masked
 
 

@@ -24,6 +24,7 @@ from data_prep.dataset.stats import describe, funnel_table, remarks_of, write_da
 from data_prep.questions.leakage import Leakage, check_leakage
 from data_prep.questions.split import Split
 from data_prep.readers.sources import Sources, write_quarantine
+from data_prep.rows.remarks import said
 from reward.records.files import BadInput, file_sha256, write_json
 from reward.settings.recipe import TenantSettings
 
@@ -260,12 +261,7 @@ def _report(dataset: Dataset) -> None:
     for note in dataset.sources.notes:
         print(f"note: {note}")
     for remark in remarks_of(selection):
-        details = f" ({', '.join(remark['details'])})" if remark["details"] else ""
-        print(
-            "passed over: {what}: {count}{details}, first in row {row} of {file}".format_map(
-                remark | {"details": details}
-            )
-        )
+        print(said(remark))
     since, until = dataset.window
     if until is not None:
         print(f"production logs: {since or 'the first day'} to {until}, both days included")

@@ -551,3 +551,18 @@ def test_the_manual_names_files_and_exit_codes(capsys: pytest.CaptureFixture[str
     manual = capsys.readouterr().out
     for word in (".progress.jsonl", ".quarantine.jsonl", "--requests-per-minute", "examples", "exit codes", "130"):
         assert word in manual
+
+
+def test_what_of_the_queries_is_not_read_is_named(
+    tmp_path: Path, tenant: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = write_queries(
+        tmp_path / "queries.jsonl",
+        {"query": "鱼油怎么吃", "user_profile": "NULL", "channel": "app"},
+        {"query": "钙片怎么吃", "user_profile": "null", "history": [{"role": "店长", "content": "在"}]},
+    )
+    assert run_bvt.main([*arguments(queries, tenant, tmp_path / "out.xlsx"), "--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"note: {queries}: keys not read: channel" in said
+    assert f"passed over: user_profile: read as not recorded: 2 (NULL, null), first in row 1 of {queries}" in said
+    assert f"passed over: history_context: turn of an unknown speaker: 1 (店长), first in row 2 of {queries}" in said

@@ -386,3 +386,40 @@ def test_click_files_of_any_encoding_say_which_was_taken(tmp_path: Path, capsys:
     assert f"note: {clicks}: read as GB18030 12 lines" in said
     assert f"note: 1 files passed over (no kind that is read): {clicks.with_name('b.out')}" in said
     assert not [row for row in records(tmp_path / "out" / "quarantine.jsonl") if row.get("row") == 1]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_spellings_of_missing_are_counted_in_click_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    rows = [row | {"user_profile": "NULL", "timestamp": "昨天"} for row in lists("鱼油怎么吃", 4, "d2")]
+    rows[0] |= {"doc_id": "\\N", "passage": "#N/A"}
+    if kind == "jsonl":
+        clicks = write(tmp_path / "clicks.jsonl", rows)
+    else:
+        clicks = tmp_path / "clicks.csv"
+        with clicks.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    assert build(clicks, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    first = 3 if kind == "csv" else 2  # the row of which nothing is left is quarantined
+    for what in ("user_profile: read as not recorded: 11 (NULL)", "timestamp: not understood: 11 (昨天)"):
+        line = f"passed over: {what}, first in row {first} of {clicks}"
+        assert line in said and line in figures(tmp_path / "out")["notes"]
+    [reason] = [row["reason"] for row in records(tmp_path / "out" / "quarantine.jsonl")]
+    assert reason == "passage: no text, no doc_id"
+
+
+def test_clicks_in_envelopes(tmp_path: Path) -> None:
+    rows = lists("鱼油怎么吃", 4, "d2")
+    plain = write(tmp_path / "plain.jsonl", rows)
+    shapes = [
+        {"_source": {"message": json.dumps(row)}} if n % 2 else {"event": json.dumps({"data": [row]})}
+        for n, row in enumerate(rows)
+    ]
+    wrapped = write(tmp_path / "wrapped.jsonl", shapes)
+    assert build(plain, tmp_path / "a") == build(wrapped, tmp_path / "b") == 0
+    assert figures(tmp_path / "a")["rows"] == figures(tmp_path / "b")["rows"]
+    assert (tmp_path / "a" / OUTPUTS[2]).read_bytes() == (tmp_path / "b" / OUTPUTS[2]).read_bytes()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fastapi import FastAPI, Response
+from fastapi import Response
 
 from data_prep import build_rl, fill_baseline
 from data_prep.bvt.row import NO_HIT
@@ -24,9 +24,9 @@ from data_prep.rows.columns import COLUMNS
 from reward.engine import RewardEngine
 from reward.records.sample import Sample, read_samples
 from reward.settings.recipe import RewriterSettings, load_judge, load_tenant
-from tests.support.asgi_server import AsgiServer
 from tests.support.commands import start_module
 from tests.support.loopback_judge import LoopbackJudge
+from tests.support.tenant_services import PATIENCE, LoopbackServices, write_tenant
 
 PHONE = "13812345678"
 PARTICULARS = (
@@ -35,46 +35,28 @@ PARTICULARS = (
 )
 
 
-class Services:
+class Services(LoopbackServices):
     """Retrieval and the deployed rewriter. By the query's words: 坏写 → the rewriter fails, 坏搜 → retrieval fails,
-    空 → no hit. `requests` are (path, body)."""
+    空 → no hit."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.healthy = threading.Event()
         self.answer_at_most: int | None = None  # further calls hang until `healthy`
-        self.lock = threading.Lock()
-        app = FastAPI()
-        app.post("/api/rewrite_query")(self.rewrite)
-        app.post("/api/chat/general_rag")(self.retrieve)
-        self.server = AsgiServer(app, timeout_graceful_shutdown=1)
-        self.url = self.server.url
+        super().__init__(self.answer)
 
-    def rewrite(self, body: dict) -> Any:
-        failing = self._note("rewrite", body, "坏写")
-        return failing or {"rewritten_query": f" {body['query']}　用法\u200b用量 "}
-
-    def retrieve(self, body: dict) -> Any:
-        failing = self._note("retrieve", body, "坏搜")
-        hits = [{"content": f"文档{n}", "doc_id": f"d{n}", "reranker_score": 0.9 - n / 10} for n in range(5)]
-        return failing or {"data": {"recall": [] if "空" in body["query"] else hits}}
-
-    def _note(self, path: str, body: dict, fault: str) -> Response | None:
-        with self.lock:
-            self.requests.append((path, body))
-            hangs = self.answer_at_most is not None and len(self.requests) > self.answer_at_most
-        if hangs:
+    def answer(self, path: str, body: dict[str, Any], number: int) -> Any:
+        if self.answer_at_most is not None and number > self.answer_at_most:
             self.healthy.wait(300)
-        return Response(status_code=500) if fault in body["query"] and not self.healthy.is_set() else None
-
-    @property
-    def asked(self) -> Counter[str]:
-        """Requests by what they ask, whole."""
-        return Counter(f"{path} {json.dumps(body, ensure_ascii=False)}" for path, body in self.requests)
+        if ("坏写" if path == "rewrite" else "坏搜") in body["query"] and not self.healthy.is_set():
+            return Response(status_code=500)
+        if path == "rewrite":
+            return {"rewritten_query": f" {body['query']}　用法\u200b用量 "}
+        hits = [{"content": f"文档{n}", "doc_id": f"d{n}", "reranker_score": 0.9 - n / 10} for n in range(5)]
+        return {"data": {"recall": [] if "空" in body["query"] else hits}}
 
     def close(self) -> None:
         self.healthy.set()
-        self.server.close()
+        super().close()
 
 
 @pytest.fixture
@@ -94,21 +76,13 @@ def judge() -> Iterator[LoopbackJudge]:
 @pytest.fixture
 def folder(tmp_path: Path, services: Services, judge: LoopbackJudge) -> Path:
     """Holds `tenant.yaml` and `judge.yaml`."""
-    patience = {"attempts": 1, "timeout": 20}
-    tenant = {
-        "tenant_id": "fivedoctors",
-        "short_id": "fivedr",
-        "system_prompt": "你是查询优化专家。",
-        "rag": {"url": services.url, "kb_name": "kb", **patience},
-        "baseline": {"url": services.url, **patience},
-    }
     profile = {
         "model": "m",
         "base_url": judge.url,
         "price": {"currency": "CNY", "input": 4, "cached_input": 0.5, "output": 12},
-        **patience,
+        **PATIENCE,
     }
-    (tmp_path / "tenant.yaml").write_text(yaml.safe_dump(tenant, allow_unicode=True), encoding="utf-8")
+    write_tenant(tmp_path / "tenant.yaml", services)
     (tmp_path / "judge.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     return tmp_path
 
@@ -470,3 +444,23 @@ def test_the_manual_names_files_and_exit_codes(capsys: pytest.CaptureFixture[str
     manual = capsys.readouterr().out
     for word in (".quarantine.jsonl", "the ledger", "--all-rows", "examples", "exit codes", "143"):
         assert word in manual
+
+
+def test_what_a_file_loses_is_named_before_anything_is_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder / "service.log"
+    cut_off = {"data": {"query": "钙片怎么吃", "response": '{"rewritten_query": "钙片'}}
+    lines = [{"query": "鱼油怎么吃", "user_profile": "NULL", "latency": 3}, cut_off]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    source.write_bytes(text.encode("gb18030"))
+    assert fill_baseline.main(command(folder, source)) == 0
+    said = capsys.readouterr().out
+    expected = [
+        f"note: {source}: read as GB18030 2 lines",
+        f"note: {source}: keys not read: latency",
+        f"passed over: user_profile: read as not recorded: 1 (NULL), first in row 1 of {source}",
+        "passed over: data.response: packed JSON cannot be read: 1 (Unterminated string starting at: character 21 of "
+        f"23), first in row 2 of {source}",
+    ]
+    assert all(line in said.splitlines() for line in expected), said
+    assert manifest(folder)["notes"] == [line.removeprefix("note: ") for line in expected[:2]] + sorted(expected[2:])
+    assert [row["rewritten_query"] for row in filled(folder)] == ["鱼油怎么吃 用法用量", "钙片怎么吃 用法用量"]

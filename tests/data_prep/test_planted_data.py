@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import xlsxwriter
 import yaml
-from fastapi import FastAPI
 
 from data_prep import build_feedback, build_rl, build_sft, fill_baseline, run_bvt
 from data_prep.rows.columns import COLUMNS
@@ -26,9 +25,9 @@ from reward import audit, export_ledger, export_rollouts, replay
 from reward.engine import RewardEngine
 from reward.records.sample import Candidates, read_samples
 from reward.settings.recipe import RewriterSettings, load_judge, load_tenant
-from tests.support.asgi_server import AsgiServer
 from tests.support.loopback_judge import LoopbackJudge
 from tests.support.planted_data import ID, SECRETS, WORDS, find_planted, open_modes, read_artefacts
+from tests.support.tenant_services import LoopbackServices, write_tenant
 
 HITS = [{"content": f"联系{WORDS}", "doc_id": ID, "score": 0.9}]
 SANE = {
@@ -103,50 +102,27 @@ def write_unreadable(folder: Path) -> None:
 KINDS = {"jsonl": write_jsonl, "log": write_log, "csv": write_csv, "xlsx": write_xlsx, "unreadable": write_unreadable}
 
 
-class PlantedServices:
-    """A retrieval service and a rewriter that know the person and tell of it. `asked`: the bodies of all requests."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        app = FastAPI()
-        app.post("/api/rewrite_query")(self.rewrite)
-        app.post("/api/chat/general_rag")(self.retrieve)
-        self.server = AsgiServer(app, timeout_graceful_shutdown=1)
-        self.url = self.server.url
-
-    def rewrite(self, body: dict) -> Any:
-        self.asked.append(body)
+def told(path: str, body: dict[str, Any], number: int) -> Any:
+    """What services answer that know the person and tell of it."""
+    if path == "rewrite":
         return {"rewritten_query": f"{body['query']} 用法 {WORDS}"}
-
-    def retrieve(self, body: dict) -> Any:
-        self.asked.append(body)
-        hits = [
-            {"content": f"第{n}篇，{WORDS}", "doc_id": f"{n}{ID}", "reranker_score": 0.9 - n / 10} for n in range(4)
-        ]
-        told = {"rewritten_query": WORDS, "user_profile": WORDS, "history_summary": WORDS}
-        return {"data": {"recall": hits, "reranker": "m", **told}}
+    hits = [{"content": f"第{n}篇，{WORDS}", "doc_id": f"{n}{ID}", "reranker_score": 0.9 - n / 10} for n in range(4)]
+    context = {"rewritten_query": WORDS, "user_profile": WORDS, "history_summary": WORDS}
+    return {"data": {"recall": hits, "reranker": "m", **context}}
 
 
 @pytest.fixture
-def services() -> Iterator[PlantedServices]:
-    running = PlantedServices()
+def services() -> Iterator[LoopbackServices]:
+    running = LoopbackServices(told)
     yield running
-    running.server.close()
+    running.close()
 
 
 @pytest.fixture
-def folder(tmp_path: Path, services: PlantedServices) -> Path:
+def folder(tmp_path: Path, services: LoopbackServices) -> Iterator[Path]:
     """Holds `tenant.yaml`, an empty folder `in` and what commands write in `out`."""
-    patience = {"attempts": 1, "timeout": 20}
-    tenant = {
-        "tenant_id": "fivedoctors",
-        "short_id": "fivedr",
-        "system_prompt": "你是查询优化专家。",
-        "filters": {"query_length": [2, 2000], "rewrite_length": [2, 2000], "max_length_ratio": 1000},
-        "rag": {"url": services.url, "kb_name": "kb", **patience},
-        "baseline": {"url": services.url, **patience},
-    }
-    (tmp_path / "tenant.yaml").write_text(yaml.safe_dump(tenant, allow_unicode=True), encoding="utf-8")
+    filters = {"query_length": [2, 2000], "rewrite_length": [2, 2000], "max_length_ratio": 1000}
+    write_tenant(tmp_path / "tenant.yaml", services, filters=filters)
     (tmp_path / "in").mkdir()
     mask = os.umask(0o022)
     yield tmp_path
@@ -185,7 +161,9 @@ def test_the_search_finds_what_is_planted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_data_sets_batch_tests_and_filled_rows(folder: Path, commands: Commands, services: Any, kind: str) -> None:
+def test_data_sets_batch_tests_and_filled_rows(
+    folder: Path, commands: Commands, services: LoopbackServices, kind: str
+) -> None:
     KINDS[kind](folder / "in")
     (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t1{ID}\t1\n{ID}\td1\t1\n", encoding="utf-8")
     given = ["--input", folder / "in", "--tenant", folder / "tenant.yaml"]
@@ -196,7 +174,7 @@ def test_data_sets_batch_tests_and_filled_rows(folder: Path, commands: Commands,
     commands.run(fill_baseline.main, *given, *filled)
     asked = ["--queries", folder / "in", "--tenant", folder / "tenant.yaml", "--out", commands.out / "bvt.xlsx"]
     commands.run(run_bvt.main, *asked)
-    assert services.asked and not find_planted(json.dumps(services.asked, ensure_ascii=False))
+    assert services.requests and not find_planted(json.dumps(services.requests, ensure_ascii=False))
 
     # Masked is not lost: the rows are there, each with the placeholders, and known passages are still known.
     artefacts = read_artefacts(commands.out)
@@ -207,7 +185,7 @@ def test_data_sets_batch_tests_and_filled_rows(folder: Path, commands: Commands,
     assert any(sample.relevant_doc_ids for sample in samples)
 
 
-def test_a_run_and_all_that_is_made_of_it(folder: Path, commands: Commands, services: PlantedServices) -> None:
+def test_a_run_and_all_that_is_made_of_it(folder: Path, commands: Commands, services: LoopbackServices) -> None:
     write_jsonl(folder / "in")
     (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t1{ID}\t1\n", encoding="utf-8")
     given = ["--input", folder / "in", "--tenant", folder / "tenant.yaml", "--split", "test"]
@@ -242,7 +220,7 @@ def test_a_run_and_all_that_is_made_of_it(folder: Path, commands: Commands, serv
     fields = asyncio.run(score())
     judge.close()
     assert {field["abstained"] for field in fields} == {0.0}, fields
-    assert not find_planted(json.dumps([fields, services.asked, judge.requests], ensure_ascii=False))
+    assert not find_planted(json.dumps([fields, services.requests, judge.requests], ensure_ascii=False))
     commands.check()
     run = commands.out / "run"
     commands.run(audit.main, "--run", run)

@@ -64,7 +64,7 @@ def test_a_log_scored_by_retrieval_becomes_sft_data(tmp_path: Path) -> None:
     services = Services()
     try:
         options = ["--input", str(log), "--tenant", "fivedoctors", "--out", str(filled)]
-        urls = ["--rag-url", services.server.url, "--ledger", str(tmp_path / "ledger.sqlite")]
+        urls = ["--rag-url", services.url, "--ledger", str(tmp_path / "ledger.sqlite")]
         assert fill_baseline.main(options + urls) == 0
     finally:
         services.close()
