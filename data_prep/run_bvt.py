@@ -218,8 +218,11 @@ def _write(
     quarantine.unlink(missing_ok=True)
     if queries.quarantined or queries.unreadable:
         write_quarantine(quarantine, queries.unreadable, queries.quarantined)
-    unreadable = {"unreadable": [asdict(file) for file in queries.unreadable]} if queries.unreadable else {}
-    header = {**queries.accounts, **counts, **unreadable, "tenant_sha256": tenant_sha256}
+    found = {
+        "unreadable": [asdict(file) for file in queries.unreadable],
+        "notes": [*queries.notes, *queries.passed_over],
+    }
+    header = {**queries.accounts, **counts, **found, "tenant_sha256": tenant_sha256}
     write_manifest(manifest, request, [out], header)
     print(", ".join(f"{name} {value}" for name, value in counts.items()))
     print(f"written: {out}")

@@ -162,3 +162,17 @@ def test_the_funnel_names_what_was_cut_off(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "passed over: response: packed JSON cannot be read: 1 (Expecting" in shown
     assert f"first in row 1 of {log}" in shown and "without a rewrite 1" in shown and "not read: " not in shown
+
+
+def test_rows_without_a_time_are_counted_where_a_window_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "service.jsonl"
+    times = ("2026-01-02T03:04:05Z", "2020-01-02T03:04:05Z", "昨天", None)
+    queries = ("鱼油怎么吃", "钙片什么时候吃", "褪黑素有依赖吗", "孕妇能吃叶酸吗")
+    read(log, *({"payload": {"query": q}, "@timestamp": time} for q, time in zip(queries, times, strict=True)))
+    options = ["--tenant", "fivedoctors", "--out", str(tmp_path / "out"), "--split", "test"]
+    assert build_rl.main(["--input", str(log), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "note: 2 rows of production logs record no time that is understood: kept, in no window" in shown
+    assert "samples: test 3" in shown

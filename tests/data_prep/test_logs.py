@@ -630,3 +630,11 @@ def test_hits_under_an_escaped_heading_are_refused_too(log: Path) -> None:
 def test_half_a_character_that_is_no_time_is_named(log: Path) -> None:
     rows = read(log, '{"query": "x", "timestamp": "\\ud800 昨天"}')
     assert [(row["refused"], row["remarks"]) for row in rows] == [("", ["timestamp: not understood (? 昨天)"])]
+
+
+@pytest.mark.parametrize("key", ["@timestamp", "Timestamp", "ts", "log_time", "created_at", "datetime"])
+def test_the_time_of_a_line_is_under_any_usual_key(log: Path, key: str) -> None:
+    line = a_line()
+    del line["timestamp"]
+    rows = read(log, line | {key: "2026-11-01T10:00:00.123Z"}, {"_source": line | {key: "Nov 1, 2026 @ 10:00:00.123"}})
+    assert [row["timestamp"] for row in rows] == ["2026-11-01T10:00:00.123+00:00", "2026-11-01T10:00:00.123000"]
