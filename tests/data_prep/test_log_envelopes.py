@@ -170,7 +170,8 @@ def test_rows_without_a_time_are_counted_where_a_window_is_taken(
     log = tmp_path / "service.jsonl"
     times = ("2026-01-02T03:04:05Z", "2020-01-02T03:04:05Z", "昨天", None)
     queries = ("鱼油怎么吃", "钙片什么时候吃", "褪黑素有依赖吗", "孕妇能吃叶酸吗")
-    read(log, *({"payload": {"query": q}, "@timestamp": time} for q, time in zip(queries, times, strict=True)))
+    said = zip(queries, times, strict=True)
+    read(log, *({"payload": {"query": q}, "response": TOLD, "@timestamp": time} for q, time in said))
     options = ["--tenant", "fivedoctors", "--out", str(tmp_path / "out"), "--split", "test"]
     assert build_rl.main(["--input", str(log), *options]) == 0
     shown = capsys.readouterr().out
