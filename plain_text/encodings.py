@@ -6,10 +6,12 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 from charset_normalizer import from_bytes
+from opencc import OpenCC
 
 LOST = "\ufffd"  # in place of bytes that are no text
 _MARKS = (  # longer ones first: UTF-32's begins as UTF-16's does
@@ -26,16 +28,25 @@ _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
 _SAMPLE = 500  # lines that the detector looks at
 _LONGEST = 8 << 20  # bytes of a line; what is longer is handed on as it is
 _PLAUSIBLE = 0.8  # of the characters beyond ASCII are in daily use
+_PLAUSIBLE_IF_SHORT = 0.6
 _HABIT = 0.25  # by so much another encoding must be more plausible than that of the lines before
 _OWN_LETTERS = {"cp932": 0.3, "euc_jp": 0.3, "cp949": 0.95}  # share of kana, of hangul
 _SURE = 12  # characters beyond ASCII, from which on a text that uses none of another script's is not that script's
 
 
+def _common() -> str:
+    """Return the hanzi of GB 2312, level 1."""
+    gb = (bytes((lead, trail)) for lead in range(0xB0, 0xD8) for trail in range(0xA1, 0xFF))
+    return "".join(code.decode("gb2312", "ignore") for code in gb)
+
+
+_COMMON = frozenset(_common())
+
+
 def _frequent() -> str:
     """Return the hanzi of daily use, Simplified (GB 2312, level 1) and Traditional (Big5, level 1)."""
-    gb = (bytes((lead, trail)) for lead in range(0xB0, 0xD8) for trail in range(0xA1, 0xFF))
     big5 = (bytes((lead, trail)) for lead in range(0xA4, 0xC7) for trail in (*range(0x40, 0x7F), *range(0xA1, 0xFF)))
-    return "".join(b.decode("gb2312", "ignore") for b in gb) + "".join(b.decode("big5", "ignore") for b in big5)
+    return _common() + "".join(code.decode("big5", "ignore") for code in big5)
 
 
 _MARKS_OF_TEXT = "\u00b0\u00b7\u00d7\u2013-\u2014\u2018-\u201d\u2026\u2103\u3000-\u3011\uff01-\uff5e"
@@ -99,13 +110,50 @@ def find_legacy(lines: Sequence[bytes]) -> str:
             if len(own.findall(texts[name])) >= least * beyond:
                 return name
     best, *others = sorted((name for name in _CHINESE if name in texts), key=lambda name: -scores[name]) or [""]
-    if not best or scores[best] < _PLAUSIBLE:
+    if not best or scores[best] < _least(texts[best]):
         return ""
     if not others or scores[best] - scores[others[0]] > 0.05:
         return best
-    # Few characters can be at home in both: the detector knows the languages.
+    # Few characters can be at home in both: the commoner ones tell, and of many the detector knows the languages.
+    common = {name: _share_of_common(texts[name]) for name in (best, others[0])}
+    if abs(common[best] - common[others[0]]) > 0.05:
+        return max(common, key=lambda name: common[name])
+    if len(_BEYOND_ASCII.findall(texts[best])) < _SURE:
+        return _CHINESE[0]
     guess = from_bytes(b"".join(lines), cp_isolation=list(_CHINESE)).best()
     return guess.encoding if guess else ""
+
+
+def _least(text: str) -> float:
+    """Return how plausible a text must be: one word that is not in daily use (癫痫) is much of a short one."""
+    return _PLAUSIBLE if len(_BEYOND_ASCII.findall(text)) >= _SURE else _PLAUSIBLE_IF_SHORT
+
+
+def _share_of_common(text: str) -> float:
+    """Return which share of the characters beyond ASCII are the commonest hanzi (GB 2312, level 1, Traditional ones by
+    their Simplified form)."""
+    folded = _to_simplified().convert(text)
+    return sum(character in _COMMON for character in folded) / (len(_BEYOND_ASCII.findall(folded)) or 1)
+
+
+@cache
+def _to_simplified() -> OpenCC:
+    return OpenCC("t2s")  # few texts are short enough to need it
+
+
+def rivals(lines: Sequence[bytes], taken: str) -> list[str]:
+    """Return which encodings other than `taken` lines may be in as well that hold too few characters to tell."""
+    found = []
+    for name in _NAMES.keys() - {taken}:
+        decoded = [text for line in lines if (text := _decoded(line, name)) is not None]
+        text = "".join(decoded)
+        beyond = len(_BEYOND_ASCII.findall(text))
+        if len(decoded) < len(lines) or beyond >= _SURE or plausibility(text, name) < _PLAUSIBLE:
+            continue
+        own = _KANA if name != "cp949" else _USED[name]
+        if name in _CHINESE or len(own.findall(text)) >= _OWN_LETTERS[name] * beyond:
+            found.append(_NAMES[name])
+    return sorted(found)
 
 
 def _decoded(data: bytes, encoding: str) -> str | None:
@@ -148,11 +196,14 @@ class Utf8Lines:
 
     @property
     def said(self) -> str:
-        """Name the encodings, the commonest first; "" for a text that is all UTF-8."""
+        """Name the encodings, the commonest first, and what a short text may be in as well; "" for one that is all
+        UTF-8."""
         read = [f"{name} {count} lines" for name, count in self.lines.most_common()]
         if not any(not name.startswith("UTF-8") for name in self.lines):
             read = []
-        return ", ".join(read)
+        others = rivals(self._seen, self._legacy) if self._legacy else []
+        doubt = f" (a guess: so short a text may be {' or '.join(others)} too)" if others else ""
+        return ", ".join(read) + doubt
 
     def __iter__(self) -> Iterator[bytes]:
         head = b""
@@ -224,8 +275,9 @@ class Utf8Lines:
         broken = [line for line in lines if not line.isascii() and _decoded(line, "utf-8") is None]
         foreign = [line for line in broken if not is_damaged_utf8(line)]
         # What was seen before counts too, until a legacy encoding is found.
-        if foreign and not self._legacy:
+        if foreign and len(self._seen) < _SAMPLE:
             self._seen = [*self._seen, *foreign][:_SAMPLE]
+        if foreign and not self._legacy:
             self._legacy = find_legacy(self._seen)
         broken_lines, mostly_foreign = set(broken), len(foreign) * 2 > sum(not line.isascii() for line in lines)
         for line in lines:
@@ -255,7 +307,7 @@ class Utf8Lines:
         texts = {name: text for name in names if (text := _decoded(line, name)) is not None}
         scores = {name: plausibility(text, name) for name, text in texts.items()}
         best = max(scores, key=lambda name: scores[name] + _HABIT * (name == self._legacy), default="")
-        if not best or scores[best] < _PLAUSIBLE:
+        if not best or scores[best] < _least(texts[best]):
             return None
         self._legacy = best
         self.lines[_NAMES[best]] += 1

@@ -76,14 +76,6 @@ class Dataset:
         for batch in self.selection.batches(split, (*OF_SAMPLE, *columns)):
             yield from batch.to_pylist()
 
-    @property
-    def undated(self) -> int:
-        """How many rows of production logs no window can leave out."""
-        [(count,)] = self.selection.ask(
-            "SELECT count(*) FROM rows WHERE source = 'production_log' AND refused = '' AND timestamp = ''"
-        )
-        return int(str(count))
-
     def count(self, split: Split) -> int:
         return len(self.selection.queries(split))
 
@@ -273,7 +265,7 @@ def _report(dataset: Dataset) -> None:
     since, until = dataset.window
     if until is not None:
         print(f"production logs: {since or 'the first day'} to {until}, both days included")
-        if undated := dataset.undated:
+        if undated := selection.undated():
             print(f"note: {undated} rows of production logs record no time that is understood: kept, in no window")
     if selection.kept and (unscored := _unscored(selection)):
         print(f"note: {unscored} rows have no top1_score; fill_baseline scores them, --keep-unscored takes them as is")

@@ -176,6 +176,12 @@ class Selection:
         [(day,)] = self.ask(f"SELECT max(left(timestamp, 10)) FROM rows WHERE {logged}")
         return date.fromisoformat(str(day)) if day else None
 
+    def undated(self) -> int:
+        """Count the readable rows of production logs that no window can leave out: no time is known of them."""
+        logged = "source = 'production_log' AND refused = ''"
+        [(count,)] = self.ask(f"SELECT count(*) FROM rows WHERE {logged} AND timestamp = ''")
+        return int(str(count))
+
     def queries(self, split: Split | None = None) -> pa.Array:
         """Return the queries of the kept rows (of one split), in order."""
         where = "" if split is None else f"JOIN splits USING (id) WHERE split = {literal(split)}"

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from opencc import OpenCC
 
 from data_prep.clicks.intake import read_corpus
 from data_prep.readers.csv_file import read_csv
 from data_prep.readers.qrels import read_qrels
-from plain_text.encodings import LOST, find_legacy
+from plain_text.encodings import LOST, Utf8Lines, find_legacy
 from plain_text.text_file import TextFile
 from reward.records.files import BadInput
 from reward.settings.data import DeidentifySettings, SourceSettings
@@ -119,3 +120,46 @@ def test_damaged_qrels_and_corpora_name_their_row(tmp_path: Path) -> None:
     for reads in (read_qrels, lambda file: read_corpus(file, DeidentifySettings())):
         with pytest.raises(BadInput, match="which encoding is this"):
             reads(path)
+
+
+SHORT = (
+    "感冒",
+    "鱼油",
+    "孕妇",
+    "钙片",
+    "感冒吃什么",
+    "维生素",
+    "褪黑素",
+    "益生菌有用吗",
+    "孩子发烧了",
+    "胃疼怎么办",
+    "影响癫痫治疗的因",
+)
+
+
+def read_as(text: str, encoding: str) -> tuple[str, str]:
+    lines = Utf8Lines(iter([text.encode(encoding)]))
+    return b"".join(lines).decode(), lines.said
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_a_few_words_of_chinese_are_read_in_their_encoding(text: str) -> None:
+    assert read_as(text, "gbk")[0] == text
+    traditional = OpenCC("s2t").convert(text)
+    told, said = read_as(traditional, "big5")
+    assert told == traditional or "a guess: so short a text may be Big5" in said
+
+
+@pytest.mark.parametrize("korean", ["감기약", "비타민 먹는 법", "비타민,복용법"])
+def test_a_guess_at_a_few_characters_is_called_one(tmp_path: Path, korean: str) -> None:
+    said = read_as(f"query\n{korean}\n", "cp949")[1]
+    assert "(a guess: so short a text may be " in said and "EUC-KR" in said
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"query\n{korean}\n".encode("cp949"))
+    assert "a guess" in TextFile(path, BadInput).note
+    # Enough of it is sure, and so is Chinese that no Korean could be.
+    assert read_as("비타민 먹는 법과 복용 시간\n" * 2, "cp949") == (
+        "비타민 먹는 법과 복용 시간\n" * 2,
+        "EUC-KR 2 lines",
+    )
+    assert read_as("孕妇可以吃钙片吗\n", "gbk")[1] == "GB18030 1 lines"
