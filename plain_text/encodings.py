@@ -25,6 +25,7 @@ _NAMES = {"gb18030": "GB18030", "big5hkscs": "Big5", "cp932": "Shift-JIS", "euc_
 _CHINESE = ("gb18030", "big5hkscs")
 _NULS = re.compile(rb"\0{8,}")  # a hole in a file, and no text of 16 or 32 bits
 _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
+_FIRST = 256  # bytes of a first line that tell it
 _SAMPLE = 500  # lines that the detector looks at
 _LONGEST = 8 << 20  # bytes of a line; what is longer is handed on as it is
 _PLAUSIBLE = 0.8  # of the characters beyond ASCII are in daily use
@@ -192,6 +193,7 @@ class Utf8Lines:
         self.lines: Counter[str] = Counter()
         self.unread = self.nuls = 0
         self._legacy = ""
+        self._first = b""  # line, or its beginning
         self._seen: list[bytes] = []
 
     @property
@@ -260,8 +262,10 @@ class Utf8Lines:
             cleaned = re.sub(rb"(?<![^\r\n])\0+", b"", data)
             self.nuls += len(data) - len(cleaned)
             data = cleaned
+        if not self._first:
+            self._first = data[:_FIRST].lstrip(codecs.BOM_UTF8).split(b"\n")[0].rstrip(b"\r")
         if _holds_mark(data):
-            data = re.sub(rb"(?<![^\r\n])(?:\xef\xbb\xbf)+", b"", data)
+            data = self._without_marks(data)
         try:
             whole = pa.py_buffer(np.array([0, len(data)], np.int32))
             pa.StringArray.from_buffers(1, whole, pa.py_buffer(data)).validate(full=True)  # at memory's speed
@@ -269,6 +273,13 @@ class Utf8Lines:
             return data
         except pa.ArrowInvalid:
             return b"".join(self._lines(data))
+
+    def _without_marks(self, data: bytes) -> bytes:
+        """Remove marks around lines. One within a line begins another where a file was joined to a last line without
+        an end: before the first line again, or between two objects of JSON."""
+        data = re.sub(rb"(?<![^\r\n])(?:\xef\xbb\xbf)+|(?:\xef\xbb\xbf)+(?=[\r\n]|\Z)", b"", data)
+        again = rb"\xef\xbb\xbf(?=" + re.escape(self._first) + rb")|(?<=\})\xef\xbb\xbf(?=\{)"
+        return re.sub(again, b"\n", data) if self._first else data
 
     def _lines(self, data: bytes) -> Iterator[bytes]:
         lines = _LINES.findall(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+BLANKS = " \t\r\n\u00a0\u3000\ufeff\u200b\u200e\u200f\u2060"  # around a number or a name they say nothing
 MOST_MARKS = 30  # on one character: Unicode's stream-safe text format (UAX #15, section 13)
 # Marks are neither letters nor digits nor blanks: most texts hold no such run, and cost one look.
 _RUN = re.compile(rf"[^\w\s]{{{MOST_MARKS + 1},}}")

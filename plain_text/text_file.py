@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _TOLERATED = 0.03  # of its bytes are lost: a damaged text, and no other kind of file
 _UNKNOWN = "which encoding is this? Not UTF-8, UTF-16, UTF-32, GB18030, Big5 or another that fits: save it as UTF-8"
-_INNER_MARK = re.compile(rb"[\r\n]\xef\xbb\xbf")
+_INNER_MARK = re.compile(rb"(?s:.)\xef\xbb\xbf")
 
 
 class TextFile:

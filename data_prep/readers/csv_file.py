@@ -125,7 +125,7 @@ def _find_layout(file: TextFile, names: Mapping[str, Name], required: Sequence[s
             continue
         number, offset, cells = texts[found.index]
         needed = 1 + max(found.places[name] for name in required)
-        repeats = Repeats(names, found.places, required)
+        repeats = Repeats(names, found.places, required, cells)
         return _Layout(quoting, delimiter, offset, number, len(cells), found.places, needed, repeats)
     raise max(problems, key=lambda problem: problem[0])[1]
 

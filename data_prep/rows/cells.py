@@ -25,7 +25,7 @@ from data_prep.rows.recall_cells import Recall, read_recall
 from data_prep.rows.remarks import Remarks, remark, remarks_column
 from data_prep.rows.timestamps import read_timestamp, read_timestamps
 from data_prep.rows.truths import read_truth
-from plain_text.marks import bound_marks
+from plain_text.marks import BLANKS, bound_marks
 
 _PLAIN_NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?$"
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(\s*%)?", re.ASCII | re.IGNORECASE)
@@ -242,7 +242,7 @@ def _text(cell: object) -> str:
 def _names(cells: Cells, found: Problems) -> pa.Array:
     if not isinstance(cells, pa.Array) and any(type(cell) is float for cell in cells):
         cells = _each(cells, _id, pa.string(), found)
-    names = pc.utf8_trim_whitespace(_texts(cells, found))
+    names = pc.utf8_trim(_texts(cells, found), characters=BLANKS)
     found.update((index, ROUNDED.format(names[index].as_py())) for index in scientific(names))
     return names
 
@@ -283,7 +283,7 @@ def _number(cell: object) -> float | None:
     if cell is None or cell == "":
         return None
     text = _text(cell) or str(cell)
-    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip()
+    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip(BLANKS)
     match = None if isinstance(cell, bool) else _NUMBER.fullmatch(plain)
     value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
     if plain and not math.isfinite(value):

@@ -113,10 +113,18 @@ class Repeats:
         names: `heading_key` → what it means.
         places: column → position in a row, as the headings above name them.
         required: columns that every heading row names.
+        row: the headings above. Of a single column they repeat in the same words only: others are a row.
     """
 
-    def __init__(self, names: Mapping[str, Name], places: Mapping[str, int], required: Sequence[str]) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, Name],
+        places: Mapping[str, int],
+        required: Sequence[str],
+        row: Sequence[object] = (),
+    ) -> None:
         self._names, self._places, self._required = names, places, required
+        self._only = {place: heading_key(row[place]) for place in places.values()} if len(places) == 1 and row else {}
         # Nearly every row is told by one look at one cell; the pattern holds in RE2 too.
         between = "[\\s*_:\"'\\-\ufeff\u200b]*"
         keys = sorted({spelling for key in names for spelling in (key, _TO_TRADITIONAL.convert(key)) if key})
@@ -129,6 +137,8 @@ class Repeats:
         Raises:
             OtherHeadings: they are headings, but of other columns or in another order.
         """
+        if any(place >= len(cells) or heading_key(cells[place]) != key for place, key in self._only.items()):
+            return False
         meanings = [_meaning(cell, self._names) for cell in cells]
         found = {name.column for name in meanings if name}
         here = dict(enumerate(meanings))

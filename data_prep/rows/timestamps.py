@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dateutil import parser
 
+from plain_text.marks import BLANKS
+
 _EXCEL_EPOCH = datetime(1899, 12, 30)  # as every reader takes it: day 60 is Excel's 29 February 1900, which never was
 _ZONE = r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
 _ISO = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\.[0-9]{{1,6}})?{_ZONE}?)?$"
@@ -69,7 +71,7 @@ def read_timestamp(cell: object) -> str:
         return _from_number(float(cell))
     if isinstance(cell, Mapping):
         return _from_object(cell)
-    text = str(cell).strip() if isinstance(cell, str) else ""
+    text = cell.strip(BLANKS) if isinstance(cell, str) else ""
     try:
         if text.startswith("{"):
             return _from_object(json.loads(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from plain_text.marks import bound_marks
+from plain_text.marks import BLANKS, bound_marks
 
 _TRUE = frozenset(("true", "1", "1.0", "yes", "y", "ok", "success", "是", "成功", "对", "真", "√", "✓"))
 _FALSE = frozenset(("false", "0", "0.0", "no", "n", "fail", "failed", "failure", "否", "失败", "错", "假", "×", "✗"))
@@ -17,7 +17,7 @@ def read_truth(text: str) -> bool | None:
     Raises:
         ValueError: it says neither true nor false.
     """
-    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip().lower()
+    plain = unicodedata.normalize("NFKC", bound_marks(text)).strip(BLANKS).lower()
     if plain and plain not in _TRUE | _FALSE:
         raise ValueError(f"neither true nor false: {text[:_SHOWN]!r}")
     return plain in _TRUE if plain else None

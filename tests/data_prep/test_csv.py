@@ -325,3 +325,19 @@ def test_other_line_breaks_within_a_text_are_white_space(tmp_path: Path, charact
         assert normalise_line(row["rewritten_query"]) == "鱼油 用法"
     qrels.write_text(f"q{character}1\td1\t1\nq2\td2\t1\n", encoding="utf-8")
     assert list(read_qrels(qrels).values()) == [("d1",), ("d2",)]
+
+
+def test_what_has_no_look_is_no_part_of_a_number_a_truth_value_or_an_id(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,id,top1_score,success,时间\n鱼油,17\ufeff,0.9\u200b,TRUE\ufeff,2026-01-02\ufeff\n")
+    [row] = [row for batch in read_csv(path, SourceSettings(), ("original_query",)) for row in batch.to_pylist()]
+    assert (row["refused"], row["query_id"], row["top1_score"], row["success"]) == ("", "17", 0.9, True)
+    assert row["timestamp"] == "2026-01-02T00:00:00"
+
+
+def test_of_one_column_only_the_same_words_are_its_headings_again(tmp_path: Path) -> None:
+    path, notes = tmp_path / "a.csv", list[str]()
+    path.write_text("query\n鱼油怎么吃\n问题\nQuestion\nquery\n", encoding="utf-8")
+    rows = [row for batch in read_csv(path, SourceSettings(), ("original_query",), notes) for row in batch.to_pylist()]
+    assert [row["original_query"] for row in rows] == ["鱼油怎么吃", "问题", "Question"]
+    assert notes == [f"{path}: 1 more headings in the middle: no rows"]

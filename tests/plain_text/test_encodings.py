@@ -163,3 +163,27 @@ def test_a_guess_at_a_few_characters_is_called_one(tmp_path: Path, korean: str) 
         "EUC-KR 2 lines",
     )
     assert read_as("孕妇可以吃钙片吗\n", "gbk")[1] == "GB18030 1 lines"
+
+
+CSV = "query,rewritten_query,success\n鱼油怎么吃,鱼油 用法,TRUE\n"
+LINE = '{"query": "鱼油怎么吃", "rewritten_query": "鱼油 用法"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            f"\ufeff{CSV}钙片怎么吃,钙片 用法,TRUE\ufeff{CSV}",
+            [*CSV.split(), "钙片怎么吃,钙片", "用法,TRUE", *CSV.split()],
+        ),
+        (f"{LINE}\ufeff{LINE}\n", f"{LINE}\n{LINE}".split()),
+        (f"{LINE}\ufeff\r\n{LINE}\ufeff", f"{LINE}\n{LINE}".split()),
+        ("query\n鱼\ufeff油\n", ["query", "鱼\ufeff油"]),
+    ],
+)
+def test_a_mark_within_a_line_begins_another_where_files_were_joined(
+    tmp_path: Path, text: str, lines: list[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert "".join(TextFile(path, BadInput).lines()).split() == lines
