@@ -4,8 +4,6 @@ the keys of the line itself and of those objects in it that may hold something w
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,8 +19,9 @@ from data_prep.readers.log_paths import (
     shown,
 )
 from data_prep.rows.columns import COLUMNS
-from data_prep.rows.dialogue import parse_json, unpacked
+from data_prep.rows.dialogue import unpacked
 from data_prep.rows.missing import is_missing, spelled
+from data_prep.rows.packed_texts import packed_problem, told_by
 from data_prep.rows.remarks import Remarks, remark
 from plain_text.thinking import without_thinking
 
@@ -31,7 +30,6 @@ _Keys: TypeAlias = tuple[str, ...] | int
 _Place: TypeAlias = tuple[int, str | int]  # number of an object or list among those of the line, key in it
 _Steps: TypeAlias = tuple[str | int, ...]
 
-_FENCED = re.compile(r"```[a-zA-Z]*\s*([\[{].*?)\s*```", re.DOTALL)
 _MOST_SHAPES = 512  # kept; of a log whose keys are ids there is no end
 _MOST_UNREAD = 1000  # keys that are named as not read
 _RECALL, _QUERY, _REWRITE = map(COLUMNS.index, ("recall_results", "original_query", "rewritten_query"))
@@ -202,10 +200,9 @@ class LogShapes:
         text = value if isinstance(value, str) else text
         if not (value is None or value is text) or "{" not in text:
             return value
-        if (told := without_thinking(text)) != text:
+        if without_thinking(text) != text:
             remark(self._remarks, row, shown(self._places[number]), ["<think> stripped"])
-        fenced = _FENCED.search(told)
-        return unpacked(fenced[1] if fenced else told)
+        return unpacked(told_by(text))
 
     def _remark_unread(self, steps: _Steps, values: Sequence[object], row: int) -> None:
         """Remark on text in an envelope's place: JSON that cannot be read, or words that may be what is wanted."""
@@ -235,21 +232,6 @@ class LogShapes:
     def _name(self, path: str) -> None:
         if len(self.unread) < _MOST_UNREAD:
             self.unread[path] = None
-
-
-def packed_problem(text: str) -> str:
-    """Return why a text that begins as JSON is none; "" for other texts."""
-    value = unpacked(text)
-    inner = (value if isinstance(value, str) else text).strip("\ufeff \t\r\n\0")
-    if not inner.startswith(("{", '["', "[{", '"{', '"[', '"\\')):
-        return ""
-    try:
-        parse_json(inner)
-    except json.JSONDecodeError as error:
-        return f"{error.msg}: character {error.pos + 1} of {len(inner)}"
-    except (ValueError, RecursionError):
-        return "a number too long, or nested too deeply"
-    return ""
 
 
 def _is_empty_list(value: object) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.rows import packed_texts
 from data_prep.rows.columns import ALIASES, COLUMNS, ROWS, SCORES, TEXTS
 from data_prep.rows.dialogue import read_dialogue
 from data_prep.rows.ids import ROUNDED, number_as_id, scientific
@@ -89,6 +90,8 @@ def parse_columns(
     for name in COLUMNS:
         if name in columns and name != "recall_results":
             cells = recorded(columns[name], name, remarks)
+            if name in packed_texts.COLUMNS:
+                cells = packed_texts.without_json(cells, name, problems[name], remarks)
             if name == "history_context":
                 cells = _dialogues(cells, problems[name], remarks)
             typed[name] = _READERS[name](cells, problems[name])

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from data_prep.readers.log_file import read_logs
 from data_prep.readers.log_paths import ANSWERED, ENVELOPES, TELLING, parse_path, shown
-from data_prep.readers.log_shapes import packed_problem
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
 from data_prep.rows.dialogue import unpacked
 from data_prep.rows.headings import heading_key
 from data_prep.rows.missing import is_missing
 from data_prep.rows.missing import spelled as spelt
+from data_prep.rows.packed_texts import packed_problem
 from plain_text.thinking import without_thinking
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
