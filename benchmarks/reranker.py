@@ -3,7 +3,9 @@
     python -m benchmarks.reranker --beir DIR --base MODEL --work DIR [--clicks] [--steps 200]
 
 DIR is a BEIR folder (corpus.jsonl, queries.jsonl, qrels.tsv). `--lists FILE` trains on a file of the trainer's own
-format instead of the folder's queries. Test queries share no query and no answer with training; the check is printed.
+format instead of the folder's queries. `--in-context` takes conversations as the service does: it searches with the
+rewrite, and the reranker reads the question after the end of what was said. Test queries share no query and no answer
+with training; the check is printed.
 
 For each test query the 30 best passages by BM25 are ranked by: BM25; the service's hybrid search (over all passages,
 hashing embedder); the base; the trained model; the trained model and BM25 together, as the service fuses them
@@ -30,7 +32,7 @@ from rich.table import Table
 
 from benchmarks.reranker_runs.clicks import simulate_month
 from benchmarks.reranker_runs.ranking import MEASURES, NDCG, Values, kept_scores, ordered, values_of
-from benchmarks.reranker_runs.sets import RerankSet, bm25_candidates, read_set, write_training_file
+from benchmarks.reranker_runs.sets import RerankSet, read_set, write_training_file
 from benchmarks.reranker_runs.speed import pairs_of_tokens, reranking_seconds, training_throughput
 from benchmarks.retrieval_runs.runs import EngineRuns, switched_on
 from benchmarks.retrieval_runs.sets import Asked
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--work", type=Path, required=True, help="folder of runs and scores; continued when it is there"
     )
     parser.add_argument("--clicks", action="store_true", help="train on a simulated month of clicks too")
+    parser.add_argument(
+        "--in-context", action="store_true", help="read each question in its conversation, as the service does"
+    )
     parser.add_argument("--lists", type=Path, metavar="FILE", help="training data in the trainer's own JSONL")
     parser.add_argument("--queries", type=int, nargs=3, default=[2000, 100, 200], metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--steps", type=int, default=200)
@@ -71,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    one = read_set(args.beir, tuple(args.queries), args.seed, args.lists)
+    one = read_set(args.beir, tuple(args.queries), args.seed, args.lists, args.in_context)
     print(f"{one.name}: {len(one.train)} training, {len(one.validation)} validation, {len(one.test)} test queries")
     print(f"shared (must be 0 queries, 0 answers): {json.dumps(one.check)}")
     found: dict[str, Any] = {"set": one.name, "base_model": args.base.name, "check": one.check}
@@ -88,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             folders[name] = args.work / source / MODEL
     # Rankings of the test queries.
-    queries = [record.query for record in one.test]
-    candidates = bm25_candidates(one.passages, queries)
+    queries = [one.rewrites.get(record.query, record.query) for record in one.test]
+    candidates = one.candidates(one.test)
     values = {BM25: values_of(one.test, candidates), HYBRID: values_of(one.test, _hybrid(args.beir, queries))}
     models: dict[str, Callable[[], Any]] = {BASE: lambda: open_model(args.base, args.max_length).cross_encoder}
     models |= {name: partial(open_folder, folder) for name, folder in folders.items()}
@@ -145,10 +150,7 @@ def _settings(args: argparse.Namespace, train: Path, name: str) -> RunSettings:
 def _train(args: argparse.Namespace, one: RerankSet, name: str, found: dict[str, Any]) -> dict[str, Any] | None:
     """Write the files, train, and return the run's result; None when it stopped."""
     args.work.mkdir(parents=True, exist_ok=True)
-    lists = {
-        part: bm25_candidates(one.passages, [record.query for record in records])
-        for part, records in (("train", one.train), ("validation", one.validation))
-    }
+    lists = {part: one.candidates(records) for part, records in (("train", one.train), ("validation", one.validation))}
     # Validation ranks what BM25 finds first.
     few = [list(names)[:14] for names in lists["validation"]]
     for part, place in (("validation", 0), ("forgetting", 1)):
@@ -175,7 +177,7 @@ def _hybrid(folder: Path, queries: Sequence[str]) -> list[list[str]]:
 
 def _best_part(cache: Path, load: Callable[[], Any], one: RerankSet) -> float:
     """Return the reranker's part of the final order that is best on the validation queries, the larger of equals."""
-    candidates = bm25_candidates(one.passages, [record.query for record in one.validation])
+    candidates = one.candidates(one.validation)
     scores = kept_scores(cache, load, one.validation, candidates, one.passages)
     means = {part: float(values_of(one.validation, ordered(candidates, scores, part))[NDCG].mean()) for part in PARTS}
     return max(PARTS, key=lambda part: (means[part], part))

@@ -5,8 +5,12 @@
 Honest rewrites, attacks, the plain query and the baseline of every prompt (as in `benchmarks.reward_integrity`) are
 scored twice over a live retrieval service: with the relevant passages known, and with none known, by the service's
 reranker. Spearman's correlation of the two retrieval terms is over all texts, and over honest rewrites alone; the third
-is the mean within a prompt, which is what a group's advantages rest on. `--beir` takes a real set whose queries have
-rewrites by people. Once without a reranker (words in common), then with each `--reranker`. The last line is JSON.
+is the mean within a prompt, which is what a group's advantages rest on. Once without a reranker (words in common), then
+with each `--reranker`. The last line is JSON.
+
+`--beir` takes a real set whose queries have rewrites by people; where its queries have a `split`, those of dev, which
+`benchmarks.reranker` does not train on. The baseline of such a set is the query itself. The better of baseline and
+plain query is then the baseline: formulas v2 and v3 have one retrieval term.
 """
 
 from __future__ import annotations
@@ -46,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         suites = (
-            [load_real_set(args.beir, args.seed, REAL_PROMPTS)] if args.beir else load_suites(args.seed, SAMPLE_PROMPTS)
+            [load_real_set(args.beir, args.seed, REAL_PROMPTS, unseen=True)]
+            if args.beir
+            else load_suites(args.seed, SAMPLE_PROMPTS)
         )
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)

@@ -145,12 +145,15 @@ def _sample_shop(seed: int, count: int, group_names: Sequence[str]) -> tuple[dic
     return passages, prompts
 
 
-def load_real_set(folder: Path, seed: int, count: int) -> TenantSuite:
+def load_real_set(folder: Path, seed: int, count: int, unseen: bool = False) -> TenantSuite:
     """At most `count` prompts of a set in BEIR layout (corpus.jsonl, queries.jsonl, qrels.tsv) with rewrites by people.
 
     A query that has `rewrite` is honest as that, its `history` being the context. Of a query that has `descriptions`,
     the long text is what was asked, and the short one (`text`) its honest rewrite. The baseline is the text asked:
     a rewriter that changes nothing.
+
+    Args:
+        unseen: leave out the queries whose `split` is not dev: a reranker trained on the set has seen them.
 
     Raises:
         BadInput: a file is missing or damaged, or no query has a rewrite.
@@ -166,6 +169,8 @@ def load_real_set(folder: Path, seed: int, count: int) -> TenantSuite:
             relevant.setdefault(query, []).append(passage)
     prompts = []
     for _, row in read_jsonl(folder / "queries.jsonl"):
+        if unseen and row.get("split", "dev") != "dev":
+            continue
         asked, honest, history = row["text"], row.get("rewrite"), row.get("history", ())
         if not honest and row.get("descriptions"):
             asked, honest = row["descriptions"][0], row["text"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bm25s
 import numpy as np
 
 from benchmarks.retrieval_runs.peers import K1, B, jieba_words, latin_words
+from plain_text.asked import asked_text, context_text
 from reranker.data.cleaning import clean
 from reranker.data.reading import read_data
 from reranker.data.records import Passage, Record, fold
@@ -24,8 +25,9 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 @dataclass(frozen=True)
 class RerankSet:
-    """`passages`: by id, title first. Records of the three parts; `names`: id of a record's query. `check`: what parts
-    share (`reranker.data.split.shared`): no query and no answer."""
+    """`passages`: by id, title first. Records of the three parts. `check`: what parts share
+    (`reranker.data.split.shared`): no query and no answer. `rewrites`: what is searched with, by a record's query,
+    where it is not the query."""
 
     name: str
     passages: dict[str, str]
@@ -33,19 +35,34 @@ class RerankSet:
     validation: list[Record]
     test: list[Record]
     check: dict[str, dict[str, int]]
+    rewrites: dict[str, str] = field(default_factory=dict)
+
+    def candidates(self, records: Sequence[Record]) -> list[dict[str, float]]:
+        """Return each record's candidates (`bm25_candidates`)."""
+        return bm25_candidates(self.passages, [self.rewrites.get(one.query, one.query) for one in records])
 
 
-def read_set(folder: Path, limits: tuple[int, int, int], seed: int, lists: Path | None = None) -> RerankSet:
+def read_set(
+    folder: Path, limits: tuple[int, int, int], seed: int, lists: Path | None = None, in_context: bool = False
+) -> RerankSet:
     """Read a BEIR folder. The query is `rewrite` where the rows have one (it stands alone), else `text`.
 
     Args:
+        in_context: the query is `text` after the end of its `history`, as the service's reranker reads it; `rewrite` is
+            what is searched with.
         limits: the most queries of training, validation and test.
         lists: training data in the trainer's own JSONL. Without it training has queries of the folder. Where these have
             a `split`, dev is for testing; else a share of the connected components is.
     """
     reading = read_data([folder])
     rows = [row for _, row in read_jsonl(folder / "queries.jsonl")]
-    texts = {number: str(row.get("rewrite") or row["text"]).strip() for number, row in enumerate(rows, start=1)}
+    alone = {number: str(row.get("rewrite") or row["text"]).strip() for number, row in enumerate(rows, start=1)}
+    texts = alone
+    if in_context:
+        said = {
+            number: context_text("", "", "\n".join(row.get("history", ()))) for number, row in enumerate(rows, start=1)
+        }
+        texts = {number: asked_text(str(row["text"]).strip(), said[number]) for number, row in enumerate(rows, start=1)}
     records = [
         Record(texts[_row(record)], record.positives, (), record.source) for record in reading.records
     ]  # without descriptions: they would make every query easy
@@ -71,7 +88,8 @@ def read_set(folder: Path, limits: tuple[int, int, int], seed: int, lists: Path 
     if any(found["queries"] or found["answers"] for found in check.values()):
         raise BadInput(f"{folder}: the parts share queries or answers: {check}")
     passages = {passage.doc_id: passage.text for passage in reading.pool}
-    return RerankSet(folder.name, passages, parts[0], parts[1], parts[2], check)
+    rewrites = {texts[number]: rewrite for number, rewrite in alone.items()}
+    return RerankSet(folder.name, passages, parts[0], parts[1], parts[2], check, rewrites)
 
 
 def _named_as_in(pool: Sequence[Passage], records: Sequence[Record]) -> list[Record]:

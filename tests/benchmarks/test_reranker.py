@@ -69,6 +69,20 @@ def test_lists_of_ones_own_are_trained_on_and_nothing_of_them_is_tested(tmp_path
     assert all(found["queries"] == found["answers"] == 0 for found in one.check.values())
 
 
+def test_in_context_the_reranker_reads_the_question_and_bm25_the_rewrite(tmp_path):
+    folder = write_beir(tmp_path, split=True)
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"history": ["what is said", f"answer {number}"], "split": "dev" if number % 6 < 3 else "train"}
+    write_lists(folder / "queries.jsonl", rows)
+    one = read_set(folder, (1000, 1000, 1000), 0, in_context=True)
+    record = one.test[0]
+    number = record.source.rpartition(" ")[2]
+    assert record.query == f"what is said\nanswer {int(number) - 1}\nword{int(number) - 1} ?"
+    assert one.rewrites[record.query] == f"word{int(number) - 1} rewritten"
+    assert len(one.candidates([record])[0]) == 1  # of the rewrite's words; those of the history are in no passage
+
+
 class Longest:
     """Scores a passage by its length."""
 

@@ -112,6 +112,9 @@ def test_a_real_set_needs_rewrites_by_people(tmp_path):
     [prompt] = load_real_set(tmp_path, seed=0, count=5).prompts
     assert prompt.sample.context.history_context == "用户: 鱼油\n助手: 您好"
     assert (prompt.honest, prompt.passage) == (("鱼油 咋吃",), "鱼油\n随餐服用")
+    write_atomically(tmp_path / "queries.jsonl", [rows[0].replace('"text"', '"split": "train", "text"'), rows[0]])
+    assert len(load_real_set(tmp_path, seed=0, count=5).prompts) == 2
+    assert len(load_real_set(tmp_path, seed=0, count=5, unseen=True).prompts) == 1
     write_atomically(tmp_path / "queries.jsonl", rows[1:])
     with pytest.raises(BadInput, match="no judged query has `rewrite`"):
         load_real_set(tmp_path, seed=0, count=5)
