@@ -1,0 +1,1 @@
+"""What `benchmarks.rag_hostile` runs."""
