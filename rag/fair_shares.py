@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
+ACTIVE_SECONDS = 2.0
+
 
 class FairShares:
     """Places for one kind of work. A tenant holds one at most, and its further work waits behind its own: among the
-    tenants that wait, each is next in its turn, however much it has to do. Use it on one event loop."""
+    tenants that wait, each is next in its turn, however much it has to do. Use it on one event loop.
 
-    def __init__(self, places: int):
+    `rest`: while others were active in the last `ACTIVE_SECONDS`, a tenant waits so many times as long as it held a
+    place before it has the next one. One tenant alone rests never.
+    """
+
+    def __init__(self, places: int, rest: float = 0.0):
         self._places = asyncio.Semaphore(places)
+        self._rest = rest
         self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._latest, self._latest_at, self._other_at = "", 0.0, 0.0
 
     @asynccontextmanager
     async def place(self, tenant_id: str) -> AsyncIterator[None]:
         own = self._own.get(tenant_id)
         if own is None:
             own = self._own[tenant_id] = asyncio.Semaphore()
-        async with own, self._places:
-            yield
+        await own.acquire()
+        pause = 0.0
+        try:
+            async with self._places:
+                began = time.monotonic()
+                try:
+                    yield
+                finally:
+                    pause = self._pause(tenant_id, time.monotonic() - began)
+        finally:
+            if pause:
+                asyncio.get_running_loop().call_later(pause, own.release)
+            else:
+                own.release()
+
+    def _pause(self, tenant_id: str, seconds: float) -> float:
+        now = time.monotonic()
+        if tenant_id != self._latest:
+            self._other_at, self._latest = self._latest_at, tenant_id
+        self._latest_at = now
+        return self._rest * seconds if now - self._other_at < ACTIVE_SECONDS else 0.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ SHORT_QUERY = 60
 # Query, pseudo-document and context are read in a thread when they are longer: 1,000 characters take up to 20 ms.
 SHORT_TEXT = 500  # characters
 _LONG_TEXTS = 2  # of different tenants, read at a time
+REST = 1.0  # one tenant has half of the time at most, while there are others
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Retriever:
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
-        self._turns, self._long_texts = FairShares(1), FairShares(_LONG_TEXTS)
+        self._turns, self._long_texts = FairShares(1, REST), FairShares(_LONG_TEXTS, REST)
 
     async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
         """Return what the knowledge base holds for the request, best first.
@@ -140,12 +142,17 @@ class Retriever:
         depth = max(self._depth, request.top_k)
         reranker = self._rerankers.of(kb.tenant_id) if self._rerankers is not None else self._reranker
         await self._read_long_texts(kb, opened, request, rewrite.text, pseudo_document)
-        searched = await self._search(kb, opened, rewrite.text, pseudo_document, depth, states)
+        dense = await self._dense(opened, rewrite.text, pseudo_document, states)
         fusion = self._fusion(kb, opened, reranker)
-        found = searched.found(fusion.weights)
-        fused = fuse_channels(found, fusion.weights)
-        passages = {passage.id: passage for passage in searched.behind.values()}
-        candidates = list(fused)[:depth]
+        async with self._turn(kb.tenant_id):
+            searched = await self._search(kb, opened, rewrite.text, pseudo_document, dense, depth, states)
+            found = searched.found(fusion.weights)
+            fused = fuse_channels(found, fusion.weights)
+            passages = {passage.id: passage for passage in searched.behind.values()}
+            candidates = list(fused)[:depth]
+            lexical = self._lexical_reranker(kb, opened)
+            tokens = [passages[i].token_ids for i in candidates]
+            annotated = [] if reranker else lexical.score(request.query, request.context, tokens).tolist()
         seconds["search"] = time.perf_counter() - started
 
         # A cross-encoder decides the order. The lexical scorer only annotates: it would undo what rewriting won.
@@ -157,8 +164,7 @@ class Retriever:
             scores = [scored[i] for i in candidates]
             judge = reranker.id
         else:
-            lexical = self._lexical_reranker(kb, opened)
-            scores = lexical.score(request.query, request.context, [passages[i].token_ids for i in candidates]).tolist()
+            scores = annotated or lexical.score(request.query, request.context, tokens).tolist()
             judge = lexical.id
         seconds["rerank"] = time.perf_counter() - started
 
@@ -194,7 +200,8 @@ class Retriever:
         if opened is None:
             raise IngestError(f"{kb.tenant_id}/{kb.name}: nothing is indexed yet")
         states = dict.fromkeys(CHANNELS, ON)
-        found = await self._search(kb, opened, query, "", self._depth, states)
+        dense = await self._dense(opened, query, "", states)
+        found = await self._search(kb, opened, query, "", dense, self._depth, states)
         if states["dense"] != ON:
             raise ModelFailure(states["dense"].removeprefix(fell_back("")))
         return found
@@ -239,6 +246,7 @@ class Retriever:
         opened: OpenVersion,
         query: str,
         pseudo_document: str,
+        dense: NDArray[np.float32] | None,
         depth: int,
         states: dict[str, str],
     ) -> Candidates:
@@ -246,11 +254,6 @@ class Retriever:
         with_questions = states["doc2query"] == ON and opened.has_questions
         if states["doc2query"] == ON and not opened.has_questions:
             states["doc2query"] = unavailable("no questions are indexed")
-        dense = await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
-        if not self._indexer.engine.shared:
-            # Edge searches on the event loop: one search a round, of the tenants by turns.
-            async with self._turns.place(kb.tenant_id):
-                await asyncio.sleep(0)
         keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
         for _ in range(_MOST_ATTEMPTS):
             revision = self._catalogue.applied_revision(opened.version.id)
@@ -266,6 +269,21 @@ class Retriever:
         if dense is not None:
             found["dense"] = ChannelRows(by_dense, float(dense @ opened.mean_vector), len(by_dense) >= limit)
         return Candidates(found, behind, depth)
+
+    @asynccontextmanager
+    async def _turn(self, tenant_id: str) -> AsyncIterator[None]:
+        """Wait for the tenant's turn where searches run on the event loop: one of them a round."""
+        if self._indexer.engine.shared:
+            yield
+            return
+        async with self._turns.place(tenant_id):
+            await asyncio.sleep(0)
+            yield
+
+    async def _dense(
+        self, opened: OpenVersion, query: str, pseudo_document: str, states: dict[str, str]
+    ) -> NDArray[np.float32] | None:
+        return await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
 
     async def _read_long_texts(
         self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, query: str, pseudo_document: str

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from fastapi import HTTPException, Request, Response
+from fastapi import HTTPException, Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
-from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
 from rag.catalogue.access_keys import Access, AccessKeys, Scope
@@ -64,21 +60,6 @@ class DifyGate(SecurityBase):
             await self._gate(http)
         except HTTPException as error:
             raise DifyFailure(403, REFUSED if bearer(http) else NO_BEARER, error.detail) from None
-
-
-class KeyFirst(APIRoute):
-    """A route that asks its gate before it reads the body: nobody without a key has a body read and understood."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        gates = [one.dependency for one in self.dependencies if isinstance(one.dependency, Gate | DifyGate)]
-
-        async def ask_first(request: Request) -> Response:
-            for gate in gates:
-                await gate(request)
-            return await handle(request)
-
-        return ask_first
 
 
 def allowed_tenant(access: Access | None, given: str | None, scope: Scope = "search") -> str:

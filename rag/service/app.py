@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from rag.service.request_log import RequestLog
 from rag.service.search_routes import search_routes
 from rag.settings import ServiceSettings
 
+THREADS = 32
 PAGE = Path(__file__).parent / "page"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
@@ -53,6 +55,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Threads that wait for a child process or the disk must not keep the others from having one.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "rag"))
         deployment.in_flight.drain_on_signals()
         deployment.writer.rebuild_lost()
         yield

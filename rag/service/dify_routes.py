@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from rag.catalogue.access_keys import Access
 from rag.documents.tokenizer import has_tokens
 from rag.retrieval.retriever import Hit, SearchRequest
-from rag.service.access import DifyGate, KeyFirst
+from rag.service.access import DifyGate
 from rag.service.deployment import Deployment
 from rag.service.dify_contracts import (
     LONGEST_QUERY,
@@ -20,6 +20,7 @@ from rag.service.dify_contracts import (
     DifyRequest,
     DifyResponse,
 )
+from rag.service.read_request import KeyFirst
 from rag.service.request_log import record_of
 
 MOST_HITS = 200

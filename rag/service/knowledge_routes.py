@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -15,7 +16,6 @@ from rag.catalogue.catalogue import KnowledgeBaseExists, LimitReached
 from rag.documents.document_name import LONGEST_NAME
 from rag.documents.read_documents import SUFFIXES, document_name
 from rag.documents.records import IngestError
-from rag.service.access import KeyFirst
 from rag.service.deployment import Deployment
 from rag.service.knowledge_contracts import (
     NAME_PATTERN,
@@ -31,6 +31,7 @@ from rag.service.knowledge_contracts import (
     VersionInfo,
 )
 from rag.service.problems import problems
+from rag.service.read_request import KeyFirst
 
 _KBS = "/api/tenants/{tenant}/knowledge_bases"
 _KB = f"{_KBS}/{{kb}}"
@@ -193,14 +194,14 @@ async def _receive(http: Request, file: Path) -> None:
     with file.open("wb") as out:
         if not http.headers.get("content-type", "").startswith("multipart/form-data"):
             async for chunk in http.stream():
-                out.write(chunk)
+                await asyncio.to_thread(out.write, chunk)  # a busy disk lets writers wait
             return
         async with http.form(max_files=1, max_fields=10) as form:
             upload = next((value for value in form.values() if isinstance(value, UploadFile)), None)
             if upload is None:
                 raise HTTPException(400, "the form holds no file")
             while chunk := await upload.read(1 << 20):
-                out.write(chunk)
+                await asyncio.to_thread(out.write, chunk)
 
 
 def _upload_body() -> dict[str, Any]:

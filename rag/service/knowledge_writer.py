@@ -29,7 +29,8 @@ SMALL_CHARACTERS = 100_000
 READERS = 2
 # Others' writes and clicks wait no longer than one transaction takes: half a second for the largest document.
 MOST_PASSAGES = 5000  # of a document
-TRANSACTION_PASSAGES = 500  # of several documents, but for the last
+LONGEST_PASSAGE = 20_000  # characters; the index takes a passage in at one go
+TRANSACTION_PASSAGES = 200  # of several documents, but for the last
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -69,6 +70,8 @@ class KnowledgeWriter:
         for document in documents:
             if len(document.passages) > MOST_PASSAGES:
                 raise IngestError(f"{document.name}: holds more than {MOST_PASSAGES} passages: split it")
+            if any(len(passage.content) > LONGEST_PASSAGE for passage in document.passages):
+                raise IngestError(f"{document.name}: a passage of more than {LONGEST_PASSAGE} characters: split it")
         self._metrics.observe_stage("read", time.perf_counter() - started)
         async with self._tenant_locks[kb.tenant_id]:
             await asyncio.to_thread(self._check_limit, kb, documents)

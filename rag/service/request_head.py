@@ -9,9 +9,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64_000
 LEAST_TAKEN = 30_000  # bytes
+MOST_WAITING = 8  # requests on one connection, behind the one that is being answered
 
 
-class HeadTooLong(Exception):
+class Refused(Exception):
     pass
 
 
@@ -74,6 +75,8 @@ class RequestHeadLimits(HttpToolsProtocol):
         self._kept_bytes = 0
         self._stop_clock()
         super().on_headers_complete()
+        if len(self.pipeline) > MOST_WAITING:
+            raise Refused
 
     def on_body(self, body: bytes) -> None:
         self._kept_bytes = 0
@@ -138,7 +141,7 @@ class RequestHeadLimits(HttpToolsProtocol):
         self._kept_bytes = 0
         self._head_bytes += sum(map(len, pieces))
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise HeadTooLong  # the parser gives up, and a 400 is sent
+            raise Refused  # the parser gives up, and a 400 is sent
 
     def _start_clock(self, seconds: float | None = None) -> None:
         if self._deadline is None:

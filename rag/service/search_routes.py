@@ -8,10 +8,10 @@ from pydantic_core import to_json
 from rag.catalogue.catalogue import LimitReached
 from rag.catalogue.clicks import Click
 from rag.retrieval.retriever import Hit, SearchRequest
-from rag.service.access import KeyFirst
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
 from rag.service.deployment import Deployment
 from rag.service.problems import problems
+from rag.service.read_request import KeyFirst
 
 
 def search_routes(deployment: Deployment) -> APIRouter:

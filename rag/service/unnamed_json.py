@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from rag.service.access import KeyFirst
+from rag.service.read_request import KeyFirst
 
 _UNNAMED = ("", "application/x-www-form-urlencoded", "text/plain")
 
