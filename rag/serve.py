@@ -36,6 +36,7 @@ from uvicorn.supervisors import Multiprocess
 
 from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.database import old_sqlite
 from rag.command import command
 from rag.documents.records import IngestError
 from rag.service.app import create_app
@@ -88,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         access = "access keys" if keys_wanted else "no access keys"
         facts = f"loaded in {time.perf_counter() - started:.1f} s, {access}"
         print(f"serving on http://{options.host}:{listener.getsockname()[1]} ({facts})", flush=True)
+        if note := old_sqlite():
+            print(f"note: {note}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             _serve(app, listener, options.workers)
     return 0

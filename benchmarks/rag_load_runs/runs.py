@@ -20,7 +20,8 @@ from rag import build_index
 from rag.catalogue.catalogue import Catalogue
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
-from rag.retrieval.retriever import Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import SearchRequest
 
 CLIENTS = (1, 10, 50)
 COMPARED = 200

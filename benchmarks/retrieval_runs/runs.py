@@ -18,7 +18,8 @@ from rag.models.embedder import EmbedderMaker
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker
 from rag.retrieval.channels import Channels
-from rag.retrieval.retriever import CHANNEL_DEPTH, Hit, Retriever, SearchRequest
+from rag.retrieval.retriever import CHANNEL_DEPTH, Retriever
+from rag.retrieval.search_request import Hit, SearchRequest
 
 TENANT = "benchmark"
 QUERY2DOC_SECONDS = 30.0  # what it brings is measured here, not whether it comes in time

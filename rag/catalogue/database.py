@@ -15,6 +15,7 @@ from rag.documents.records import IngestError
 FILE = "catalogue.sqlite"
 LAYOUT = 4
 BUSY_SECONDS = 60.0
+_SOUND_WAL = (3, 51, 3)
 
 # What a replacement took away, for searches of an index that does not hold the replacement yet: rows as they were from
 # revision `added` until revision `removed`. A passage that only changed its key is in `passages` and here.
@@ -118,6 +119,17 @@ _COUNTERS = [
         ("questions", "UPDATE", "NEW", "+ NEW.kept - OLD.kept"),
     )
 ]
+
+
+def old_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str:
+    """Say what this SQLite may lose; "" when it is new enough (https://sqlite.org/wal.html, the WAL-reset bug)."""
+    if version >= _SOUND_WAL:
+        return ""
+    here, sound = (".".join(map(str, one)) for one in (version, _SOUND_WAL))
+    return (
+        f"SQLite {here} is older than {sound}: it can lose a write when two connections write and checkpoint at the "
+        "same moment; keep copies of the data folder"
+    )
 
 
 def now() -> str:

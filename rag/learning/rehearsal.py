@@ -17,7 +17,8 @@ from rag.learning.question_renewal import Renewal, renew_questions
 from rag.models.embedder import EmbedderMaker
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker
-from rag.retrieval.retriever import Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import SearchRequest
 
 Metrics = dict[str, dict[str, float]]
 

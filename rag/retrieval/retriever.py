@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,11 @@ from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker, RerankerChoice
 from rag.models.rewriter import Rewrite, Rewriter
 from rag.retrieval.channel_search import embedded_query, keyword_weights
-from rag.retrieval.channels import CHANNELS, OFF, ON, Channels, fell_back, unavailable
+from rag.retrieval.channels import CHANNELS, OFF, ON, fell_back, unavailable
 from rag.retrieval.fitted_fusion import FusionInForce, fusion_in_force
-from rag.retrieval.fusion import Candidates, ChannelRank, ChannelRows, Found, final_order, fuse_channels
+from rag.retrieval.fusion import Candidates, ChannelRows, Found, final_order, fuse_channels
 from rag.retrieval.lexical_reranker import CONTEXT_LENGTH, LexicalReranker
+from rag.retrieval.search_request import Hit, Retrieval, SearchRequest
 
 CHANNEL_DEPTH = 30
 # A search is done again when documents were switched during it.
@@ -42,51 +42,6 @@ SHORT_QUERY = 60
 SHORT_TEXT = 500  # characters
 _LONG_TEXTS = 2  # of different tenants, read at a time
 REST = 1.0  # one tenant has half of the time at most, while there are others
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """`rewritten_query`: None lets the tenant's rewriter write it. `context`: profile, summary and what was said."""
-
-    query: str
-    tenant_id: str
-    top_k: int = 5
-    score_threshold: float = 0.0
-    rewritten_query: str | None = None
-    history: str = ""
-    user_profile: str = ""
-    history_summary: str = ""
-    context: str = ""
-    channels: Channels = field(default_factory=Channels)
-    debug: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """`score` in (0, 1], `reranker_score` in [0, 1]. `matched_question`: the question that found it (debug only)."""
-
-    doc_id: str
-    document: str
-    content: str
-    score: float
-    reranker_score: float
-    channels: dict[str, ChannelRank]
-    matched_question: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """`channels`: each switch → "on", "off", "given" (rewrite), "unavailable: why" or "fell back: why". `reranker`: id
-    of what judged relevance. `fusion`: the weights by which the channels were fused, and where they come from.
-    `seconds`: by stage."""
-
-    hits: list[Hit]
-    rewrite: Rewrite
-    pseudo_document: str
-    channels: dict[str, str]
-    reranker: str
-    fusion: str
-    seconds: dict[str, float]
 
 
 class Retriever:

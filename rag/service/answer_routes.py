@@ -16,7 +16,7 @@ from plain_text.marks import bound_marks
 from plain_text.thinking import without_thinking
 from rag.models.failure import BrokenOff, ModelFailure
 from rag.models.language_model import UNKNOWN
-from rag.retrieval.retriever import SearchRequest
+from rag.retrieval.search_request import SearchRequest
 from rag.service.contracts import Answered, Asked, AskRequest, AskResponse, Context
 from rag.service.deployment import Deployment
 from rag.service.problems import problems

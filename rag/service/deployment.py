@@ -20,7 +20,8 @@ from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import open_reranker
 from rag.models.rewriter import Rewriter
-from rag.retrieval.retriever import Retrieval, Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import Retrieval, SearchRequest
 from rag.service.access import Gate, allowed_tenant
 from rag.service.draining import InFlight
 from rag.service.knowledge_writer import KnowledgeWriter

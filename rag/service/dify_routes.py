@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from rag.catalogue.access_keys import Access
 from rag.documents.tokenizer import has_tokens
-from rag.retrieval.retriever import Hit, SearchRequest
+from rag.retrieval.search_request import Hit, SearchRequest
 from rag.service.access import DifyGate
 from rag.service.deployment import Deployment
 from rag.service.dify_contracts import (

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from rag.catalogue.catalogue import LimitReached
 from rag.catalogue.clicks import Click
-from rag.retrieval.retriever import Hit, SearchRequest
+from rag.retrieval.search_request import Hit, SearchRequest
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
 from rag.service.deployment import Deployment
 from rag.service.problems import problems

@@ -18,7 +18,8 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Clicks
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
-from rag.retrieval.retriever import Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import SearchRequest
 from rag.service.app import create_app
 from rag.settings import ServiceSettings
 from tests.support.hostile_tenants import KB_NAMES, MARK, TENANTS, Attack, World, attack, create_world, secret

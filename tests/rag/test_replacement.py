@@ -19,7 +19,8 @@ from rag.documents.records import Document, Passage
 from rag.index.indexer import Indexer, open_engine
 from rag.index.keyword_vectors import points_of
 from rag.models.embedder import embedder_maker
-from rag.retrieval.retriever import Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import SearchRequest
 from rag.settings import ServiceSettings
 from tests.support.loopback_llm import Fault, embed_all, loopback_llm
 from tests.support.loopback_qdrant import qdrant_server

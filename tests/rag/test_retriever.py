@@ -22,7 +22,8 @@ from rag.models.reranker import open_reranker
 from rag.models.rewriter import Rewriter
 from rag.retrieval.channels import CHANNELS, Channels
 from rag.retrieval.lexical_reranker import LexicalReranker, calibrate
-from rag.retrieval.retriever import Retrieval, Retriever, SearchRequest
+from rag.retrieval.retriever import Retriever
+from rag.retrieval.search_request import Retrieval, SearchRequest
 from tests.support.loopback_llm import Fault, loopback_llm
 
 TEXTS = {
