@@ -12,6 +12,7 @@ import numpy as np
 
 from rag.catalogue.database import FILE, Database, now
 from rag.catalogue.document_writer import DocumentWriter
+from rag.catalogue.holdings import LimitReached, check_points
 from rag.catalogue.records import (
     Change,
     DocumentRow,
@@ -43,10 +44,6 @@ _LIVE_KEYS = (
 
 class KnowledgeBaseExists(Exception):
     pass
-
-
-class LimitReached(Exception):
-    """One line: the tenant may not hold so much. Nothing was written."""
 
 
 class Catalogue(Versions):
@@ -111,26 +108,6 @@ class Catalogue(Versions):
                 "DELETE FROM passages WHERE id IN (SELECT id FROM passages WHERE kb_id = ? LIMIT ?)", (kb_id, most)
             ).rowcount
 
-    def count_points(self, kb_id: int, documents: Sequence[str]) -> int:
-        """Return how many passages and indexed questions these documents hold."""
-        (passages, questions) = self.database.connection.execute(
-            "WITH held AS (SELECT p.id FROM documents d JOIN passages p ON p.document_id = d.id "
-            "WHERE d.kb_id = ? AND d.name IN (SELECT value FROM json_each(?))) "
-            "SELECT (SELECT count(*) FROM held), "
-            "(SELECT count(*) FROM questions WHERE kept AND passage_id IN (SELECT id FROM held))",
-            (kb_id, json.dumps(list(documents))),
-        ).fetchone()
-        return int(passages + questions)
-
-    def characters(self, kb_id: int) -> int:
-        """Return how many characters its passages and questions hold."""
-        (length,) = self.database.connection.execute(
-            "SELECT (SELECT coalesce(sum(length(content)), 0) FROM passages WHERE kb_id = ?1) + "
-            "(SELECT coalesce(sum(length(text)), 0) FROM questions WHERE kb_id = ?1)",
-            (kb_id,),
-        ).fetchone()
-        return int(length)
-
     def keep_fusion(self, kb_id: int, fusion: str) -> None:
         """Keep the fitted weights of its channels; "" forgets them. Searches take them from then on."""
         with self.database.writing() as connection:
@@ -161,7 +138,7 @@ class Catalogue(Versions):
         with self.database.writing() as connection:
             change = DocumentWriter(connection, kb_id, tokens).put(documents, prune, keep)
             if most_points is not None and (change.added or change.replaced):
-                self._check_points(connection, kb_id, most_points)
+                check_points(connection, kb_id, most_points)
             return change
 
     def delete_document(self, kb_id: int, name: str) -> Change:
@@ -319,16 +296,6 @@ class Catalogue(Versions):
                 if passage.content not in stored and passage.content not in tokens:
                     tokens[passage.content] = passage.tokens or token_blobs(passage.content)
         return tokens
-
-    @staticmethod
-    def _check_points(connection: sqlite3.Connection, kb_id: int, most: int) -> None:
-        (held,) = connection.execute(
-            "SELECT sum(passages + questions) FROM knowledge_bases WHERE tenant_id = "
-            "(SELECT tenant_id FROM knowledge_bases WHERE id = ?)",
-            (kb_id,),
-        ).fetchone()
-        if held > most:
-            raise LimitReached(f"the tenant may hold {most} passages and questions: this would make {held}")
 
     def _passages(self, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
         return read_passages(self.database.connection, condition, kb_id, *values)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rag.catalogue.catalogue import Catalogue, LimitReached
+from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.database import now
+from rag.catalogue.holdings import LimitReached
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi import Path as PathField
 from starlette.datastructures import UploadFile
 
-from rag.catalogue.catalogue import KnowledgeBaseExists, LimitReached
+from rag.catalogue.catalogue import KnowledgeBaseExists
+from rag.catalogue.holdings import LimitReached
 from rag.documents.document_name import LONGEST_NAME
 from rag.documents.read_documents import SUFFIXES, document_name
 from rag.documents.records import IngestError

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from rag.catalogue.catalogue import Catalogue, LimitReached
+from rag.catalogue.catalogue import Catalogue
+from rag.catalogue.holdings import LimitReached, count_characters, count_points
 from rag.catalogue.records import Change, KnowledgeBase
 from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError
@@ -147,7 +148,7 @@ class KnowledgeWriter:
         if most is None:
             return
         held = sum(other.passages + other.questions for other in self._catalogue.knowledge_bases(kb.tenant_id))
-        replaced = self._catalogue.count_points(kb.id, [document.name for document in documents])
+        replaced = count_points(self._catalogue.database.connection, kb.id, [document.name for document in documents])
         given = sum(_points(document) for document in documents)
         if held - replaced + given > most:
             raise LimitReached(
@@ -169,7 +170,10 @@ class KnowledgeWriter:
         self._metrics.observe_stage("index", time.perf_counter() - started)
 
     async def _build_first(self, kb: KnowledgeBase) -> None:
-        if kb.passages <= SMALL_PASSAGES and self._catalogue.characters(kb.id) <= SMALL_CHARACTERS:
+        if (
+            kb.passages <= SMALL_PASSAGES
+            and count_characters(self._catalogue.database.connection, kb.id) <= SMALL_CHARACTERS
+        ):
             await asyncio.to_thread(self._indexer.rebuild, kb, lambda share: None)
             return
         self.start_rebuild(kb)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import to_json
 
-from rag.catalogue.catalogue import LimitReached
 from rag.catalogue.clicks import Click
+from rag.catalogue.holdings import LimitReached
 from rag.retrieval.search_request import Hit, SearchRequest
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
 from rag.service.deployment import Deployment

@@ -15,9 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rag.catalogue.catalogue import Catalogue, LimitReached
+from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Click, Clicks
 from rag.catalogue.database import old_sqlite
+from rag.catalogue.holdings import LimitReached
 from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError, Passage
 from rag.documents.token_blobs import token_blobs
@@ -108,7 +109,8 @@ HOSTILE_TEXTS = """
 def test_no_text_takes_quadratic_time() -> None:
     """Any one of them took longer than the processor time that all have here."""
     program = (
-        "import resource\nfrom rag.documents.tokenizer import tokenize\nfrom rag.models.embedder import embedder_maker\n"
+        "import resource\nfrom rag.documents.tokenizer import tokenize\n"
+        "from rag.models.embedder import embedder_maker\n"
         "from rag.service.answer_routes import cited\nresource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
         f"for text in ({HOSTILE_TEXTS}): tokenize(text)\n"
         "for text in ('[' + ' ' * 60_000, '[1' + ' ' * 60_000, '[1†' * 20_000, '[1,' * 20_000, '[材料' * 20_000):\n"
