@@ -304,10 +304,7 @@ def _counts(cells: Cells, found: Problems) -> pa.Array:
 
 
 def _truths(cells: Cells, found: Problems) -> pa.Array:
-    cells = _plain(cells)
-    if isinstance(cells, pa.Array):
-        return _by_value(pc.fill_null(cells, ""), _truth, pa.bool_(), found)
-    return _each(cells, _truth, pa.bool_(), found)
+    return _few_values(cells, _truth, pa.bool_(), found)
 
 
 def _truth(cell: object) -> bool | None:
@@ -315,16 +312,20 @@ def _truth(cell: object) -> bool | None:
 
 
 def _slices(cells: Cells, found: Problems) -> pa.Array:
-    cells = _plain(cells)
-    kind = ROWS.field("slices").type
-    if isinstance(cells, pa.Array):
-        return _by_value(pc.fill_null(cells, ""), _slice_names, kind, found)
-    return _each(cells, _slice_names, kind, found)
+    return _few_values(cells, _slice_names, ROWS.field("slices").type, found)
 
 
 def _slice_names(cell: object) -> list[str]:
     names = map(_text, cell) if isinstance(cell, list) else _text(cell).replace("，", ",").split(",")
     return [name.strip() for name in names if name.strip()]
+
+
+def _few_values(cells: Cells, read: Callable[[Any], object], kind: pa.DataType, found: Problems) -> pa.Array:
+    """Read the cells of a column that holds few different texts."""
+    cells = _plain(cells)
+    if isinstance(cells, pa.Array):
+        return _by_value(pc.fill_null(cells, ""), read, kind, found)
+    return _each(cells, read, kind, found)
 
 
 def _by_value(texts: pa.Array, read: Callable[[str], object], kind: pa.DataType, found: Problems) -> pa.Array:

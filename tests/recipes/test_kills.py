@@ -120,7 +120,7 @@ class Run:
             assert self._wounded, self.tail()
             self._process.wait(SECONDS)
             self._resume_if_ended()
-            self.await_step(1)
+            self.await_step(self.saved() + 1)
         return found
 
     def finish(self) -> None:
