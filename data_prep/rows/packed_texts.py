@@ -59,7 +59,7 @@ def without_json(cells: Sequence[object] | pa.Array, name: str, found: dict[int,
     for index in doubtful:
         told = told_by(texts[index])
         value = unpacked(told)
-        if isinstance(value, list) and len(value) == 1:
+        if isinstance(value, list) and len(value) == 1 and name == "rewritten_query":  # people ask about lists
             value = value[0]
         if isinstance(value, dict):
             meant = [inner for key, inner in value.items() if heading_key(key) in _NAMES[name]]
