@@ -80,8 +80,7 @@ def parse_columns(
             names are passed over.
         rows: the row numbers, from 1.
         source: production_log or test_set.
-        refused: reasons found earlier, "" for none; they come first.
-        remarks: what was passed over earlier; added to.
+        refused, remarks: reasons found earlier, "" for none, which come first; what was passed over earlier.
     """
     count = len(rows)
     problems: dict[str, Problems] = {name: {} for name in COLUMNS}
