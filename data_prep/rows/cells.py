@@ -303,11 +303,10 @@ def _counts(cells: Cells, found: Problems) -> pa.Array:
 
 
 def _truths(cells: Cells, found: Problems) -> pa.Array:
-    return _few_values(cells, _truth, pa.bool_(), found)
+    def truth(cell: object) -> bool | None:
+        return cell if type(cell) is bool else read_truth(_text(cell))
 
-
-def _truth(cell: object) -> bool | None:
-    return cell if type(cell) is bool else read_truth(_text(cell))
+    return _few_values(cells, truth, pa.bool_(), found)
 
 
 def _slices(cells: Cells, found: Problems) -> pa.Array:
