@@ -1,8 +1,8 @@
-"""Read the sheets of an .xlsx piece by piece from its XML: only the cells that are there, and each of them once.
+"""Read the sheets of an .xlsx row by row from its XML: only the cells that are there, and each of them once.
 
-A stray cell in the last row costs nothing, and no sheet is in memory as a whole. A piece as Excel, WPS and the common
-libraries write it is read at once (`sheet_arrays`). In any other, cells are found by a pattern; where the pattern does
-not account for every cell, the piece goes through an XML parser.
+A stray cell in the last row costs nothing, and no sheet is in memory as a whole. Cells as Excel, WPS and the common
+libraries write them are found by one pattern; a piece of a sheet where the pattern does not account for every cell goes
+through an XML parser.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _ENTITIES = {"amp": b"&", "lt": b"<", "gt": b">", "quot": b'"', "apos": b"'"}
 _ESCAPED = re.compile(rb"_x([0-9A-Fa-f]{4})_")
 _REFERENCE = re.compile(rb"&#?\w+;|_x[0-9A-Fa-f]{4}_|\r\n?")
 _UNCALCULATED = b"uncalculated"  # in the place of a cell's type
-# Groups: letters of the column, style, type, formula, value.
-_CELL = re.compile(
-    rb'<c(?: r="([A-Z]{1,3})[0-9]{1,7}")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?'
-    rb"\s*(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
+# Groups: letters of the column, style, type, value; in `_ANY_CELL` also the formula.
+_ATTRIBUTES = rb'<c(?: r="([A-Z]{1,3})[0-9]{1,7}")?(?: s="([0-9]+)")?(?: t="([a-zA-Z]+)")?'
+_CELL = re.compile(_ATTRIBUTES + rb"(?:/>|><v>([^<]*)</v></c>)")
+_ANY_CELL = re.compile(
+    _ATTRIBUTES + rb"\s*(?:/>|>(<f(?=[\s/>])[^>]*/>|<f(?=[\s/>])[^>]*>[^<]*</f>)?"
     rb'(?:<v\s*/>|(?:<v(?: xml:space="preserve")?>|<is><t(?: xml:space="preserve")?>)([^<]*)(?:</v>|</t></is>))?</c>)'
 )
 _PLACE = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
@@ -243,16 +244,19 @@ def _parsed(piece: bytes, root: re.Match[bytes]) -> ElementTree.Element:
 
 
 def _found_cells(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[int, Sequence[tuple[bytes, ...]]]]:
-    """Yield each row of a piece of a sheet: its number from 1, 0 for none, and its cells (`_cells`)."""
-    if _is_plain(piece, root):
+    """Yield each row of a piece of a sheet: its number from 1, 0 for none, and what `_CELL` finds in it."""
+    count = piece.count(b"<c")
+    for find in (_CELL.findall, _find_any) if _is_plain(piece, root) else ():
         found = []
         for text in piece.split(b"<row")[1:]:
             head, _, body = text.partition(b">")
             number = _NUMBER.search(head) or _CELL_NUMBER.match(body)
-            found.append((int(number[1]) if number else 0, _cells(body)))
-        if sum(len(cells) for _, cells in found) == piece.count(b"<c") and piece.count(b"<r") == len(found):
+            found.append((int(number[1]) if number else 0, find(body)))
+            count -= len(found[-1][1])
+        if not count and piece.count(b"<r") == len(found):
             yield from found
             return
+        count = piece.count(b"<c")
     for row in _parsed(piece, root):
         if _local(row.tag) == "row":
             cells = list(_parsed_cells(row))
@@ -260,16 +264,16 @@ def _found_cells(piece: bytes, root: re.Match[bytes]) -> Iterator[tuple[int, Seq
             yield int(row.get("r") or first), [cell for _, cell in cells]
 
 
-def _cells(text: bytes) -> list[tuple[bytes, ...]]:
-    """Return letters of the column, style, type and value of each cell."""
+def _find_any(text: bytes) -> list[tuple[bytes, ...]]:
+    """Find cells with formulas and texts of their own."""
     return [
         (letters, style, _UNCALCULATED if formula and not value and kind != b"str" else kind, value)
-        for letters, style, kind, formula, value in _CELL.findall(text)
+        for letters, style, kind, formula, value in _ANY_CELL.findall(text)
     ]
 
 
 def _parsed_cells(row: ElementTree.Element) -> Iterator[tuple[int, tuple[bytes, ...]]]:
-    """Yield the number of its row that each cell names, 0 for none, and what `_cells` returns of it, for any XML."""
+    """Yield the number of its row that each cell names, 0 for none, and what `_CELL` finds in it, for any XML."""
     for cell in row:
         if _local(cell.tag) != "c":
             continue

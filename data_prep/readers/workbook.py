@@ -1,6 +1,6 @@
 """Read workbooks (.xlsx, .xlsm, .xls) through a process that may fail (`sheet_process`).
 
-An .xlsx is read from its XML (`sheet_xml`), an .xls by calamine (`calamine_book`). pandas would hold every
+An .xlsx is read cell by cell from its XML (`sheet_xml`), an .xls by calamine (`calamine_book`). pandas would hold every
 cell of a sheet as a Python object at once, gigabytes at 200 000 rows with their hits, and knows no hidden sheets and no
 merged cells.
 """
