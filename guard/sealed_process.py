@@ -33,8 +33,7 @@ def child_environment() -> dict[str, str]:
     """Return the whole environment of a child: where its modules are, and nothing of ours."""
     search = os.pathsep.join((_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])))
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    # One thread: a process of several cannot leave the network, and each takes address space.
-    return {**kept, "PYTHONPATH": search, "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, "PYTHONPATH": search, "PYTHONUTF8": "1"}
 
 
 def seal(memory: int, seconds: int) -> bool:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, time
-from itertools import islice
 
 from python_calamine import CalamineSheet, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
-from data_prep.readers.sheet_blocks import Block, Cell, Merged, RowBlock
-from data_prep.readers.sheet_xml import Sheet
-
-_ROWS = 1_000  # in a block
+from data_prep.readers.sheet_xml import Cell, Merged, Row, Sheet
 
 
 class CalamineBook:
@@ -33,14 +29,11 @@ class CalamineBook:
                 found.setdefault(top, []).append((bottom, column))
         return found
 
-    def blocks(self, index: int) -> Iterator[Block]:
+    def rows(self, index: int) -> Iterator[tuple[int, Row]]:
         sheet = self._sheet(index)
         left = sheet.start[1] if sheet.start else 0
-        numbered = enumerate(sheet.iter_rows())
-        while some := list(islice(numbered, _ROWS)):
-            yield RowBlock(
-                [(n, {place: _cell(c) for place, c in enumerate(row, start=left) if c != ""}) for n, row in some]
-            )
+        for number, cells in enumerate(sheet.iter_rows()):
+            yield number, {place: _cell(cell) for place, cell in enumerate(cells, start=left) if cell != ""}
 
     def _sheet(self, index: int) -> CalamineSheet:
         if self._open is None or self._open[0] != index:

@@ -1,16 +1,13 @@
-"""Which number formats of an .xlsx show a number as a moment or as a duration, and what they show."""
+"""Which number formats of an .xlsx show a number as a moment or as a duration."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
 from xml.etree import ElementTree
 
 MOMENT, DURATION = "moment", "duration"
 # ECMA-376, part 1, 18.8.30: formats that every workbook has.
 _BUILT_IN = dict.fromkeys((*range(14, 23), *range(27, 37), 45, 47, *range(50, 59)), MOMENT) | {46: DURATION}
-_EPOCH = datetime(1899, 12, 30)
-_DAYS_TO_1904 = 1462
 _NOT_SHOWN = re.compile(r'"[^"]*"|\\.|_.|\*.')
 _ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 _BRACKETS = re.compile(r"\[[^\]]*\]")
@@ -40,20 +37,6 @@ def date_styles(styles: bytes) -> dict[bytes, str]:
                 if shown:
                     found[str(number).encode()] = shown
     return found
-
-
-def as_moment(number: float, shown: str, date1904: bool) -> bytes | float:
-    """Write a day number as ISO 8601: a date, a time of day, both, or a duration (`1 day, 12:00:00`)."""
-    try:
-        duration = timedelta(milliseconds=round(number * 86_400_000))
-        if shown != MOMENT:
-            return str(duration).encode()
-        moment = _EPOCH + timedelta(days=_DAYS_TO_1904 * date1904) + duration
-    except OverflowError:
-        return number
-    if 0 <= number < 1 and not date1904:
-        return moment.time().isoformat().encode()
-    return (moment.date() if number.is_integer() else moment).isoformat().encode()
 
 
 def _shows(code: str) -> str | None:

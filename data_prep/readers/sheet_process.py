@@ -31,8 +31,7 @@ import msgspec
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from data_prep.readers.calamine_book import CalamineBook
-from data_prep.readers.sheet_blocks import Block, CellError, Row, RowBlock, filled, is_blank, shown
-from data_prep.readers.sheet_xml import DamagedSheet, WorkbookXml
+from data_prep.readers.sheet_xml import Cell, CellError, DamagedSheet, Row, WorkbookXml
 from data_prep.rows.headings import (
     TOP_ROWS,
     Name,
@@ -110,6 +109,7 @@ class Done(msgspec.Struct, tag=True):
 
 
 Message: TypeAlias = Rows | Done
+_Numbered = Iterator[tuple[int, Row]]  # row number from 0, its cells
 
 
 def main() -> int:
@@ -157,18 +157,18 @@ def _read(request: Request, passed_over: list[str]) -> str:
             passed_over.append(f"sheet {sheet.name}: hidden")
             continue
         try:
-            blocks = filled(book.blocks(index), book.merged(index))
-            top = _top(blocks)
-            texts = list(islice((cells for _, cells in top if not is_blank(cells)), TOP_ROWS))
+            rows = _filled(book.rows(index), book.merged(index))
+            top = _top(rows)
+            texts = [cells for _, cells in top if not _is_blank(cells)]
             if not texts:
                 continue
-            headings = find_headings(list(map(shown, texts)), names, request.required)
+            headings = find_headings(list(map(_shown, texts)), names, request.required)
             below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
             repeats = Repeats(names, headings.places, request.required, list(map(shown, texts))[headings.index])
             key = headings.places[request.required[0]]
             reading = _Reading(sheet.name, headings.places, key, repeats, book.date1904, room)
             found = True
-            reading.write(chain([RowBlock(top[below:])], blocks))
+            reading.write(chain(top[below:], rows))
             room = reading.room
             if reading.repeated:
                 passed_over.append(f"sheet {sheet.name}: {reading.repeated} more headings in the middle: no rows")
@@ -198,18 +198,46 @@ def _open(path: Path) -> WorkbookXml | CalamineBook:
     return CalamineBook(CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes())))  # judges by content, not by name
 
 
-def _top(blocks: Iterator[Block]) -> list[tuple[int, Row]]:
-    """Return the rows of the first blocks, from the first with text on, that hold `TOP_ROWS` with text between them."""
+def _filled(rows: _Numbered, merged: dict[int, list[tuple[int, int]]]) -> _Numbered:
+    """Yield every row; a cell merged over several rows is in each of them that holds something else too."""
+    standing: dict[int, tuple[int, Cell]] = {}  # column → last row of its tall cell, what it holds
+    for number, cells in rows:
+        if standing:
+            standing = {column: cell for column, cell in standing.items() if cell[0] >= number}
+            if not _is_blank(cells):
+                for column, (_, value) in standing.items():
+                    if cells.get(column, b"") == b"":
+                        cells[column] = value
+        if merged:
+            for bottom, column in merged.get(number, ()):
+                if column in cells:
+                    standing[column] = (bottom, cells[column])
+        yield number, cells
+
+
+def _top(rows: _Numbered) -> list[tuple[int, Row]]:
+    """Return the first rows, from the first with text on, until `TOP_ROWS` with text are among them."""
     top: list[tuple[int, Row]] = []
     filled = 0
-    for block in blocks:
-        for number, cells in block.rows():
-            filled += not is_blank(cells)
-            if filled:
-                top.append((number, cells))
-        if filled >= TOP_ROWS:
+    for number, cells in rows:
+        filled += not _is_blank(cells)
+        if filled:
+            top.append((number, cells))
+        if filled == TOP_ROWS:
             break
     return top
+
+
+def _is_blank(cells: Row) -> bool:
+    return all(type(cell) is bytes and not cell.decode().strip() for cell in cells.values())
+
+
+def _shown(cells: Row) -> list[Any]:
+    """Return the cells of a row in their places, texts as str."""
+    shown: list[Any] = [""] * (1 + max(cells, default=-1))
+    for place, cell in cells.items():
+        shown[place] = cell.decode() if isinstance(cell, bytes) else cell.code if isinstance(cell, CellError) else cell
+    return shown
 
 
 @dataclass
@@ -232,81 +260,60 @@ class _Reading:
     repeated: int = 0
     _stopped: Exception | None = field(default=None, init=False)
 
-    def write(self, blocks: Iterator[Block]) -> None:
-        """Write the rows of `blocks` in batches of a bounded size.
+    def write(self, rows: _Numbered) -> None:
+        """Write `rows` in batches of a bounded size.
 
         Raises:
             OtherHeadings, DAMAGE: headings of another table, or a sheet that cannot be read on; the rows above are
                 written.
             MemoryError: the rows hold more text than a sound workbook's.
         """
+        wanted = self._below(rows)
         size = _FIRST_BATCH
-        for block in self._sound(blocks):
-            kept = self._below(block)
-            columns = {name: block.column(place) for name, place in self.places.items()}
+        while batch := list(islice(wanted, size)):
+            columns = {name: [cells.get(place) for _, cells in batch] for name, place in self.places.items()}
             if self.date1904 and "timestamp" in columns:  # day numbers without the format of a date
                 columns["timestamp"] = [c + _DAYS_TO_1904 if type(c) is float else c for c in columns["timestamp"]]
-            numbers = block.numbers
-            if len(kept) < len(numbers):
-                numbers = [numbers[index] for index in kept]
-                columns = {name: [cells[index] for index in kept] for name, cells in columns.items()}
-            first = 0
-            while first < len(numbers):
-                batch = slice(first, first + size)
-                length = self._write(numbers[batch], {name: cells[batch] for name, cells in columns.items()})
-                written = len(numbers[batch])
-                first += written
-                size = max(1, min(4 * written, _LARGEST_BATCH, _BATCH_BYTES * written // max(1, length)))
-            if self._stopped:
-                raise self._stopped
+            kinds = {name: set(map(type, cells)) for name, cells in columns.items()}
+            problems: list[tuple[int, str]] = []
+            if any(CellError in kind for kind in kinds.values()):
+                problems = [(i, reason) for i, (_, cells) in enumerate(batch) if (reason := self._error(cells))]
+            packed = {name: _packed(cells, kinds[name]) for name, cells in columns.items()}
+            length = sum(len(cells.data) for cells in packed.values() if isinstance(cells, Texts))
+            self.room -= length
+            if self.room < 0:
+                raise MemoryError
+            _write(Rows(self.sheet, [number + 1 for number, _ in batch], packed, problems))
+            size = max(1, min(4 * len(batch), _LARGEST_BATCH, _BATCH_BYTES * len(batch) // max(1, length)))
+        if self._stopped:
+            raise self._stopped
 
-    def _write(self, numbers: list[int], columns: dict[str, list[Any]]) -> int:
-        """Write one batch; return the bytes of its texts."""
-        kinds = {name: set(map(type, cells)) for name, cells in columns.items()}
-        problems: dict[int, str] = {}
-        for name, cells in columns.items():
-            for index, cell in enumerate(cells) if CellError in kinds[name] else ():
-                if type(cell) is CellError:
-                    said = f"the cell holds the error {cell.code}" if cell.code else _NEVER
-                    problems.setdefault(index, f"{name}: {said}")
-        packed = {name: _packed(cells, kinds[name]) for name, cells in columns.items()}
-        length = sum(len(cells.data) for cells in packed.values() if isinstance(cells, Texts))
-        self.room -= length
-        if self.room < 0:
-            raise MemoryError
-        _write(Rows(self.sheet, [number + 1 for number in numbers], packed, sorted(problems.items())))
-        return length
-
-    def _sound(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """Yield `blocks` up to where the sheet cannot be read; the last of them, then, without a row."""
+    def _below(self, rows: _Numbered) -> _Numbered:
+        """Yield the rows that are neither blank nor headings again, up to where the sheet cannot be read."""
+        key, may_be_one = self.key, self.repeats.may_be_one
         try:
-            yield from blocks
-        except DAMAGE as problem:
-            self._stopped = problem
-            yield RowBlock([])
-
-    def _below(self, block: Block) -> list[int]:
-        """Return which rows are neither blank nor headings again, up to headings of another table."""
-        may_be_one = self.repeats.may_be_one
-        kept: list[int] = []
-        for index, cell in enumerate(block.column(self.key)):
-            text = cell.decode() if type(cell) is bytes else "" if cell is None else " "
-            try:
-                if may_be_one(text) and self._is_heading(block.numbers[index], block.row(index)):
+            for number, cells in rows:
+                cell = cells.get(key, b"")
+                text = cell.decode() if type(cell) is bytes else " "
+                if may_be_one(text) and self._is_heading(number, cells):
                     self.repeated += 1
-                    continue
-            except OtherHeadings as problem:
-                self._stopped = problem
-                return kept
-            if (cell and not text.isspace()) or not is_blank(block.row(index)):
-                kept.append(index)
-        return kept
+                elif (cell and not text.isspace()) or not _is_blank(cells):
+                    yield number, cells
+        except (OtherHeadings, *DAMAGE) as problem:
+            self._stopped = problem
 
     def _is_heading(self, number: int, cells: Row) -> bool:
         try:
-            return self.repeats.is_one(shown(cells))
+            return self.repeats.is_one(_shown(cells))
         except OtherHeadings as problem:
             raise OtherHeadings(f"row {number + 1}: {problem}") from None
+
+    def _error(self, cells: Row) -> str:
+        """Return why this row cannot be used: the first of its columns that holds an error; "" for none."""
+        for name, place in self.places.items():
+            if type(error := cells.get(place)) is CellError:
+                return f"{name}: the cell holds the error {error.code}" if error.code else f"{name}: {_NEVER}"
+        return ""
 
 
 def _packed(cells: Sequence[Any], kinds: set[type]) -> PackedCells:

@@ -13,17 +13,19 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 from xml.etree import ElementTree
 
-from data_prep.readers.number_formats import as_moment, date_styles
-from data_prep.readers.sheet_arrays import Odd, read_block
-from data_prep.readers.sheet_blocks import Block, Cell, CellError, Merged, Row, RowBlock
+from data_prep.readers.number_formats import MOMENT, date_styles
 
 _CHUNK = 1 << 20
 _LARGEST_ROW = 64 << 20  # bytes of XML
 _ZZZ = 18_278  # one more than the last column of three letters
 _WORKSHEET, _STRINGS, _STYLES, _BOOK = "/worksheet", "/sharedStrings", "/styles", "/officeDocument"
+_EPOCH = datetime(1899, 12, 30)
+_DAYS_TO_1904 = 1462
 
 _STRING = re.compile(
     rb"<si>\s*<t(?: xml:space=[\"']preserve[\"'])?(?:/>|>([^<]*)</t>)\s*(?:<phoneticPr [^>]*/>\s*)?</si>"
@@ -44,6 +46,18 @@ _NUMBER = re.compile(rb'\sr="([0-9]{1,7})"')
 _ROOT = re.compile(rb"<(?:(\w+):)?(?:worksheet|sst)(?:\s[^>]*)?>")
 _CELL_NUMBER = re.compile(rb'<c r="[A-Z]{1,3}([0-9]{1,7})"')
 _MERGED = re.compile(rb"mergeCell\s[^>]*?ref=[\"']\$?([A-Z]{1,3})\$?([0-9]{1,7}):\$?[A-Z]{1,3}\$?([0-9]{1,7})[\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """A cell without a value: `code` as #N/A; "" for a formula that was never calculated."""
+
+    code: str
+
+
+Cell: TypeAlias = bytes | float | bool | CellError  # a text is UTF-8
+Row: TypeAlias = dict[int, Cell]  # column from 0 → what is there
+Merged: TypeAlias = dict[int, list[tuple[int, int]]]  # row → (last row, column) of cells over several rows, from 0
 
 
 class DamagedSheet(Exception):
@@ -133,53 +147,36 @@ class WorkbookXml:
                 held = held[-200:]
         return found
 
-    def blocks(self, index: int) -> Iterator[Block]:
-        """Yield the rows of a sheet that hold a cell, those of a piece at a time.
+    def rows(self, index: int) -> Iterator[tuple[int, Row]]:
+        """Yield the rows of a sheet that hold a cell: number from 0, cells.
 
         A cell without a reference is beside the one before it, a row without one below the one before it.
 
         Raises:
             DamagedSheet, ElementTree.ParseError, zipfile.BadZipFile: the sheet cannot be read from here on.
         """
-        dates, number = [int(style) for style in self._dates], -1
+        texts, dates, columns, number = self._texts, self._dates, _COLUMNS, -1
         for piece, root in self._pieces(self._parts[index], b"row"):
-            try:
-                block = read_block(piece, self._texts, dates, self._value)
-            except Odd:
-                rows: list[tuple[int, Row]] = []
+            for row_number, found in _found_cells(piece, root):
+                number = row_number - 1 if row_number else number + 1
+                cells: Row = {}
+                last = -1
                 try:
-                    for row, cells in self._rows(piece, root, number):
-                        number = row
-                        if cells:
-                            rows.append((row, cells))
-                finally:
-                    yield RowBlock(rows)  # those above the damage, if any, too
-            else:
-                number = block.last
-                yield block
-
-    def _rows(self, piece: bytes, root: re.Match[bytes], number: int) -> Iterator[tuple[int, Row]]:
-        """Yield the rows of `piece` one by one: number from 0, cells. `number`: of the row above."""
-        texts, dates, columns = self._texts, self._dates, _COLUMNS
-        for row_number, found in _found_cells(piece, root):
-            number = row_number - 1 if row_number else number + 1
-            cells: Row = {}
-            last = -1
-            try:
-                for letters, style, kind, value in found:
-                    last = columns[letters] if letters else last + 1
-                    if not value:
-                        if kind == _UNCALCULATED:
-                            cells[last] = CellError("")
-                    elif kind == b"s":
-                        cells[last] = texts[int(value)]
-                    elif not kind and style not in dates:
-                        cells[last] = float(value)
-                    else:
-                        cells[last] = self._value(kind, value, style)
-            except (ValueError, IndexError):
-                raise DamagedSheet(f"row {number + 1}: no number and no shared text") from None
-            yield number, cells
+                    for letters, style, kind, value in found:
+                        last = columns[letters] if letters else last + 1
+                        if not value:
+                            if kind == _UNCALCULATED:
+                                cells[last] = CellError("")
+                        elif kind == b"s":
+                            cells[last] = texts[int(value)]
+                        elif not kind and style not in dates:
+                            cells[last] = float(value)
+                        else:
+                            cells[last] = self._value(kind, value, style)
+                except (ValueError, IndexError):
+                    raise DamagedSheet(f"row {number + 1}: no number and no shared text") from None
+                if cells:
+                    yield number, cells
 
     def _value(self, kind: bytes, value: bytes, style: bytes) -> Cell:
         if kind == b"b":
@@ -189,7 +186,7 @@ class WorkbookXml:
         if kind in (b"str", b"inlineStr", b"d"):
             return _plain(value)
         number, shown = float(value), self._dates.get(style)
-        return number if shown is None else as_moment(number, shown, self.date1904)
+        return number if shown is None else _moment(number, shown, self.date1904)
 
     def _pieces(self, part: str, item: bytes) -> Iterator[tuple[bytes, re.Match[bytes]]]:
         """Yield the content of `part` in pieces that end behind a whole `item`, each with the root's start tag."""
@@ -317,6 +314,20 @@ def _referred(found: re.Match[bytes]) -> bytes:
 def _character(found: re.Match[bytes]) -> bytes:
     code = int(found[1], 16)
     return found[0] if 0xD800 <= code < 0xE000 else chr(code).encode()
+
+
+def _moment(number: float, shown: str, date1904: bool) -> Cell:
+    """Write a day number as ISO 8601: a date, a time of day, both, or a duration (`1 day, 12:00:00`)."""
+    try:
+        duration = timedelta(milliseconds=round(number * 86_400_000))
+        if shown != MOMENT:
+            return str(duration).encode()
+        moment = _EPOCH + timedelta(days=_DAYS_TO_1904 * date1904) + duration
+    except OverflowError:
+        return number
+    if 0 <= number < 1 and not date1904:
+        return moment.time().isoformat().encode()
+    return (moment.date() if number.is_integer() else moment).isoformat().encode()
 
 
 def _local(tag: str) -> str:

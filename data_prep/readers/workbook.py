@@ -39,7 +39,7 @@ _MIB = 1 << 20
 _LARGEST, _LARGEST_RATIO, _RATIO_COUNTS_FROM = 4096 * _MIB, 100, 64 * _MIB
 # Bytes of memory for each byte unpacked: calamine holds the shared texts once for themselves and once in their cells.
 # The rest is for texts that are in many cells: stored once in the file, but as often as they are seen in memory.
-_MEMORY, _MEMORY_SHARED, _MEMORY_SHEETS = 560 * _MIB, 2.2, 1.1
+_MEMORY, _MEMORY_SHARED, _MEMORY_SHEETS = 448 * _MIB, 2.2, 1.1
 _DAMAGED = "damaged: its reader came to grief over it"
 _TOO_LARGE = "needs more memory than a workbook of its size does: damaged, or made to"
 _ENDS = {

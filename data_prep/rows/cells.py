@@ -148,8 +148,6 @@ def recorded(cells: Cells, name: str, remarks: Remarks) -> Cells:
     if isinstance(cells, pa.DoubleArray):
         return pc.if_else(pc.is_finite(cells), cells, None)
     cells = _plain(cells)
-    if not isinstance(cells, pa.Array) and set(map(type, cells)) == {bool}:
-        return cells
     try:
         texts = pc.fill_null(cells if isinstance(cells, pa.Array) else pa.array(cells, pa.string()), "")
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):  # not all of them whole texts
