@@ -188,7 +188,7 @@ class Selection:
         return _column(self._db, f"SELECT query FROM kept {where} ORDER BY kept.id", pa.string())
 
     def keys(self, split: Split | None = None) -> pa.Array:
-        """Return what counts of each of `queries`, worked out once: `data_prep.questions.question_sets.question_keys`."""
+        """Return the `question_sets.question_keys` of `queries`, worked out once."""
         if not self._has_keys:
             keyed = pa.table({"id": self._ids(), "key": question_keys(self.queries())})
             self._db.register("keyed", keyed)

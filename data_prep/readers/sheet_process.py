@@ -164,7 +164,7 @@ def _read(request: Request, passed_over: list[str]) -> str:
                 continue
             headings = find_headings(list(map(_shown, texts)), names, request.required)
             below = next(i for i, (_, cells) in enumerate(top) if cells is texts[headings.index]) + 1
-            repeats = Repeats(names, headings.places, request.required, list(map(shown, texts))[headings.index])
+            repeats = Repeats(names, headings.places, request.required, list(map(_shown, texts))[headings.index])
             key = headings.places[request.required[0]]
             reading = _Reading(sheet.name, headings.places, key, repeats, book.date1904, room)
             found = True
