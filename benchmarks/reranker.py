@@ -95,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Rankings of the test queries.
     queries = [one.rewrites.get(record.query, record.query) for record in one.test]
     candidates = one.candidates(one.test)
+    reachable = sum(
+        any(p.doc_id in of for p in record.positives) for record, of in zip(one.test, candidates, strict=True)
+    )
+    found["reachable"] = round(reachable / len(one.test), 4)
+    print(f"{reachable} of {len(one.test)} test queries have an answer among their candidates")
     values = {BM25: values_of(one.test, candidates), HYBRID: values_of(one.test, _hybrid(args.beir, queries))}
     models: dict[str, Callable[[], Any]] = {BASE: lambda: open_model(args.base, args.max_length).cross_encoder}
     models |= {name: partial(open_folder, folder) for name, folder in folders.items()}

@@ -52,7 +52,8 @@ def read_set(
             what is searched with.
         limits: the most queries of training, validation and test.
         lists: training data in the trainer's own JSONL. Without it training has queries of the folder. Where these have
-            a `split`, dev is for testing; else a share of the connected components is.
+            a `split`, dev is for testing, and what shares a query or an answer with it is left out; else a share of the
+            connected components is.
     """
     reading = read_data([folder])
     rows = [row for _, row in read_jsonl(folder / "queries.jsonl")]
@@ -75,7 +76,8 @@ def read_set(
         split, test = replace(of_folder, train=train), of_folder.train
     elif of_dev:
         test = [record for record in records if _row(record) in of_dev]
-        split = split_records([record for record in records if _row(record) not in of_dev], (0.1, 0.0), seed)
+        others, _ = without_shared([record for record in records if _row(record) not in of_dev], test)
+        split = split_records(sorted(others, key=_row), (0.1, 0.0), seed)
     else:
         split = split_records(records, (0.1, 0.2), seed)
         test = split.heldout
