@@ -88,9 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         app = make if options.workers > 1 else make()
         access = "access keys" if keys_wanted else "no access keys"
         facts = f"loaded in {time.perf_counter() - started:.1f} s, {access}"
-        print(f"serving on http://{options.host}:{listener.getsockname()[1]} ({facts})", flush=True)
         if note := old_sqlite():
             print(f"note: {note}", flush=True)
+        print(f"serving on http://{options.host}:{listener.getsockname()[1]} ({facts})", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             _serve(app, listener, options.workers)
     return 0
