@@ -41,7 +41,7 @@ SHORT_QUERY = 60
 # Query, pseudo-document and context are read in a thread when they are longer: 1,000 characters take up to 20 ms.
 SHORT_TEXT = 500  # characters
 _LONG_TEXTS = 2  # of different tenants, read at a time
-REST = 1.0  # one tenant has half of the time at most, while there are others
+REST = 2.0  # one tenant has a third of the time at most, while there are others
 
 
 class Retriever:

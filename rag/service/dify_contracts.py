@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -63,7 +64,7 @@ class Condition(BaseModel):
 
     name: _Text | Annotated[list[_Text], Field(max_length=20)] = Field(examples=["document"])
     comparison_operator: str = Field(examples=["start with"], description=", ".join(_COMPARISONS))
-    value: Scalar | Annotated[list[Scalar], Field(max_length=100)] | None = Field(default=None, examples=["faq/"])
+    value: Scalar | Annotated[list[Scalar], Field(max_length=50)] | None = Field(default=None, examples=["faq/"])
 
     @property
     def asks(self) -> bool:
@@ -80,10 +81,11 @@ class Condition(BaseModel):
         if text is None:
             return False
         if comparison in _NUMBER:
-            return any(_compare(_NUMBER[comparison], text, value) for value in self._values())
+            return any(_compare(_NUMBER[comparison], text, value) for value in self._values)
         compare = _TEXT[_NOT_TEXT.get(comparison, comparison)]
-        return any(compare(text, value) for value in self._values()) != (comparison in _NOT_TEXT)
+        return any(compare(text, value) for value in self._values) != (comparison in _NOT_TEXT)
 
+    @cached_property
     def _values(self) -> list[str]:
         if isinstance(self.value, str) and self.comparison_operator in ("in", "not in"):
             return [value.strip() for value in self.value.split(",") if value.strip()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 import time
 from collections import defaultdict
@@ -28,6 +30,7 @@ SMALL_PASSAGES = 1000
 SMALL_CHARACTERS = 100_000
 # A PDF's or a workbook's reader may take a gigabyte.
 READERS = 2
+NICE = 10
 # Others' writes and clicks wait no longer than one transaction takes: half a second for the largest document.
 MOST_PASSAGES = 5000  # of a document
 LONGEST_PASSAGE = 20_000  # characters; the index takes a passage in at one go
@@ -205,6 +208,8 @@ class KnowledgeWriter:
                 stderr=asyncio.subprocess.PIPE,
                 cwd=Path(__file__).resolve().parents[2],
             )
+            with contextlib.suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, NICE)  # it gives way to searches
             try:
                 _, errors = await process.communicate()
             finally:
