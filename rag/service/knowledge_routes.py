@@ -144,7 +144,7 @@ def knowledge_routes(deployment: Deployment) -> APIRouter:
             file = Path(folder) / f"upload{suffix}"
             await _receive(http, file)
             try:
-                change = await writer.put(found, file, name)
+                change = await writer.put(found, file, name, http.is_disconnected)
             except IngestError as error:
                 raise HTTPException(422, str(error)) from None
             except LimitReached as error:

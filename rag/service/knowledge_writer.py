@@ -8,10 +8,12 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.holdings import LimitReached, count_characters, count_points
@@ -60,16 +62,20 @@ class KnowledgeWriter:
         self._rebuilds: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, str] = {}
 
-    async def put(self, kb: KnowledgeBase, file: Path, name: str) -> Change:
-        """Store the documents of a file and make them searchable.
+    async def put(self, kb: KnowledgeBase, file: Path, name: str, is_gone: Callable[[], Awaitable[bool]]) -> Change:
+        """Store the documents of a file and make them searchable. `is_gone`: nobody waits for it any more.
 
         Raises:
             IngestError: the file cannot be read as what `name` says, or a passage's key is another document's.
             LimitReached: nothing was stored, unless the tenant wrote by another service meanwhile.
             RebuildFailed: stored, but not searchable.
+            ClientDisconnect: nothing was stored.
         """
         started = time.perf_counter()
+        await is_gone()  # from now on the connection is watched
         async with self._readers.place(kb.tenant_id):
+            if await is_gone():  # while it waited behind others of its tenant
+                raise ClientDisconnect
             documents = await asyncio.to_thread(lambda: list(read_documents(file, name, apart=True)))
         for document in documents:
             if len(document.passages) > MOST_PASSAGES:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from rag.catalogue.catalogue import Catalogue
@@ -28,6 +32,7 @@ from rag.index.indexer import Indexer
 from rag.models.embedder import embedder_maker
 from rag.settings import ServiceSettings
 from tests.support.rag_server import REFUNDS, add_knowledge_base, post, recall, serving
+from tests.support.raw_http import head
 
 KBS = "/api/tenants/chengla/knowledge_bases"
 DOCUMENTS = f"{KBS}/faq/documents/"
@@ -288,3 +293,22 @@ def _file(folder: Path, content: bytes) -> Path:
     path = folder / "a.txt"
     path.write_bytes(content)
     return path
+
+
+def test_an_upload_that_nobody_waits_for_is_not_read(url: str) -> None:
+    """Its tenant's earlier upload is still being read when its client leaves."""
+    address = httpx.URL(url)
+    slow = rows(*({"_id": f"slow{n}", "text": chr(0x4E00 + n) * 3000} for n in range(60)))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(httpx.put, f"{url}{DOCUMENTS}slow.jsonl", content=slow, timeout=120, trust_env=False)
+        while not any("reader_process" in " ".join(child.cmdline()) for child in psutil.Process().children()):
+            time.sleep(0.01)
+        with socket.create_connection((address.host, address.port), timeout=30) as leaving:
+            body = rows(*({"_id": f"gone{n}", "text": "鱼" * 3000} for n in range(60)))
+            leaving.sendall(head("PUT", f"{DOCUMENTS}gone.jsonl", f"Content-Length: {len(body)}") + body)
+            time.sleep(0.2)
+        assert first.result().status_code == 201
+    last = httpx.put(f"{url}{DOCUMENTS}last.txt", content=b"a", timeout=120, trust_env=False)  # behind both
+    assert last.status_code == 201
+    listed = httpx.get(url + DOCUMENTS.rstrip("/"), params={"limit": 1000}, trust_env=False).json()["documents"]
+    assert not [row["name"] for row in listed if row["name"].startswith("gone")]
