@@ -94,7 +94,6 @@ def _move(catalogue: Catalogue, source: Engine, target: Engine, kb: KnowledgeBas
     if agreement < AGREEMENT:
         raise IngestError(f"{kb.tenant_id}/{kb.name}: the two indexes agree on {agreement:.0%} of hits only")
     catalogue.mark_applied(version.id, kb.revision)
-    catalogue.mark_flushed(version.id, kb.revision)
     catalogue.publish_version(version.id, points)
     return points
 

@@ -48,8 +48,7 @@ class IndexRecipe:
 class Version:
     """One build of a knowledge base's vectors. It holds everything up to `applied_revision`, and nothing any more that
     was removed up to `cleaned_revision`; `built_revision` is what it was built from, and what its statistics
-    describe. What it holds up to `flushed_revision` survives a crash. `mean_vector`: the mean of its passages'
-    vectors, float32; b"" in one built before they were kept."""
+    describe. `mean_vector`: the mean of its passages' vectors, float32; b"" in one built before they were kept."""
 
     id: int
     kb_id: int
@@ -64,7 +63,6 @@ class Version:
     created_at: str
     cleaned_revision: int
     mean_vector: bytes = b""
-    flushed_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

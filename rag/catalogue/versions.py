@@ -7,7 +7,7 @@ from rag.catalogue.records import IndexRecipe, Version
 
 _COLUMNS = (
     "id, kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, embedder_state, statistics, "
-    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision, mean_vector, flushed_revision"
+    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision, mean_vector"
 )
 # A search of a version sees the knowledge base as of the revision applied to it: what it may still need stays.
 _FORGET_SUPERSEDED = (
@@ -35,8 +35,8 @@ class Versions:
         with self.database.writing() as connection:
             row = connection.execute(
                 "INSERT INTO versions (kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, "
-                "embedder_state, statistics, built_revision, applied_revision, cleaned_revision, flushed_revision, "
-                "made_by, created_at) VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "embedder_state, statistics, built_revision, applied_revision, cleaned_revision, made_by, "
+                "created_at) VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     kb_id,
                     recipe.embedder_id,
@@ -46,7 +46,7 @@ class Versions:
                     recipe.mean_length,
                     embedder_state,
                     statistics,
-                    *[built_revision] * 4,
+                    *[built_revision] * 3,
                     made_by,
                     now(),
                 ),
@@ -86,17 +86,10 @@ class Versions:
         return found[0] if found else None
 
     def mark_applied(self, version_id: int, revision: int) -> None:
-        """Record that the version's vectors hold everything up to `revision`: from now on searches see it."""
+        """Record that the version's vectors hold everything up to `revision`, durably: from now on searches see it."""
         with self.database.writing() as connection:
             connection.execute(
                 "UPDATE versions SET applied_revision = max(applied_revision, ?) WHERE id = ?", (revision, version_id)
-            )
-
-    def mark_flushed(self, version_id: int, revision: int) -> None:
-        """Record that what the version's vectors hold up to `revision`, and no longer hold, survives a crash."""
-        with self.database.writing() as connection:
-            connection.execute(
-                "UPDATE versions SET flushed_revision = max(flushed_revision, ?) WHERE id = ?", (revision, version_id)
             )
 
     def mark_cleaned(self, version_id: int, kb_id: int, revision: int) -> None:
@@ -130,7 +123,6 @@ class Versions:
             created_at=found[14],
             cleaned_revision=found[15],
             mean_vector=found[16],
-            flushed_revision=found[17],
         )
 
     def retired_versions(self) -> list[int]:

@@ -29,10 +29,6 @@ logger = logging.getLogger(__name__)
 
 # Edge keeps the interpreter's lock while it takes points in: 64 of them hold up a search by 2 ms.
 CATCH_UP_PAGE, CATCH_UP_TOKENS = 64, 20_000
-# Edge keeps every thread waiting while it makes its writes durable: one index at a time, and not at each write. What a
-# crash takes away is written again from the catalogue.
-FLUSH_SECONDS = 20.0
-CLOSE_SECONDS = 10.0
 # Searches under way on a version that was superseded end well within it.
 GRACE_SECONDS = 60.0
 # After a catch-up that failed, a search does not start another one before.
@@ -84,9 +80,6 @@ class Indexer:
         self._behind: dict[int, float] = {}  # knowledge base → when its next catch-up in the background may begin
         self._noticed: dict[int, float] = {}  # retired version → when this process first saw that
         self._drop_at = float("inf")
-        self._unflushed: dict[int, tuple[Space, int]] = {}  # knowledge base → what is written, up to which revision
-        self._flush_timer: threading.Timer | None = None
-        self._flush_guard = threading.Lock()
         self._background = ThreadPoolExecutor(1, "catch-up")
         self._closing = False
 
@@ -131,28 +124,17 @@ class Indexer:
                 return 0
             opened = self._opened.get(kb.id)
             superseded = opened is not None and opened.version.id != found.live_version
-            loaded = False
             if opened is None or superseded:
                 opened = self._load(found)
                 if opened is None:
                     return 0
-                loaded = True
             # Write what changed since; then make sure that a freshly opened index is whole.
             version = self._catalogue.version(opened.version.id)  # another process may have brought it further
-            if loaded and not self.engine.shared:  # it may have been left by a crash
-                flushed = version.flushed_revision
-                version = replace(
-                    version,
-                    applied_revision=min(version.applied_revision, flushed),
-                    cleaned_revision=min(version.cleaned_revision, flushed),
-                )
             changed = 0
             if version.applied_revision < found.revision:
                 changed = self._apply(found, version, opened)
             if version.cleaned_revision < found.revision:
                 changed += self._clean(found, version, opened)
-            if changed:
-                self._make_durable(kb.id, opened.space, found.revision)
             if kb.id not in self._opened or superseded:
                 self._check_complete(found, opened.space)
                 if found.live_version in self._lost:
@@ -208,15 +190,9 @@ class Indexer:
                 self._noticed.pop(identifier)
 
     def close(self) -> None:
-        """End catching up after the page at hand, make what was written durable, and close the engine."""
+        """End catching up after the page at hand, and close the engine."""
         self._closing = True
         self._background.shutdown(cancel_futures=True)
-        with self._flush_guard:
-            if self._flush_timer is not None:
-                self._flush_timer.cancel()
-        deadline = time.monotonic() + CLOSE_SECONDS
-        while time.monotonic() < deadline and self._flush_one():
-            pass
         self.engine.close()
 
     def _load(self, kb: KnowledgeBase) -> OpenVersion | None:
@@ -264,6 +240,7 @@ class Indexer:
             self.engine.upsert(opened.space, points_of(keys, opened.embedder, version.recipe.mean_length))
             changed += len(keys)
             time.sleep(0)  # lets searches in between pages
+        self.engine.flush(opened.space)
         self._catalogue.mark_applied(version.id, kb.revision)
         return changed
 
@@ -274,47 +251,10 @@ class Indexer:
         removed = self._catalogue.removals(kb.id, version.cleaned_revision, kb.revision)
         for rows in pages_of(removed, CATCH_UP_PAGE):
             self.engine.delete(opened.space, rows)
+        if removed:
+            self.engine.flush(opened.space)
         self._catalogue.mark_cleaned(version.id, kb.id, kb.revision)
         return len(removed)
-
-    def _make_durable(self, kb_id: int, space: Space, revision: int) -> None:
-        """Flush now where nobody waits for it; else later, one index at a time."""
-        if self.engine.shared:
-            self.engine.flush(space)
-            self._catalogue.mark_flushed(space.version_id, revision)
-            return
-        with self._flush_guard:
-            self._unflushed[kb_id] = (space, revision)
-            self._start_flush_timer()
-
-    def _start_flush_timer(self) -> None:
-        if self._flush_timer is None and self._unflushed and not self._closing:
-            self._flush_timer = threading.Timer(FLUSH_SECONDS, self._flush_by_timer)
-            self._flush_timer.daemon = True
-            self._flush_timer.start()
-
-    def _flush_by_timer(self) -> None:
-        try:
-            self._flush_one()
-        except Exception as error:
-            logger.error("an index was not made durable: %s", error)
-        with self._flush_guard:
-            self._flush_timer = None
-            self._start_flush_timer()
-
-    def _flush_one(self) -> bool:
-        """Flush the index that waits longest; return whether there was one."""
-        with self._flush_guard:
-            kb_id = next(iter(self._unflushed), None)
-        if kb_id is None:
-            return False
-        with self._locks[kb_id]:
-            with self._flush_guard:
-                waiting = self._unflushed.pop(kb_id, None)
-            if waiting is not None and self.engine.exists(waiting[0]):
-                self.engine.flush(waiting[0])
-                self._catalogue.mark_flushed(waiting[0].version_id, waiting[1])
-        return True
 
     def _catch_up_later(self, kb: KnowledgeBase) -> None:
         now = time.monotonic()

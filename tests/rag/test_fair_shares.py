@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -27,9 +26,6 @@ from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError, Passage
 from rag.documents.token_blobs import token_blobs
 from rag.fair_shares import FairShares
-from rag.index.edge_engine import EdgeEngine
-from rag.index.indexer import Indexer
-from rag.models.embedder import embedder_maker
 from rag.settings import ServiceSettings
 from tests.support.rag_server import REFUNDS, add_knowledge_base, post, recall, serving
 from tests.support.raw_http import head
@@ -245,26 +241,6 @@ def test_a_large_file_is_read_apart_to_the_same_documents(tmp_path: Path, name: 
     assert apart == here
     counted = [passage for document in apart for passage in document.passages if passage.tokens]
     assert counted and all(passage.tokens == token_blobs(passage.content) for passage in counted[:20])
-
-
-def test_what_was_not_flushed_is_written_again(tmp_path: Path) -> None:
-    """A copy of the folder is what a crash leaves."""
-    add_knowledge_base(tmp_path / "live", "t", {"a": "鱼油每日两粒。", "b": "钙片饭后服用。"}, "kb")
-    catalogue = Catalogue(tmp_path / "live")
-    indexer = Indexer(catalogue, EdgeEngine(tmp_path / "live"), embedder_maker("hashing"))
-    kb = catalogue.find_knowledge_base("t", "kb")
-    assert kb is not None and indexer.open(kb)
-    catalogue.put_documents(kb.id, [Document("c", (Passage("c", "玛咖片每日一片。"),))])
-    catalogue.delete_document(kb.id, "a")
-    assert indexer.catch_up(kb) == 2
-    version = catalogue.version(indexer._opened[kb.id].version.id)
-    assert version.applied_revision == 3 and version.flushed_revision == 1
-    shutil.copytree(tmp_path / "live", tmp_path / "crashed")
-    indexer.close()
-    assert catalogue.version(version.id).flushed_revision == 3
-    catalogue.close()
-    with serving(tmp_path / "crashed") as url:
-        assert {hit["doc_id"] for hit in recall(url, tenant_id="t", kb_name="kb", query="玛咖片钙片鱼油")} == {"b", "c"}
 
 
 def test_an_old_sqlite_is_named() -> None:
