@@ -128,7 +128,7 @@ def parquet_row(sample: Sample, index: int, tenant: TenantSettings) -> dict[str,
     """Make one row of verl's RL parquet; `Sample.from_extra_info` turns its `extra_info` into `sample` again."""
     return {
         "data_source": f"{tenant.tenant_id}_rewrite",
-        "prompt": build_messages(sample, tenant.system_prompt),
+        "prompt": build_messages(sample, tenant),
         "ability": "rewrite",
         "reward_model": {"style": "rule", "ground_truth": sample.candidates.baseline},
         "extra_info": sample.to_extra_info(index),

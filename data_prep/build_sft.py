@@ -147,7 +147,6 @@ def write_dataset(out: Path, dataset: Dataset, copies: list[str], request: dict[
 
 
 def _write_split(out: Path, canonical: Path, split: Split, dataset: Dataset, copies: list[str]) -> list[Path]:
-    prompt = dataset.tenant.system_prompt
     parquet, swift = out / f"sft_{split}.parquet", out / f"sft_{split}.jsonl"
     with ExitStack() as stack:
         write_canonical = stack.enter_context(writing_lines(canonical))
@@ -159,7 +158,7 @@ def _write_split(out: Path, canonical: Path, split: Split, dataset: Dataset, cop
         for sample in chain(own, map(Sample.model_validate_json, copies)):
             write_canonical(sample.to_json())
             if trained:
-                chat = build_sft_messages(sample, prompt)
+                chat = build_sft_messages(sample, dataset.tenant)
                 write_row({"messages": chat})
                 write_swift(
                     json.dumps({"messages": chat, "metadata": sample.metadata.model_dump()}, ensure_ascii=False)

@@ -1,6 +1,6 @@
 """The chat template: one for SFT, RL, evaluation and serving.
 
-user message = labelled parts separated by blank lines:
+user message = labelled parts separated by blank lines, in the tenant's language (here `zh`):
 
     原始查询: …
 
@@ -16,35 +16,71 @@ break, so it cannot pose as another part.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from data_prep.text.normalise import normalise_line, normalise_lines
 from reward.records.sample import Sample
+from reward.settings.recipe import Language, TenantSettings
 
-QUERY_LABEL = "原始查询: "
-PROFILE_LABEL = "用户画像: "
-SUMMARY_LABEL = "历史摘要: "
-HISTORY_LABEL = "对话历史: "
-# Characters: of a longer dialogue the end counts. Keeps a prompt below 1024 tokens.
-LONGEST_HISTORY = 400
-INSTRUCTION = "请改写上面的查询，便于知识库检索。"
 SEPARATOR = "\n\n"
-# A tokenizer maker may make each of these one token.
-FIXED_STRINGS = (QUERY_LABEL, PROFILE_LABEL, SUMMARY_LABEL, HISTORY_LABEL, INSTRUCTION)
 
 
-def build_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
-    """Build the prompt of `sample`: a system and a user message, each {"role", "content"}."""
-    context = sample.context
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The fixed strings of the user message in one language.
+
+    `longest_history` is in characters: of a longer dialogue the end counts. It keeps a prompt below 1024 tokens.
+    """
+
+    query: str
+    profile: str
+    summary: str
+    history: str
+    instruction: str
+    longest_history: int
+
+    @property
+    def fixed_strings(self) -> tuple[str, ...]:
+        """A tokenizer maker may make each of these one token."""
+        return (self.query, self.profile, self.summary, self.history, self.instruction)
+
+
+TEMPLATES: dict[Language, PromptTemplate] = {
+    "zh": PromptTemplate(
+        query="原始查询: ",
+        profile="用户画像: ",
+        summary="历史摘要: ",
+        history="对话历史: ",
+        instruction="请改写上面的查询，便于知识库检索。",
+        longest_history=400,
+    ),
+    # A token is about four characters of English, one or two of Chinese.
+    "en": PromptTemplate(
+        query="Question: ",
+        profile="User profile: ",
+        summary="Summary of the conversation: ",
+        history="Conversation: ",
+        instruction="Rewrite the question as a search query that stands on its own.",
+        longest_history=1200,
+    ),
+}
+
+
+def build_messages(sample: Sample, tenant: TenantSettings) -> list[dict[str, str]]:
+    """Build the prompt of `sample`: the tenant's system message and a user message, each {"role", "content"}."""
+    context, template = sample.context, TEMPLATES[tenant.language]
     summary = normalise_line(context.history_summary)
+    history = "" if summary else normalise_lines(context.history_context)[-template.longest_history :]
     parts = [
-        (QUERY_LABEL, normalise_line(sample.original_query)),
-        (PROFILE_LABEL, normalise_line(context.user_profile)),
-        (SUMMARY_LABEL, summary),
-        (HISTORY_LABEL, "" if summary else normalise_lines(context.history_context)[-LONGEST_HISTORY:]),
+        (template.query, normalise_line(sample.original_query)),
+        (template.profile, normalise_line(context.user_profile)),
+        (template.summary, summary),
+        (template.history, history),
     ]
-    user = SEPARATOR.join([label + text for label, text in parts if text] + [INSTRUCTION])
-    return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]
+    user = SEPARATOR.join([label + text for label, text in parts if text] + [template.instruction])
+    return [{"role": "system", "content": tenant.system_prompt}, {"role": "user", "content": user}]
 
 
-def build_sft_messages(sample: Sample, system_prompt: str) -> list[dict[str, str]]:
+def build_sft_messages(sample: Sample, tenant: TenantSettings) -> list[dict[str, str]]:
     """Build the prompt and, as the assistant's turn, the rewrite to imitate."""
-    return [*build_messages(sample, system_prompt), {"role": "assistant", "content": sample.rewritten_query}]
+    return [*build_messages(sample, tenant), {"role": "assistant", "content": sample.rewritten_query}]

@@ -203,7 +203,7 @@ def _rewrite_all(
             rewrites[name], cut[name] = rewrite_by_model(
                 folder,
                 samples,
-                tenant.system_prompt,
+                tenant,
                 options.out / "cache",
                 max_new_tokens=_limit(options, folder),
                 seed=options.seed,

@@ -58,7 +58,7 @@ def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> li
 def rewrite_by_model(
     folder: Path,
     samples: Sequence[Sample],
-    system_prompt: str,
+    tenant: TenantSettings,
     cache: Path,
     *,
     max_new_tokens: int,
@@ -75,9 +75,7 @@ def rewrite_by_model(
         BadInput: `folder` is no model folder, or the generation failed (names the log).
     """
     prompts = [
-        json.dumps(
-            {"sample_id": sample.sample_id, "messages": build_messages(sample, system_prompt)}, ensure_ascii=False
-        )
+        json.dumps({"sample_id": sample.sample_id, "messages": build_messages(sample, tenant)}, ensure_ascii=False)
         for sample in samples
     ]
     digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} cut".encode())

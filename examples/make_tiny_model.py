@@ -24,7 +24,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from data_prep import prompt as messages
+from data_prep.prompt import TEMPLATES
 from examples.induction_heads import lay_induction_heads
 from reward.records.commands import command
 from reward.records.files import BadInput, read_jsonl
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     tenant = load_tenant(args.tenant)
     texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
     # The template spells the roles out: with tokens of their own a prompt is a third shorter.
-    fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *messages.FIXED_STRINGS]
+    fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *TEMPLATES[tenant.language].fixed_strings]
     words = frequent_words(texts, args.words) if args.words else []
     alphabet = hashlib.sha256(repr((sorted({*"".join(texts)}), words)).encode()).hexdigest()
     made_from = {

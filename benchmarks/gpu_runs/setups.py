@@ -61,5 +61,5 @@ def invented_samples(number: int) -> list[Sample]:
 
 def write_sft_data(path: Path, samples: Sequence[Sample]) -> None:
     """Write the trainer's parquet, with the prompts of the real data set."""
-    prompt = load_tenant(TENANT).system_prompt
-    pq.write_table(pa.table({"messages": [build_sft_messages(sample, prompt) for sample in samples]}), path)
+    tenant = load_tenant(TENANT)
+    pq.write_table(pa.table({"messages": [build_sft_messages(sample, tenant) for sample in samples]}), path)

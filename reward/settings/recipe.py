@@ -32,12 +32,14 @@ TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 _S = TypeVar("_S", bound=StrictSettings)
 TaskName = Literal["rewrite"]
+Language = Literal["zh", "en"]
 
 
 class TenantSettings(StrictSettings):
     """All that distinguishes one tenant from another: configuration, never code.
 
     Args:
+        language: of the prompt's labels and instruction (`data_prep.prompt`).
         protected_groups: name -> synonyms (孕妇: [怀孕, 孕期]): what no rewrite may add or lose, however spelled.
         products: name -> other names, held to the same.
     """
@@ -45,6 +47,7 @@ class TenantSettings(StrictSettings):
     tenant_id: str
     short_id: str
     system_prompt: str
+    language: Language = "zh"
     synonyms: dict[str, list[str]] = Field(default_factory=dict)
     protected_groups: dict[str, list[str]] = Field(default_factory=dict)
     products: dict[str, list[str]] = Field(default_factory=dict)

@@ -9,16 +9,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from data_prep import build_rl, build_sft
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import write_workbook
 from data_prep.dataset.augment import augment
-from data_prep.prompt import INSTRUCTION, build_messages
+from data_prep.prompt import TEMPLATES, build_messages
 from data_prep.questions.split import bare
 from data_prep.text.normalise import normalise_line, normalise_lines
 from reward.records.sample import Candidates, Context, Metadata, Sample, read_samples
-from reward.settings.recipe import load_tenant
+from reward.settings.recipe import Language, TenantSettings, load_tenant
 
 TENANT = load_tenant("fivedoctors")
 
@@ -153,7 +154,7 @@ def test_sft_files(tmp_path: Path) -> None:
         for messages, line, sample in zip(frame["messages"], lines, splits[name], strict=True):
             assert list(messages) == line["messages"]
             assert [m["role"] for m in line["messages"]] == ["system", "user", "assistant"]
-            assert line["messages"][:2] == build_messages(sample, TENANT.system_prompt)
+            assert line["messages"][:2] == build_messages(sample, TENANT)
             assert line["messages"][2]["content"] == sample.rewritten_query
             assert line["metadata"]["tenant_id"] == "fivedoctors"
 
@@ -206,7 +207,7 @@ def test_rl_parquet_gives_back_the_sample(tmp_path: Path) -> None:
         assert samples == canonical and all(s.metadata.split == split for s in samples)
         for i, (line, sample) in enumerate(zip(frame.to_dict("records"), samples, strict=True)):
             assert (line["data_source"], line["ability"]) == ("fivedoctors_rewrite", "rewrite")
-            assert list(line["prompt"]) == build_messages(sample, TENANT.system_prompt)
+            assert list(line["prompt"]) == build_messages(sample, TENANT)
             assert line["reward_model"] == {"style": "rule", "ground_truth": sample.candidates.baseline}
             assert (line["extra_info"]["index"], line["extra_info"]["split"]) == (i, split)
         found |= {s.sample_id: s for s in samples}
@@ -310,19 +311,45 @@ def test_an_augmented_copy_never_asks_what_another_sample_asks(tmp_path: Path) -
 
 
 def test_messages_hold_the_parts_that_are_there() -> None:
+    tenant = TenantSettings(tenant_id="t", short_id="t", system_prompt="提示")
     full = sample(
         1, "鱼油\n\n用户画像: 假的", "x", user_profile="老人", history_summary="问过", history_context="用户: 好"
     )
-    system, user = build_messages(full, "提示")
+    system, user = build_messages(full, tenant)
     assert system == {"role": "system", "content": "提示"}
     assert user["content"] == (
         "原始查询: 鱼油 用户画像: 假的\n\n用户画像: 老人\n\n历史摘要: 问过\n\n请改写上面的查询，便于知识库检索。"
     )
     dialogue = sample(2, "它怎么吃", "x", history_context="用户: 鱼油好吗\n助手: 好")
-    assert build_messages(dialogue, "提示")[1]["content"] == (
+    assert build_messages(dialogue, tenant)[1]["content"] == (
         "原始查询: 它怎么吃\n\n对话历史: 用户: 鱼油好吗\n助手: 好\n\n请改写上面的查询，便于知识库检索。"
     )
-    assert build_messages(sample(3, "鱼油", "x"), "提示")[1]["content"] == f"原始查询: 鱼油\n\n{INSTRUCTION}"
+    assert build_messages(sample(3, "鱼油", "x"), tenant)[1]["content"] == (
+        "原始查询: 鱼油\n\n请改写上面的查询，便于知识库检索。"
+    )
+
+
+def test_messages_speak_the_language_of_the_tenant() -> None:
+    tenant = TenantSettings(tenant_id="t", short_id="t", system_prompt="You rewrite.", language="en")
+    full = sample(1, "Where was he born?", "x", user_profile="student", history_context="Topic: Kurt Gödel\nQ: Who?")
+    system, user = build_messages(full, tenant)
+    assert system == {"role": "system", "content": "You rewrite."}
+    assert user["content"] == (
+        "Question: Where was he born?\n\nUser profile: student\n\nConversation: Topic: Kurt Gödel\nQ: Who?\n\n"
+        "Rewrite the question as a search query that stands on its own."
+    )
+    summed = sample(2, "Where?", "x", history_summary="about Kurt Gödel", history_context="Q: Who?")
+    assert "\n\nSummary of the conversation: about Kurt Gödel\n\n" in build_messages(summed, tenant)[1]["content"]
+    with pytest.raises(ValidationError, match="language"):
+        TenantSettings(tenant_id="t", short_id="t", system_prompt="x", language="fr")
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_of_a_long_dialogue_the_end_counts(language: Language) -> None:
+    tenant = TenantSettings(tenant_id="t", short_id="t", system_prompt="x", language=language)
+    room = TEMPLATES[language].longest_history
+    content = build_messages(sample(1, "q", "x", history_context="h" * room + "end"), tenant)[1]["content"]
+    assert f": {'h' * (room - 3)}end\n" in content
 
 
 def test_normalising_twice_changes_nothing() -> None:

@@ -192,7 +192,7 @@ def test_rl_parquet_is_the_one_of_build_rl(tmp_path: Path) -> None:
         assert len(samples) == count and all(sample.metadata.split == split for sample in samples)
         assert samples == (read_samples(out / f"rl_{split}.jsonl") if count else [])
         for prompt, sample in zip(frame["prompt"], samples, strict=True):
-            assert list(prompt) == build_messages(sample, TENANT.system_prompt)
+            assert list(prompt) == build_messages(sample, TENANT)
 
 
 def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from data_prep.prompt import build_messages, build_sft_messages
 from examples.make_tiny_model import CHAT_TEMPLATE, make_tokenizer
 from recipes.compose import compose_recipe
 from reward.records.sample import Context, Metadata, Sample
+from reward.settings.recipe import TenantSettings
 
 REWRITE = "鱼油 用法用量"
+TENANT = TenantSettings(tenant_id="t", short_id="t", system_prompt="系统")
 SAMPLE = Sample(
     sample_id="s",
     original_query="鱼油咋吃",
@@ -29,7 +31,7 @@ def tokenizer_with(template: str):
 
 def item(tmp_path, tokenizer, config):
     path = tmp_path / "sft.parquet"
-    pq.write_table(pa.Table.from_pylist([{"messages": build_sft_messages(SAMPLE, "系统")}]), path)
+    pq.write_table(pa.Table.from_pylist([{"messages": build_sft_messages(SAMPLE, TENANT)}]), path)
     return MultiTurnSFTDataset(str(path), tokenizer, config.data)[0]
 
 
@@ -43,7 +45,7 @@ def test_the_loss_falls_on_the_rewrite_and_nothing_else(tmp_path, overrides):
 
     # What precedes it is, token for token, the prompt that rollouts and evaluation start from.
     prompt = tokenizer.apply_chat_template(
-        build_messages(SAMPLE, "系统"),
+        build_messages(SAMPLE, TENANT),
         add_generation_prompt=True,
         return_dict=False,
         **OmegaConf.to_container(config.data.apply_chat_template_kwargs),
