@@ -51,6 +51,21 @@ def _settings_type(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def frozen_modules(layers: int) -> str | None:
+    """Make the pattern of the modules that stay as they are: the embedding and the lowest `layers` blocks.
+
+    PEFT gives no adapter to a module whose whole name matches; `verl_cpu.engines` freezes it where every weight trains.
+
+    >>> frozen_modules(2)
+    '(.*\\\\.)?(embed_tokens|layers\\\\.(0|1))(\\\\..*)?'
+    """
+    if not layers:
+        return None
+    numbers = "|".join(map(str, range(layers)))
+    return rf"(.*\.)?(embed_tokens|layers\.({numbers}))(\..*)?"
+
+
+OmegaConf.register_new_resolver("frozen_modules", frozen_modules, replace=True)
 _store = ConfigStore.instance()
 _store.store("rewriter_defaults", {"rewriter": typed_defaults(RewriterSettings)}, package="_global_")
 _store.store("tenant_defaults", {"rewriter": {"tenant": typed_defaults(TenantSettings)}}, package="_global_")

@@ -188,7 +188,7 @@ def micro_batch_tokens(limit: int, dynamic: bool, samples: int, micro_batch: int
 def _plan_sft(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     sft = config.recipe.sft
-    adapters = facts.lora_parameters(sft.lora_rank)
+    adapters = facts.lora_parameters(sft.lora_rank, sft.frozen_layers)
     model = trained_model(facts.parameters, adapters, sft.weights, gpus, offload=False, optimizer=config.optim)
     data = config.data
     tokens = micro_batch_tokens(
@@ -208,7 +208,7 @@ def _plan_rl(config: DictConfig, facts: ModelFacts, card: float) -> MemoryPlan:
     machine, rl, ppo = config.recipe.machine, config.recipe.rl, config.algorithm.adv_estimator == "gae"
     actor_config, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     gpus = machine.nodes * machine.gpus_per_node
-    adapters = facts.lora_parameters(rl.lora_rank)
+    adapters = facts.lora_parameters(rl.lora_rank, rl.frozen_layers)
     fsdp = actor_config.fsdp_config
     actor = trained_model(
         facts.parameters, adapters, fsdp.model_dtype, gpus,

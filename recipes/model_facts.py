@@ -57,13 +57,14 @@ class ModelFacts:
         """Bytes of keys and values that one token leaves in all blocks, in bf16."""
         return 2 * 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
 
-    def lora_parameters(self, rank: int) -> int:
-        """Weights of adapters of `rank` on every linear layer of every block."""
-        return rank * self.num_hidden_layers * sum(i + o for i, o in self.linear_shapes)
+    def lora_parameters(self, rank: int, frozen_layers: int = 0) -> int:
+        """Weights of adapters of `rank` on every linear layer of every block but the lowest `frozen_layers`."""
+        return rank * (self.num_hidden_layers - frozen_layers) * sum(i + o for i, o in self.linear_shapes)
 
 
 # From the `config.json` of the models' own repositories, 2026-11.
 KNOWN_MODELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ModelFacts(49152, 576, 1536, 30, 9, 3, 64, True),
     "Qwen/Qwen3-0.6B": ModelFacts(151936, 1024, 3072, 28, 16, 8, 128, True),
     "Qwen/Qwen3-4B": ModelFacts(151936, 2560, 9728, 36, 32, 8, 128, True),
     "Qwen/Qwen3-4B-Instruct-2507": ModelFacts(151936, 2560, 9728, 36, 32, 8, 128, True),

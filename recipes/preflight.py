@@ -30,6 +30,7 @@ from recipes.checks.report import data_findings, machine_findings, sampling_find
 from recipes.checks.settings import (
     check_batches,
     check_frequencies,
+    check_frozen_layers,
     check_precision,
     check_reward_workers,
     check_settings,
@@ -112,6 +113,7 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
         findings.append(ok("start", str(config.model.path)))
     with bad_input_as("model", findings):
         facts = facts_of(str(config.model.path), str(config.recipe.pretrained))
+        check_frozen_layers(config, facts)
     with bad_input_as("data", findings):
         rows = check_data(config)
         findings.append(ok("data", f"{rows} training rows, {steps_per_epoch(config, rows)} steps an epoch"))

@@ -82,6 +82,7 @@ class RlSettings(StrictSettings):
     lora_rank: int = Field(ge=0)
     lora_alpha: int = Field(gt=0)
     weights: Weights
+    frozen_layers: int = Field(ge=0)
     adam_foreach: bool | None
 
     @model_validator(mode="after")
@@ -101,6 +102,7 @@ class SftSettings(StrictSettings):
     epochs: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
     lora_rank: int = Field(ge=0)
+    frozen_layers: int = Field(ge=0)
     weights: Weights
 
 

@@ -67,9 +67,10 @@ def checkpoint_gib(config: DictConfig, facts: ModelFacts) -> float:
     """GiB that the checkpoints which are kept and the merged model take on the disk."""
     merged = facts.parameters * 2
     if config.recipe.trainer == "sft":
-        one = _checkpoint(facts.parameters, facts.lora_parameters(config.recipe.sft.lora_rank))
+        sft = config.recipe.sft
+        one = _checkpoint(facts.parameters, facts.lora_parameters(sft.lora_rank, sft.frozen_layers))
         return (one * config.trainer.max_ckpt_to_keep + merged) / GIB
-    adapters = facts.lora_parameters(config.recipe.rl.lora_rank)
+    adapters = facts.lora_parameters(config.recipe.rl.lora_rank, config.recipe.rl.frozen_layers)
     # The best one is kept beside them, without the optimiser's moments.
     best = facts.parameters * 2 + adapters * 2 if adapters else facts.parameters * 4
     total = _checkpoint(facts.parameters, adapters) * (config.trainer.max_actor_ckpt_to_keep or 1) + best + merged

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.compose import plain
+from recipes.model_facts import ModelFacts
 from recipes.settings import RecipeSettings
 from reward.records.files import BadInput
 from reward.settings.recipe import RewriterSettings, parse_settings, parse_tenant, validated
@@ -77,6 +78,16 @@ def check_precision(config: DictConfig) -> None:
         raise BadInput("recipe.sft.weights: without LoRA (recipe.sft.lora_rank=0) it must be fp32")
     if config.recipe.trainer == "rl" and not config.recipe.rl.lora_rank and config.recipe.rl.weights != "fp32":
         raise BadInput("recipe.rl.weights: without LoRA (train=full) it must be fp32")
+
+
+def check_frozen_layers(config: DictConfig, facts: ModelFacts | None) -> None:
+    """Raises BadInput when no block would be left to train, or where verl cannot freeze: full training on GPUs."""
+    kind = config.recipe.trainer
+    frozen, rank = config.recipe[kind].frozen_layers, config.recipe[kind].lora_rank
+    if facts is not None and frozen >= facts.num_hidden_layers:
+        raise BadInput(f"recipe.{kind}.frozen_layers: {frozen} of {facts.num_hidden_layers} blocks leave none to train")
+    if frozen and not rank and config.recipe.machine.device != "cpu":
+        raise BadInput(f"recipe.{kind}.frozen_layers: on GPUs verl freezes layers with LoRA only (train=lora)")
 
 
 def check_reward_workers(settings: RewriterSettings, config: DictConfig) -> None:

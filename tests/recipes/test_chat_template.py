@@ -1,9 +1,12 @@
 """The 8B recipes' chat template through verl's own SFT data set: what is learnt is the rewrite, in rollout's format."""
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from transformers import AutoTokenizer
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
 from data_prep.prompt import build_messages, build_sft_messages
@@ -35,7 +38,11 @@ def item(tmp_path, tokenizer, config):
     return MultiTurnSFTDataset(str(path), tokenizer, config.data)[0]
 
 
-@pytest.mark.parametrize("overrides", [[], ["machine=cpu", "model=tiny"]], ids=["qwen3_8b", "tiny"])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["machine=cpu", "model=tiny"], ["machine=cpu", "model=smollm2_135m"]],
+    ids=["qwen3_8b", "tiny", "smollm2_135m"],
+)
 def test_the_loss_falls_on_the_rewrite_and_nothing_else(tmp_path, overrides):
     config = compose_recipe("sft", ["tenant=fivedoctors", *overrides])
     tokenizer = tokenizer_with(config.model.custom_chat_template or CHAT_TEMPLATE)
@@ -52,6 +59,24 @@ def test_the_loss_falls_on_the_rewrite_and_nothing_else(tmp_path, overrides):
     )
     before = row["input_ids"][: row["loss_mask"].bool().nonzero()[0].item()]
     assert before.tolist() == prompt
+
+
+def test_the_template_of_a_pretrained_model_is_its_own(tmp_path):
+    """Needs the model's folder (examples.get_small_model) in SMALL_MODEL."""
+    folder = os.environ.get("SMALL_MODEL")
+    if not folder:
+        pytest.skip("SMALL_MODEL names no model folder")
+    config = compose_recipe("sft", ["tenant=fivedoctors", "machine=cpu", "model=smollm2_135m"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for messages, more in ((build_messages(SAMPLE, TENANT), True), (build_sft_messages(SAMPLE, TENANT), False)):
+        own = tokenizer.apply_chat_template(messages, add_generation_prompt=more, tokenize=False)
+        ours = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=more, tokenize=False, chat_template=config.model.custom_chat_template
+        )
+        assert own == ours
+    tokenizer.chat_template = config.model.custom_chat_template
+    row = item(tmp_path, tokenizer, config)
+    assert tokenizer.decode(row["input_ids"][row["loss_mask"].bool()]).strip() == f"{REWRITE}<|im_end|>"
 
 
 def test_rollouts_use_the_same_template():

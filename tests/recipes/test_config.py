@@ -1,12 +1,20 @@
 """Every recipe composes against the pinned verl, for every tenant, machine and model, and sets no key verl ignores."""
 
+import re
+
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from recipes.checks.settings import IGNORED_KEYS, check_batches, check_precision, check_settings
+from recipes.checks.settings import (
+    IGNORED_KEYS,
+    check_batches,
+    check_frozen_layers,
+    check_precision,
+    check_settings,
+)
 from recipes.compose import CONFIG_DIR, RECIPES, compose_recipe, typed_defaults
-from recipes.model_facts import KNOWN_MODELS
+from recipes.model_facts import KNOWN_MODELS, facts_of
 from recipes.preflight import check_loggers, main
 from reward.records.files import BadInput
 from reward.settings.recipe import JudgeSettings, RewriterSettings, TenantSettings, load_judge, load_tenant
@@ -113,6 +121,57 @@ def test_lora_trains_adapters_on_a_bf16_base_that_the_engine_reads_itself(recipe
     check_precision(config)
     full = compose_recipe(recipe, [TENANT])
     assert full.actor_rollout_ref.model.lora_rank == 0 and full.actor_rollout_ref.rollout.load_format == "dummy"
+
+
+@pytest.mark.parametrize("recipe", ["sft", "ppo", "grpo", "rloo"])
+def test_a_pretrained_model_trains_on_a_cpu(recipe):
+    config = compose_recipe(recipe, [TENANT, "machine=cpu", "model=smollm2_135m"])
+    check_settings(recipe, config)
+    check_batches(config)
+    check_precision(config)
+    facts = facts_of(str(config.recipe.start_from), "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert facts.parameters / 1e6 == pytest.approx(134.5, abs=0.1)
+    if recipe != "sft":
+        assert facts.embedding * 4 <= config.recipe.machine.weight_bucket_mb << 20
+    check_frozen_layers(config, facts)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "model"),
+    [
+        ("sft", "recipe.sft", "model"),
+        ("ppo", "recipe.rl", "critic.model"),
+        ("grpo", "recipe.rl", "actor_rollout_ref.model"),
+    ],
+)
+def test_frozen_layers_are_excluded_from_adapters(recipe, setting, model):
+    config = compose_recipe(recipe, [TENANT, f"{setting}.frozen_layers=12"])
+    pattern = OmegaConf.select(config, f"{model}.exclude_modules")
+    excluded = (
+        "model.layers.0.mlp.up_proj",
+        "layers.11.self_attn.q_proj",
+        "base_model.model.model.embed_tokens.weight",
+    )
+    assert all(re.fullmatch(pattern, name) for name in excluded)
+    others = (
+        "model.layers.12.mlp.up_proj",
+        "model.layers.110.mlp.up_proj",
+        "model.norm.weight",
+        "lm_head.weight",
+        "score",
+    )
+    assert not any(re.fullmatch(pattern, name) for name in others)
+    assert OmegaConf.select(compose_recipe(recipe, [TENANT]), f"{model}.exclude_modules", default="missing") is None
+
+
+def test_frozen_layers_leave_some_and_need_lora_on_gpus():
+    facts = KNOWN_MODELS["Qwen/Qwen3-8B"]
+    check_frozen_layers(compose_recipe("grpo", [TENANT, "train=lora", "recipe.rl.frozen_layers=35"]), facts)
+    check_frozen_layers(compose_recipe("sft", [TENANT, "recipe.sft.frozen_layers=35"]), None)
+    for overrides in (["train=lora", "recipe.rl.frozen_layers=36"], ["recipe.rl.frozen_layers=1"]):
+        with pytest.raises(BadInput, match=r"recipe\.rl\.frozen_layers"):
+            check_frozen_layers(compose_recipe("grpo", [TENANT, *overrides]), facts)
+    assert facts.lora_parameters(8, 18) * 2 == facts.lora_parameters(8)
 
 
 def test_settings_that_keep_a_run_within_its_card_and_its_ratio_unbiased():

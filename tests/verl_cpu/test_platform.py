@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from recipes.compose import frozen_modules
 
 
 @pytest.mark.parametrize("shape", [(7, 11), (2, 5, 11)])
@@ -22,3 +27,47 @@ def test_log_probabilities_and_their_gradients_are_those_of_log_softmax(shape: t
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient, wanted)
     assert found.max() <= 0
+
+
+def small_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "head_dim": 16}
+    return LlamaForCausalLM(
+        LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True)
+    )
+
+
+def trained_blocks(module: torch.nn.Module) -> set[str]:
+    """Backward once and return the names of the blocks, and of the embedding, that have a gradient."""
+    module(input_ids=torch.tensor([[3, 4, 5]])).logits.square().mean().backward()
+    names = [name for name, parameter in module.named_parameters() if parameter.grad is not None]
+    return {part for name in names for part in name.split(".") if part.isdigit() or part == "embed_tokens"}
+
+
+def test_full_training_leaves_the_lower_layers_as_they_are() -> None:
+    import verl_cpu.engines
+
+    assert trained_blocks(small_llama()) == {"embed_tokens", "0", "1", "2"}
+    model = small_llama()
+    pattern = frozen_modules(2)
+    assert pattern
+    verl_cpu.engines.freeze(model, pattern)
+    assert trained_blocks(model) == {"2"}
+
+
+def test_adapters_above_frozen_layers_end_the_backward_pass_early() -> None:
+    import verl_cpu.engines
+
+    config = SimpleNamespace(
+        lora_rank=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        target_parameters=None,
+        exclude_modules=frozen_modules(2),
+    )
+    module = verl_cpu.engines.build_lora_module(SimpleNamespace(model_config=config), small_llama())
+    adapters = {name.split("layers.")[1][0] for name, _ in module.named_parameters() if "lora_" in name}
+    assert adapters == {"2"}
+    below: list[bool] = []
+    module.base_model.model.model.layers[1].register_forward_hook(lambda *given: below.append(given[2].requires_grad))
+    assert trained_blocks(module) == {"2"} and below == [False]
