@@ -17,8 +17,8 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +41,7 @@ from evaluation.systems import (
     rewrite_by_description,
     rewrite_by_model,
     rewrite_by_original,
+    rewrite_by_recording,
 )
 from evaluation.training_log import judge_took_part, read_training_log, reward_change
 from reward.records.commands import command
@@ -56,8 +57,9 @@ console = Console()
 @command
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
-    models = _parse_models(args.pop("model"))
-    compare(CompareOptions(models=models, **args))
+    models = _parse_systems("--model", args.pop("model"), ())
+    recorded = _parse_systems("--recorded", args.pop("recorded"), models)
+    compare(CompareOptions(models=models, recorded=recorded, **args))
     return 0
 
 
@@ -70,6 +72,7 @@ class CompareOptions:
         tenant: its name, or its YAML file.
         out: folder of `metrics.json`, `rewrites.jsonl` and the cache of rewrites.
         models: name → Hugging Face model folder; the names are lower case and none of the fixed systems'.
+        recorded: name → JSONL of `query`, `history_context`, `rewritten_query`: rewrites made elsewhere.
         rag_url: retrieval service; None: the tenant's.
         max_new_tokens: of a model's rewrite; None: as many as its rollouts had in training.
         seed: of the bootstrap and the engine.
@@ -82,6 +85,7 @@ class CompareOptions:
     tenant: str
     out: Path
     models: Mapping[str, Path]
+    recorded: Mapping[str, Path] = field(default_factory=dict)
     rag_url: str | None = None
     max_new_tokens: int | None = None
     seed: int = 0
@@ -131,6 +135,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
             "tenant": tenant.tenant_id,
             "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
             "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in models.items()},
+            "recorded": {name: file_sha256(path) for name, path in options.recorded.items()},
             "counts": {
                 "samples": len(samples),
                 "evaluated": len(kept),
@@ -198,6 +203,8 @@ def _rewrite_all(
         DESCRIPTION: rewrite_by_description(samples),
         BASELINE: rewrite_by_baseline(samples, tenant),
     }
+    for name, recording in options.recorded.items():
+        rewrites[name] = rewrite_by_recording(samples, recording)
     for name, folder in options.models.items():
         with console.status(f"{name}: rewriting {len(samples)} queries"):
             rewrites[name], cut[name] = rewrite_by_model(
@@ -265,21 +272,21 @@ def _read_test(path: Path) -> list[Sample]:
     return samples
 
 
-def _parse_models(texts: Sequence[str]) -> dict[str, Path]:
-    """Turn NAME=FOLDER texts into name → folder.
+def _parse_systems(option: str, texts: Sequence[str], taken: Container[str]) -> dict[str, Path]:
+    """Turn NAME=PATH texts into name → path.
 
     Raises:
         BadInput: a text is of another form, or its name is taken.
     """
-    models: dict[str, Path] = {}
+    systems: dict[str, Path] = {}
     for text in texts:
-        name, _, folder = text.partition("=")
-        if not re.fullmatch(r"[a-z0-9_]+", name) or not folder:
-            raise BadInput(f"--model {text!r}: expected NAME=FOLDER, the name in lower-case letters, digits and _")
-        if name in (ORIGINAL, DESCRIPTION, BASELINE) or name in models:
-            raise BadInput(f"--model {text!r}: the name {name!r} is taken")
-        models[name] = Path(folder)
-    return models
+        name, _, path = text.partition("=")
+        if not re.fullmatch(r"[a-z0-9_]+", name) or not path:
+            raise BadInput(f"{option} {text!r}: expected NAME=PATH, the name in lower-case letters, digits and _")
+        if name in (ORIGINAL, DESCRIPTION, BASELINE) or name in systems or name in taken:
+            raise BadInput(f"{option} {text!r}: the name {name!r} is taken")
+        systems[name] = Path(path)
+    return systems
 
 
 def _scorer_of(answers: Mapping[str, Sequence[RetrievalResult]]) -> str:
@@ -320,6 +327,7 @@ def _parse_args(argv: list[str] | None) -> dict[str, Any]:
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME=FOLDER", help="a Hugging Face model folder; repeatable"
     )
+    parser.add_argument("--recorded", action="append", default=[], metavar="NAME=FILE", help="rewrites made elsewhere")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: as many as in the model's training)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
     parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")

@@ -68,7 +68,7 @@ def compare_answers(
 def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs to compare: models and baseline, `rl` and `sft`, then models and baseline with the original."""
     models = [name for name in systems if name not in (ORIGINAL, DESCRIPTION, BASELINE)]
-    wanted = [(model, BASELINE) for model in models] + [("rl", "sft")]
+    wanted = [(model, BASELINE) for model in models] + [("rl", model) for model in models if model != "rl"]
     wanted += [(system, ORIGINAL) for system in (*models, BASELINE)]
     return [(a, b) for a, b in wanted if a in systems and b in systems]
 

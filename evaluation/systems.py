@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.prompt import build_messages
+from data_prep.text.normalise import normalise_line, normalise_lines
 from reward.records.call import CallTrace, ServiceFailure
 from reward.records.files import BadInput, file_sha256, read_jsonl, write_atomically
 from reward.records.sample import Sample
@@ -53,6 +54,26 @@ def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> li
             await client.aclose()
 
     return [None if isinstance(rewrite, ServiceFailure) else rewrite for rewrite, _ in asyncio.run(rewrite_all())]
+
+
+def rewrite_by_recording(samples: Sequence[Sample], recording: Path) -> list[str]:
+    """Return the rewrites that a JSONL file of `query`, `history_context` and `rewritten_query` records.
+
+    Raises:
+        BadInput: a row lacks a field, or a sample has no row.
+    """
+    rewrites: dict[tuple[str, str], str] = {}
+    for row, record in read_jsonl(recording):
+        for field in ("query", "rewritten_query"):
+            if not isinstance(record.get(field), str):
+                raise BadInput(f"{recording}: row {row}: {field} is missing")
+        history = str(record.get("history_context") or "")
+        rewrites[normalise_line(record["query"]), normalise_lines(history)] = record["rewritten_query"]
+    keys = [(normalise_line(s.original_query), normalise_lines(s.context.history_context)) for s in samples]
+    missing = [sample.sample_id for sample, key in zip(samples, keys, strict=True) if key not in rewrites]
+    if missing:
+        raise BadInput(f"{recording}: records no rewrite of {missing[0]} ({len(missing)} of {len(samples)} samples)")
+    return [rewrites[key] for key in keys]
 
 
 def rewrite_by_model(

@@ -55,40 +55,7 @@ mkdir -p "$out/logs"
 out=$(cd "$out" && pwd)
 rag_url=http://127.0.0.1:$rag_port
 
-services=()
-current=""
-stop_services() { for pid in $current "${services[@]}"; do kill "$pid" 2>/dev/null || true; done; wait 2>/dev/null || true; }
-trap stop_services EXIT
-trap 'exit 130' INT TERM
-
-log=()
-stage() { # stage NAME TITLE COMMAND...: run in the foreground, with its cost recorded
-  local name=$1 title=$2
-  shift 2
-  printf '\n\033[1m%s\033[0m\n' "$title"
-  "$python" -m examples.run_stage --name "$name" --costs "$out/costs.json" "${log[@]}" -- "$@" &
-  # In the background and waited for: bash acts on a signal at once only while it waits.
-  current=$!
-  wait "$current"
-  current=""
-}
-serve() { # serve NAME URL COMMAND...: start in the background and wait until it answers
-  local name=$1 url=$2
-  shift 2
-  "$@" >"$out/logs/$name.log" 2>&1 &
-  local pid=$!
-  services+=("$pid")
-  for _ in $(seq 300); do
-    if "$python" -c "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=2)" "$url/healthz" 2>/dev/null; then
-      # A stranger may answer on a port that ours could not have.
-      kill -0 "$pid" 2>/dev/null && return
-    fi
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.3
-  done
-  echo "error: $name did not start: $(tail -1 "$out/logs/$name.log")" >&2
-  exit 1
-}
+source examples/stages.sh
 
 if [ -z "$beir" ]; then
   tenant=fivedoctors kb=$out/data hard_share=0.4 held_out_slices=(--held-out-slices unseen_wording) texts=() induction=() prompts_per_update=8 micro_batch=64
@@ -160,7 +127,7 @@ fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
-log=(--trainer-log "$out/logs/$algorithm.log")
+log=(--trainer-log "$out/logs/$algorithm.log" --steps "${steps:-100}")
 stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "$algorithm" "${recipe[@]}" \
   "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
   "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"

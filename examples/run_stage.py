@@ -4,7 +4,8 @@
 then adds its wall seconds and the peak memory of its whole process tree (GB, proportional set size) under NAME. A
 stage that skips its work because it is finished keeps the cost of the run that did it (`--keep-below SECONDS`).
 With `--trainer-log FILE` the command's output, which is a trainer's and for experts, goes to that file, and one line
-of progress is shown instead. Exits with the command's status.
+of progress is shown instead; with `--steps N` beside it, how long the rest will take as soon as a step's time is known.
+Exits with the command's status.
 """
 
 from __future__ import annotations
@@ -62,18 +63,49 @@ def record_cost(costs: Path, name: str, seconds: float, peak_gb: float, keep_bel
     partial.replace(costs)
 
 
-def progress_of(line: str) -> str | None:
-    """Return one trainer step in a short line for people, None for any other line."""
+def step_of(line: str) -> tuple[int, dict[str, str]] | None:
+    """Parse a trainer's step: its number and metrics; None for any other line."""
     step = _STEP.search(line)
     if step is None:
         return None
     metrics = dict(part.split(":", 1) for part in step.group(2).split(" - ") if ":" in part)
+    return (int(step.group(1)), metrics) if metrics.keys() & _SHOWN.keys() else None
+
+
+def progress_of(line: str) -> str | None:
+    """Return one trainer step in a short line for people, None for any other line."""
+    found = step_of(line)
+    if found is None:
+        return None
+    number, metrics = found
     shown = [f"{name} {float(metrics[key]):.3f}" for key, name in _SHOWN.items() if key in metrics]
-    return f"step {step.group(1):>4}  " + "  ".join(shown) if shown else None
+    return f"step {number:>4}  " + "  ".join(shown)
 
 
-def follow(process: subprocess.Popen[str], log: Path) -> None:
-    """Copy the command's output to `log`, showing its steps and, at the end, its own last words."""
+class Estimate:
+    """Says once how long the rest of `steps` steps will take: after the first step where the trainer names its time
+    (`timing_s/step`), else after the second."""
+
+    def __init__(self, steps: int):
+        self._steps, self._said, self._last = steps, False, 0.0
+
+    def after(self, line: str, now: float) -> str | None:
+        """Return the sentence when `line`, read at `now` seconds, makes it known; None before and afterwards."""
+        found = step_of(line)
+        if self._said or found is None:
+            return None
+        number, metrics = found
+        seconds = float(metrics["timing_s/step"]) if "timing_s/step" in metrics else self._last and now - self._last
+        self._last = now
+        if not seconds:
+            return None
+        self._said = True
+        left = self._steps - number
+        return f"{seconds:.1f} s a step: about {left * seconds / 60:.0f} min for the {left} steps that are left"
+
+
+def follow(process: subprocess.Popen[str], log: Path, estimate: Estimate | None = None) -> None:
+    """Copy the command's output to `log`, showing its steps and, as soon as it is known, the time that is left."""
     log.parent.mkdir(parents=True, exist_ok=True)
     live = sys.stdout.isatty()
     last_shown = 0.0
@@ -83,6 +115,8 @@ def follow(process: subprocess.Popen[str], log: Path) -> None:
             out.write(line)
             out.flush()
             progress = progress_of(line)
+            if estimate and (sentence := estimate.after(line, time.monotonic())):
+                print(f"\r\033[K{sentence}" if live else sentence, flush=True)
             # A terminal is rewritten in place; a file gets a line every few seconds.
             if progress and (live or time.monotonic() - last_shown > 5):
                 last_shown = time.monotonic()
@@ -97,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--costs", required=True, type=Path, help="JSON file: {stage: {seconds, peak_gb}}")
     parser.add_argument("--keep-below", type=float, default=8.0, help="see above (default 8 s)")
     parser.add_argument("--trainer-log", type=Path, help="write the output there and show only the steps")
+    parser.add_argument("--steps", type=int, help="of the trainer in all")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -119,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     if args.trainer_log:
-        follow(process, args.trainer_log)
+        follow(process, args.trainer_log, Estimate(args.steps) if args.steps else None)
     status = process.wait()
     done.set()
     if args.trainer_log and status not in (0, *INTERRUPTED):

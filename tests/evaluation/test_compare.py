@@ -162,6 +162,28 @@ def test_failed_call_excludes_the_sample_for_every_system(tmp_path: Path, tenant
     assert rows[4]["systems"]["original"]["rank"] == 3
 
 
+def test_rewrites_made_elsewhere_compete(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+    samples = [sample(i, "rank 3") for i in range(4)]
+    heuristic = tmp_path / "heuristic.jsonl"
+    rows = [{"query": f" {s.original_query}", "history_context": "", "rewritten_query": "rank 1"} for s in samples]
+    write_atomically(heuristic, map(json.dumps, rows))
+    assert run(tmp_path, tenant, service, samples, "--recorded", f"with_title={heuristic}") == 0
+    metrics, _ = read_run(tmp_path)
+    assert metrics["systems"]["with_title"]["recall@1"] == 1
+    assert metrics["win_rate"]["with_title_vs_baseline"]["win"] == 4
+    assert metrics["provenance"]["recorded"].keys() == {"with_title"}
+    capsys.readouterr()
+    # A sample that nobody recorded is an error, never an empty rewrite.
+    damages = [
+        (rows[1:], "no rewrite of t_000 (1 of 4 samples)"),
+        ([{"query": "x"}], "row 1: rewritten_query is missing"),
+    ]
+    for damaged, message in damages:
+        write_atomically(heuristic, map(json.dumps, damaged))
+        assert run(tmp_path, tenant, service, samples, "--recorded", f"with_title={heuristic}") == 2
+        assert message in capsys.readouterr().err
+
+
 def test_unreachable_service_is_an_error_not_a_zero(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
     samples = [sample(i, "rank 1", query=f"broken {i}") for i in range(3)]
     assert run(tmp_path, tenant, service, samples) == 2
@@ -201,8 +223,10 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tenant: Path, service: Servi
     (tmp_path / "empty").mkdir()
     cases = [
         (twice, [], "sample_id 't_001' occurs more than once"),
-        (twice[:1], ["--model", "rl"], "expected NAME=FOLDER"),
+        (twice[:1], ["--model", "rl"], "expected NAME=PATH"),
         (twice[:1], ["--model", "baseline=x"], "is taken"),
+        (twice[:1], ["--model", "rl=x", "--recorded", "rl=y"], "is taken"),
+        (twice[:1], ["--recorded", "title"], "expected NAME=PATH"),
         (twice[:1], ["--model", f"rl={tmp_path / 'empty'}"], "not a Hugging Face model folder, lacks config.json"),
         (twice[:1], ["--train-log", str(tmp_path / "none.jsonl")], "no such file"),
         (twice[:1], ["--costs", str(tenant)], "not JSON"),

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from examples.make_tiny_model import frequent_words, make_tokenizer
 from examples.prepare_beir import KeywordBaseline, is_held_out, main, words
-from examples.run_stage import progress_of, record_cost
+from examples.run_stage import Estimate, progress_of, record_cost
 from examples.serve_recorded_baseline import create_app
 from reward.records.files import BadInput
 from tests.support.commands import run_command, run_python
@@ -150,3 +150,16 @@ def test_quickstart_names_a_taken_port_and_leaves_nothing_running(tmp_path):
     assert result.returncode == 1
     assert f"port {port}" in result.stderr
     assert not run_command("pgrep", "-f", str(tmp_path)).stdout
+
+
+def test_the_time_that_is_left_is_said_once():
+    timed = Estimate(20)
+    assert timed.after("Ray started", 5.0) is None
+    said = timed.after("step:2 - avg_reward:0.1 - timing_s/step:30.0", 9.0)
+    assert said == "30.0 s a step: about 9 min for the 18 steps that are left"
+    assert timed.after("step:3 - avg_reward:0.1 - timing_s/step:30.0", 39.0) is None
+    # Without a time of its own a step is timed by the next; a validation in between is no step.
+    untimed = Estimate(10)
+    assert untimed.after("step:1 - train/loss:2.0 - train/lr:1e-5", 100.0) is None
+    assert untimed.after("step:1 - val/loss:2.0", 101.0) is None
+    assert untimed.after("step:2 - train/loss:2.0", 160.0) == "60.0 s a step: about 8 min for the 8 steps that are left"
