@@ -27,6 +27,7 @@ TRAINER_ADAPTERS = {
     "reward/verl_sampler.py",
     "verl_cpu/platform.py",
     "verl_cpu/engines.py",
+    "verl_cpu/packed_engine.py",
 }
 # Who may talk to the world from within `reward`: HTTP, the judge's API, the ledger's file, Ray.
 WORLD = {

@@ -15,6 +15,8 @@ import verl.utils.model
 import verl.utils.torch_functional
 import verl.workers.engine.fsdp.transformer_impl
 
+import verl_cpu.packed_engine  # noqa: F401
+
 
 def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
     """Load a critic with the attention implementation of its config; verl asks for flash_attention_2, which needs
