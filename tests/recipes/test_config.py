@@ -198,6 +198,12 @@ def test_a_weight_bucket_holds_the_largest_weight(machine, model):
     assert embedding <= config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes << 20
 
 
+def test_siblings_share_small_blocks_of_their_prompt_on_a_cpu():
+    block = "actor_rollout_ref.rollout.engine_kwargs.vllm.block_size"
+    assert OmegaConf.select(compose_recipe("grpo", [TENANT, *CPU]), block) == 32
+    assert OmegaConf.select(compose_recipe("grpo", [TENANT]), block) is None
+
+
 def test_rloo_is_grpo_with_another_baseline():
     grpo, rloo = (compose_recipe(name, [TENANT]) for name in ("grpo", "rloo"))
     assert (grpo.algorithm.adv_estimator, rloo.algorithm.adv_estimator) == ("grpo", "rloo")
