@@ -16,7 +16,7 @@ from data_prep.rows.remarks import Remarks, remark
 from plain_text.thinking import without_thinking
 
 _FENCED = re.compile(r"```[a-zA-Z]*\s*([\[{].*?)\s*```", re.DOTALL)
-_BEGINS = ("{", '["', "[{", '"{', '"[', '"\\')
+_BEGINS = re.compile(r"""\{\s*["'}]|\[\s*["{]|"\s*[{\[\\]""")  # a question may begin with a brace
 COLUMNS = ("original_query", "rewritten_query")
 _NAMES = {
     name: {heading_key(key) for key in (name, "text", *(alias for alias, column in ALIASES.items() if column == name))}
@@ -35,7 +35,7 @@ def packed_problem(text: str) -> str:
     """Return why a text that begins as JSON is none; "" for other texts."""
     value = unpacked(text)
     inner = (value if isinstance(value, str) else text).strip("\ufeff \t\r\n\0")
-    if not inner.startswith(_BEGINS):
+    if not _BEGINS.match(inner):
         return ""
     try:
         parse_json(inner)

@@ -393,7 +393,7 @@ def opened_line(text: str) -> object:
 
 
 @pytest.mark.parametrize("paths", PATHS, ids=["built-in", "own"])
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(found=st.lists(written(), min_size=30, max_size=60))
 def test_lines_of_every_kind_make_the_rows_that_the_rules_name(found: list[str], paths: SourceSettings) -> None:
     check(found, paths)
@@ -401,7 +401,7 @@ def test_lines_of_every_kind_make_the_rows_that_the_rules_name(found: list[str],
 
 @pytest.mark.full
 @pytest.mark.parametrize("paths", PATHS, ids=["built-in", "own"])
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(found=st.lists(written(), min_size=30, max_size=60))
 def test_thousands_of_lines_make_the_rows_that_the_rules_name(found: list[str], paths: SourceSettings) -> None:
     check(found, paths)
