@@ -72,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8, help="queries in a step")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument(
+        "--train-embeddings", action="store_true", help="of words too: for a base that was not pretrained"
+    )
     parser.add_argument("--throughput-steps", type=int, default=6)
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -139,7 +142,7 @@ def _settings(args: argparse.Namespace, train: Path, name: str) -> RunSettings:
             },
             "groups": {"positives": 1, "hard": 4, "random": 1},
             "training": {
-                "freeze_embeddings": True,
+                "freeze_embeddings": not args.train_embeddings,
                 "epochs": 100,
                 "max_steps": args.steps,
                 "batch_size": args.batch,

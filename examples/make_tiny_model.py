@@ -114,15 +114,15 @@ def make_model(
     return model
 
 
-def _strings(value: object) -> Iterable[str]:
+def strings(value: object) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _strings(inner)
+            yield from strings(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _strings(inner)
+            yield from strings(inner)
 
 
 @command
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # The alphabet is that of the texts; with the settings it decides whether a model of an earlier run still fits.
     tenant = load_tenant(args.tenant)
-    texts = [text for path in args.text for _, row in read_jsonl(path) for text in _strings(row)]
+    texts = [text for path in args.text for _, row in read_jsonl(path) for text in strings(row)]
     # The template spells the roles out: with tokens of their own a prompt is a third shorter.
     fixed = ["system\n", "user\n", "assistant\n", tenant.system_prompt, *TEMPLATES[tenant.language].fixed_strings]
     words = frequent_words(texts, args.words) if args.words else []

@@ -14,8 +14,10 @@
 #   --words N           words that get a token of their own beside the characters
 #   --warm-up-tasks N   with --beir: a warm-up SFT on patched-together stories, rewritten as the baseline would,
 #                       before distillation (default 160000; 0: none)
-#   --without-qrels R   train without known passages: the cross-encoder R judges the hits (a folder that reranker.train
-#                       made, or URL#model); the qrels serve the held-out evaluation alone
+#   --without-qrels     train without known passages: a small cross-encoder, made in the run from simulated customers'
+#                       clicks, judges the hits; the qrels tell the customers what they look for, and the evaluation
+#   --judge R           with --without-qrels: the cross-encoder R judges instead (a folder that reranker.train made, or
+#                       URL#model); the qrels serve the held-out evaluation alone
 #   --rag-port P        port of the retrieval service (default 8000)
 #   --baseline-port P   port of the recorded 32B baseline (default 7861)
 #   --seed N            of data, model and evaluation (default 0)
@@ -23,12 +25,13 @@ set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
 
-out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" warm_up_tasks="" without_qrels=""
+out=outputs/quickstart beir="" steps="" algorithm=grpo sft_epochs="" hidden="" layers="" words="" warm_up_tasks="" without_qrels="" judge=""
 rag_port=8000 baseline_port=7861 seed=0
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
-    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --warm-up-tasks | --without-qrels | --rag-port | --baseline-port | --seed)
+    --without-qrels) without_qrels=yes; shift ;;
+    --out | --beir | --steps | --algorithm | --sft-epochs | --hidden | --layers | --words | --warm-up-tasks | --judge | --rag-port | --baseline-port | --seed)
       [ $# -ge 2 ] || { echo "error: $1 needs a value" >&2; exit 2; }
       name=${1#--}; declare "${name//-/_}=$2"; shift 2 ;;
     *) echo "error: unknown option $1 (see --help)" >&2; exit 2 ;;
@@ -38,12 +41,13 @@ case $algorithm in grpo | rloo | ppo) ;; *) echo "error: --algorithm $algorithm:
 # Paths are the caller's.
 [ "$out" = outputs/quickstart ] || [ "${out#/}" != "$out" ] || out=$caller/$out
 [ -z "$beir" ] || [ "${beir#/}" != "$beir" ] || beir=$caller/$beir
-if [ -n "$without_qrels" ]; then
-  case $without_qrels in
+if [ -n "$judge" ]; then
+  [ -n "$without_qrels" ] || { echo "error: --judge needs --without-qrels" >&2; exit 2; }
+  case $judge in
     http://*#* | https://*#* | logits:http*#*) ;;
     *)
-      [ "${without_qrels#/}" != "$without_qrels" ] || without_qrels=$caller/$without_qrels
-      [ -f "$without_qrels/config.json" ] || { echo "error: --without-qrels $without_qrels: no model's folder there" >&2; exit 2; }
+      [ "${judge#/}" != "$judge" ] || judge=$caller/$judge
+      [ -f "$judge/config.json" ] || { echo "error: --judge $judge: no model's folder there" >&2; exit 2; }
       ;;
   esac
 fi
@@ -77,10 +81,11 @@ else
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --warm-up-tasks "$warm_up_tasks" --seed "$seed")
 fi
-train_qrels=(--qrels "$kb/qrels.tsv") reranker=()
+train_qrels=(--qrels "$kb/qrels.tsv") depth=()
 if [ -n "$without_qrels" ]; then
-  # Which prompts are hard, only qrels know.
-  train_qrels=() reranker=(--reranker "$without_qrels") hard_share=0
+  # Which prompts are hard, only qrels know. Of few candidates: among 30 of the sample's 240 passages the judge finds the
+  # right one whatever the rewrite.
+  train_qrels=() hard_share=0 depth=(--top-k 5)
 fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" != ppo ]; then
@@ -102,10 +107,23 @@ stage index "2/8 Knowledge base" "$python" -m rag.build_index --kb-dir "$kb" --o
 serve baseline "http://127.0.0.1:$baseline_port" "$python" -m examples.serve_recorded_baseline \
   --recordings "$out/data/baseline_rewrites.jsonl" --port "$baseline_port"
 serve rag "$rag_url" "$python" -m rag.serve --index "$out/index" --port "$rag_port" \
-  --rewriter-url "http://127.0.0.1:$baseline_port" "${reranker[@]}"
+  --rewriter-url "http://127.0.0.1:$baseline_port" "${depth[@]}"
 
 bvt=("$python" -m data_prep.run_bvt --tenant "$tenant" --rag-url "$rag_url")
 stage bvt "3/8 BVT batch test against the live service" "${bvt[@]}" --queries "$out/data/queries_train.jsonl" --out "$out/test_sft.xlsx"
+if [ -n "$without_qrels" ]; then
+  if [ -z "$judge" ]; then
+    judge=$out/judge/model
+    stage clicks "    simulated customers' clicks" "$python" -m examples.simulate_clicks --input "$out/test_sft.xlsx" \
+      --qrels "$kb/qrels.tsv" --out "$out/clicks/reranker_pairs.jsonl" --seed "$seed"
+    stage encoder "    tiny encoder" "$python" -m examples.make_tiny_encoder --text "$kb/corpus.jsonl" \
+      "$out/data/queries_train.jsonl" --out "$out/encoder" --seed "$seed"
+    sed "s|OUT|$out|; s|SEED|$seed|" examples/judge.yaml >"$out/judge.yaml"
+    stage judge "    cross-encoder, from the clicks" "$python" -m reranker.train --config "$out/judge.yaml"
+  fi
+  # The running service takes it up.
+  stage swap "    the service's reranker" "$python" -m rag.manage_rerankers set --index "$out/index" --tenant "$tenant" --reranker "$judge"
+fi
 stage bvt_heldout "    the same for the held-out queries" "${bvt[@]}" --queries "$out/data/queries_heldout.jsonl" --out "$out/heldout.xlsx"
 stage sft_data "4/8 SFT and RL data" "$python" -m data_prep.build_sft --input "$out/test_sft.xlsx" --tenant "$tenant" --out "$out/prepared" --seed "$seed" \
   --min-top1-score 0 # the lexical scorer finds nothing of a "how do I take it" in its passage: it cannot choose here

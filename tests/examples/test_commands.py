@@ -131,9 +131,10 @@ def test_a_failing_stage_passes_its_status_on(tmp_path):
         (["--steps"], "--steps"),
         (["--algorithm", "dpo"], "dpo"),
         (["--beir", "/no"], "/no"),
-        (["--without-qrels"], "--without-qrels"),
-        (["--without-qrels", "no/model"], "no/model"),
-        (["--without-qrels", "http://127.0.0.1:9/v1"], "no model's folder"),
+        (["--judge", "m"], "--judge needs --without-qrels"),
+        (["--without-qrels", "--judge"], "--judge"),
+        (["--without-qrels", "--judge", "no/model"], "no/model"),
+        (["--without-qrels", "--judge", "http://127.0.0.1:9/v1"], "no model's folder"),
     ],
 )
 def test_quickstart_refuses_bad_options_at_once(arguments, word):
