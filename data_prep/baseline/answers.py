@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.bvt.row import NO_HIT
 from data_prep.dataset.sample_parts import context_of
+from data_prep.rows.bare_rewrites import bare_rewrite
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_line
 from plain_text.thinking import without_thinking
@@ -121,7 +122,9 @@ class BaselineAnswers:
             filled.asked[CallKind.BASELINE] = answer.value.reason
             return
         # Cleaned as the builders clean a recorded one: this is what training will retrieve with.
-        told = normalise_line(without_thinking(str(answer.value["rewritten_query"])))
+        asked = (sample.original_query, sample.context.history_summary, sample.context.history_context)
+        told, _ = bare_rewrite(without_thinking(str(answer.value["rewritten_query"])), *asked)
+        told = normalise_line(told)
         rewrite, _ = deidentify_text(told, self._tenant.deidentify)
         if not rewrite:
             filled.asked[CallKind.BASELINE] = "a rewrite of invisible characters came back"

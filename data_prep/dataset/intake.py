@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from data_prep.readers.sources import Sources
+from data_prep.rows.bare_rewrites import DOUBTFUL, bare_rewrite
 from data_prep.rows.columns import ROWS
+from data_prep.rows.remarks import Remarks, remark
 from data_prep.text.cleaning import FREE_TEXTS, clean_batch
 from plain_text.thinking import TAGS, without_thinking
 from reward.settings.data import DeidentifySettings
 
 _BATCH = 20_000
+_AROUND = ["original_query", "history_summary", "history_context"]
 _LIBC = ctypes.CDLL("libc.so.6") if platform.libc_ver()[0] == "glibc" else None
 SPOOL = ROWS.append(pa.field("id", pa.int64()))
 
@@ -58,7 +61,7 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
         rows, masked = 0, Counter[str]()
         with pq.ParquetFile(raw) as read, pq.ParquetWriter(spool, SPOOL, compression="zstd") as out:
             for batch in read.iter_batches(_BATCH):
-                batch = _without_thinking(batch)
+                batch = _bare(batch)
                 cleaned, found = clean_batch(batch, FREE_TEXTS, settings)
                 masked += found
                 out.write_batch(cleaned.append_column("id", pa.array(range(rows, rows + batch.num_rows), pa.int64())))
@@ -68,20 +71,23 @@ def take_in(sources: Sources, settings: DeidentifySettings, spool: Path) -> Inta
     return Intake(rows, masked)
 
 
-def _without_thinking(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Strip the thinking of recorded rewrites, and remark on each."""
+def _bare(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Strip what a model printed around its recorded rewrites, its thinking included, and remark on each."""
     name = "rewritten_query"
     rewrites = batch.column(name)
-    thinking = pc.match_substring_regex(rewrites, TAGS)
-    if not pc.any(thinking).as_py():
+    doubtful = pc.indices_nonzero(pc.match_substring_regex(rewrites, f"{TAGS}|{DOUBTFUL}"))
+    if not len(doubtful):
         return batch
-    places = pc.indices_nonzero(thinking).to_pylist()
-    texts, remarks = rewrites.to_pylist(), batch.column("remarks").to_pylist()
-    for place in places:
+    texts, found = rewrites.to_pylist(), Remarks()
+    around = batch.select(_AROUND).take(doubtful).to_pylist()
+    for place, asked in zip(doubtful.to_pylist(), around, strict=True):
         told = without_thinking(texts[place])
-        if told != texts[place]:
-            texts[place] = told
-            remarks[place] = [*(remarks[place] or []), f"{name}: <think> stripped"]
+        remark(found, place, name, ["<think> stripped"] if told != texts[place] else [])
+        texts[place], said = bare_rewrite(told, *asked.values())
+        remark(found, place, name, said)
+    if not found:
+        return batch
+    remarks = [[*(said or []), *found.get(place, [])] for place, said in enumerate(batch.column("remarks").to_pylist())]
     for column, values in ((name, texts), ("remarks", remarks)):
         index = batch.schema.get_field_index(column)
         batch = batch.set_column(index, batch.schema.field(index), pa.array(values, batch.schema.field(index).type))
