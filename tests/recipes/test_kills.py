@@ -33,7 +33,7 @@ KINDS = {
     "service": (),
     "head": ("gcs_server", "raylet/raylet"),
 }
-STEPS, EVERY, ROLLOUTS = 4 + 2 * KILLS, 2, 4  # a step's rollouts: two prompts, two each
+STEPS, EVERY, ROLLOUTS = 4 + 3 * KILLS, 2, 4  # a step's rollouts: two prompts, two each
 SECONDS = 400.0  # until a start or an end counts as hung
 SURVIVED = 5.0  # seconds after which a run that goes on has survived
 RECORDING = 0.5  # seconds within which an answer may be on its way into the ledger
