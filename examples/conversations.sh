@@ -31,6 +31,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 case $algorithm in grpo | rloo) ;; *) echo "error: --algorithm $algorithm: grpo or rloo" >&2; exit 2 ;; esac
+for number in "$sft_steps" "$steps"; do
+  case $number in '' | 0 | *[!0-9]*) echo "error: --steps and --sft-steps: $number is no number of steps" >&2; exit 2 ;; esac
+done
 # Paths are the caller's.
 [ "$out" = outputs/conversations ] || [ "${out#/}" != "$out" ] || out=$caller/$out
 [ -n "$set" ] || { echo "error: --set DIR is missing (see --help)" >&2; exit 2; }

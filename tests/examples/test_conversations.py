@@ -141,6 +141,8 @@ def test_a_model_names_its_licence_and_its_tokens(tmp_path):
         (["--set"], "--set needs a value"),
         (["--set", "/nowhere"], "no corpus.jsonl there"),
         (["--set", "/nowhere", "--algorithm", "ppo"], "grpo or rloo"),
+        (["--set", "/nowhere", "--steps", "many"], "many is no number of steps"),
+        (["--set", "/nowhere", "--sft-steps", "0"], "0 is no number of steps"),
         (["--nonsense"], "unknown option"),
     ],
 )
