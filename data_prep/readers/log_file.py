@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.readers.json_documents import DocumentLines, holds_documents
 from data_prep.readers.log_lines import LONGEST_LINE, LogLines
 from data_prep.readers.log_paths import LogPaths, same_key
 from data_prep.readers.log_shapes import LogShapes
@@ -24,6 +25,7 @@ from data_prep.rows.cells import Cells, parse_columns, recorded
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
 from data_prep.rows.dialogue import parse_json, unpacked
 from data_prep.rows.missing import spelled
+from data_prep.rows.packed_texts import behind_words
 from data_prep.rows.recall_cells import Recall
 from data_prep.rows.remarks import Remarks
 from reward.records.files import BadInput
@@ -31,8 +33,10 @@ from reward.settings.data import SourceSettings
 
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 16_384
+_SHOWN = 60  # characters of words before the JSON
+_TIME = re.compile(r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?")
 _NAMED = 12  # keys not read that a note names
-_KEYS = re.compile(rb'"((?:[^"\\\n]|\\+u[0-9a-fA-F]{4}){1,80})\\*"\s*:')
+_KEYS = re.compile(rb'["\']((?:[^"\'\\\n]|\\+u[0-9a-fA-F]{4}){1,80})\\*["\']\s*:')
 _ESCAPES, _ONE_BACKSLASH = re.compile(r"\\+u"), r"\\u"
 _AS_JSON = {*TEXTS} - {"history_context", "recall_results"}
 _decode = msgspec.json.Decoder().decode
@@ -63,8 +67,10 @@ def read_logs(
         BadInput: there is no JSON object a line, no line holds a required text, or the settings name no proper path.
     """
     paths = LogPaths(settings)
-    lines = LogLines(path)
+    lines: LogLines | DocumentLines = LogLines(path)
     with closing(lines):
+        if isinstance(lines, LogLines) and holds_documents(lines):
+            lines = DocumentLines(lines, path)
         _check(path, lines, paths, required)
         reader = _LineReader(str(path), paths, lines.too_long)
         for first, numbered in _batches(lines):
@@ -72,16 +78,10 @@ def read_logs(
             if batch.num_rows:
                 yield batch
     if notes is not None:
-        notes += [f"{path}: {said}" for said in (*lines.notes, *_not_read(reader.unread))]
+        notes += [f"{path}: {said}" for said in (*lines.notes, *reader.notes())]
     if lines.damage:
         rest, problem = [lines.last_row + 1], [lines.damage]
         yield parse_columns({}, file=str(path), sheet="", rows=rest, source="production_log", refused=problem)
-
-
-def _not_read(paths: Iterable[str]) -> list[str]:
-    """Name in one line, or none, the keys that no column takes."""
-    first, rest = list(islice(paths := iter(paths), _NAMED)), sum(1 for _ in paths)
-    return [f"keys not read: {', '.join(first)}{f' and {rest} more' if rest else ''}"] if first else []
 
 
 def _batches(lines: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
@@ -98,7 +98,7 @@ def _batches(lines: Iterable[tuple[int, list[bytes]]]) -> Iterator[tuple[int, li
         yield first, waiting
 
 
-def _check(path: Path, lines: LogLines, paths: LogPaths, required: Sequence[str]) -> None:
+def _check(path: Path, lines: LogLines | DocumentLines, paths: LogPaths, required: Sequence[str]) -> None:
     _look_for_object(path, lines)
     named = _names(lines.head)
     for name in required:
@@ -109,18 +109,16 @@ def _check(path: Path, lines: LogLines, paths: LogPaths, required: Sequence[str]
             )
 
 
-def _look_for_object(path: Path, lines: LogLines) -> None:
+def _look_for_object(path: Path, lines: LogLines | DocumentLines) -> None:
     head = lines.head_lines()
     first = "every line is blank" if head else ""
     for number, line in enumerate(head, start=1):
         if not line.strip():
             continue
         _, problem = _parse(line)
-        if not problem:
+        if not problem or _behind_words(line)[0] is not None:
             return
         if first == "every line is blank":
-            if problem.startswith("not JSON") and line.lstrip().startswith(b"["):
-                raise BadInput(f"{path}: one JSON list; expected one object a line (jq -c '.[]' makes that of it)")
             first = f"line {number}: {problem}"
     if first:
         raise BadInput(f"{path}: {lines.damage or f'expected one JSON object a line; {first}'}")
@@ -146,8 +144,15 @@ class _LineReader:
         self._file, self._too_long = file, too_long
         self._remarks: Remarks = {}
         self._shapes = LogShapes(paths, self._remarks)
-        self.unread = self._shapes.unread
+        self._words, self._first_words = 0, ""
         self._no_query = f"original_query: nothing at {paths.looked_at('original_query')}"
+
+    def notes(self) -> list[str]:
+        """Count the lines with words before their JSON; name the keys that no column takes."""
+        words = f"words before the JSON of {self._words} lines passed over ({self._first_words})"
+        said = [words] if self._words else []
+        first, rest = list(islice(paths := iter(self._shapes.unread), _NAMED)), sum(1 for _ in paths)
+        return said + ([f"keys not read: {', '.join(first)}{f' and {rest} more' if rest else ''}"] if first else [])
 
     def read(self, first: int, lines: Sequence[bytes]) -> pa.RecordBatch:
         """Return the rows of `lines`, numbered from `first`; blank ones are none."""
@@ -192,7 +197,17 @@ class _LineReader:
             return value, ""
         if number in self._too_long:
             return {}, f"the line is longer than {LONGEST_LINE >> 20} MiB"
-        return _parse(line) if line.strip() else (None, "")
+        if not line.strip():
+            return None, ""
+        value, problem = _parse(line)
+        if not problem:
+            return value, ""
+        behind, words = _behind_words(line)
+        if behind is None:
+            return value, problem
+        self._words += bool(words)
+        self._first_words = self._first_words or words[:_SHOWN]
+        return behind, ""
 
     def _prepare(self, cells: dict[str, list[object]], refused: list[str]) -> list[int]:
         """Make texts of what may be one in a log. Refuse rows without a query, or with an object in its place, and take
@@ -225,10 +240,18 @@ def _objects(cells: Sequence[object]) -> list[tuple[int, object]]:
     return [(index, cell) for index, cell in enumerate(cells) if isinstance(cell, dict | list) and cell]
 
 
+def _behind_words(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    """Return what `packed_texts.behind_words` finds, and the time of the words where the object has none."""
+    value, words = behind_words(line.decode("utf-8", "replace").strip("\ufeff\0 \t\r\n"))
+    if value is not None and (time := _TIME.search(words)):
+        value.setdefault("ts", time[0])  # the last place that is looked at
+    return value, words
+
+
 def _parse(line: bytes) -> tuple[dict[str, object], str]:
     """Return the object on `line` and "", or why there is none."""
     try:
-        value = parse_json(line.decode().strip("\ufeff\0 \t\r\n"))
+        value = parse_json(line.decode().strip("\ufeff\0\x1e \t\r\n").removesuffix(","))
         value = unpacked(value) if isinstance(value, str) and value.lstrip().startswith(("{", '"')) else value
     except UnicodeDecodeError:
         return {}, "bytes that are no text"

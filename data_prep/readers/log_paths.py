@@ -24,6 +24,8 @@ _AROUND = (
     *("data", "message", "msg", "log", "line", "event", "record", "records", "extra", "fields", "detail", "details"),
     *("info", "value", "values", "jsonpayload", "source", "doc", "document", "json", "text", "content", "数据"),
 )
+# Where log shippers put a logger's whole line.
+WORDED = frozenset(("message", "msg", "log", "line", "event", "record"))
 ENVELOPES = frozenset((*_ASKED, *_ANSWERED, *_AROUND))
 ANSWERED = frozenset(_ANSWERED)
 CONTEXT = "context"  # an envelope too, of nothing but what precedes a query

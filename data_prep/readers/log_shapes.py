@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from data_prep.readers.log_paths import (
     ANSWERED,
     TELLING,
+    WORDED,
     LogPaths,
     holds,
     is_envelope,
@@ -21,7 +22,7 @@ from data_prep.readers.log_paths import (
 from data_prep.rows.columns import COLUMNS
 from data_prep.rows.dialogue import unpacked
 from data_prep.rows.missing import is_missing, spelled
-from data_prep.rows.packed_texts import packed_problem, told_by
+from data_prep.rows.packed_texts import behind_words, packed_problem, told_by
 from data_prep.rows.remarks import Remarks, remark
 from plain_text.thinking import without_thinking
 
@@ -202,7 +203,12 @@ class LogShapes:
             return value
         if without_thinking(text) != text:
             remark(self._remarks, row, shown(self._places[number]), ["<think> stripped"])
-        return unpacked(told_by(text))
+        value = unpacked(told_by(text))
+        if value is None and not WORDED.isdisjoint(self._places[number][-1:]):
+            value, words = behind_words(text)
+            if words:
+                remark(self._remarks, row, shown(self._places[number]), ["words before the JSON passed over"])
+        return value
 
     def _remark_unread(self, steps: _Steps, values: Sequence[object], row: int) -> None:
         """Remark on text in an envelope's place: JSON that cannot be read, or words that may be what is wanted."""

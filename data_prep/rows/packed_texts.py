@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,9 @@ from plain_text.thinking import without_thinking
 
 _FENCED = re.compile(r"```[a-zA-Z]*\s*([\[{].*?)\s*```", re.DOTALL)
 _BEGINS = re.compile(r"""\{\s*["'}]|\[\s*["{]|"\s*[{\[\\]""")  # a question may begin with a brace
+_IS_JSON = re.compile(r"\s*(?:\[\s*[\[{\"]|\{\s*\"|\")")
+_IN_JSON = re.compile(r"(?:\"\s*:|[\[,{])\s*$")
+_BRACES = 8  # that are tried
 COLUMNS = ("original_query", "rewritten_query")
 _NAMES = {
     name: {heading_key(key) for key in (name, "text", *(alias for alias, column in ALIASES.items() if column == name))}
@@ -29,6 +34,21 @@ def told_by(text: str) -> str:
     told = without_thinking(text)
     fenced = _FENCED.search(told)
     return fenced[1] if fenced else told
+
+
+def behind_words(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the object at the end of a logger's line (`12:00:01 INFO - {…}`), as JSON or a Python literal, and the
+    words before it; None where there is none, or what precedes it may be JSON itself."""
+    if _IS_JSON.match(text):
+        return None, ""
+    for begins in islice(re.finditer(r"\{", text), _BRACES):
+        words, rest = text[: begins.start()].strip(), text[begins.start() :].strip()
+        if _IN_JSON.search(words) or not rest.endswith("}"):
+            continue
+        value = unpacked(rest)
+        if isinstance(value, dict) and value:
+            return value, words
+    return None, ""
 
 
 def packed_problem(text: str) -> str:
