@@ -35,6 +35,7 @@ _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 16_384
 _SHOWN = 60  # characters of words before the JSON
 _TIME = re.compile(r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?")
+_FILL = ", such as response.choices[0].message.content; python -m data_prep.fill_baseline asks the deployed rewriter"
 _NAMED = 12  # keys not read that a note names
 _KEYS = re.compile(rb'["\']((?:[^"\'\\\n]|\\+u[0-9a-fA-F]{4}){1,80})\\*["\']\s*:')
 _ESCAPES, _ONE_BACKSLASH = re.compile(r"\\+u"), r"\\u"
@@ -105,7 +106,7 @@ def _check(path: Path, lines: LogLines | DocumentLines, paths: LogPaths, require
         if name in TEXTS and not any(same_key(key) in named for key in paths.keys(name)):
             raise BadInput(
                 f"{path}: no line has {name}: nothing at {paths.looked_at(name)} (the tenant setting "
-                f"sources.log_paths.{name} can name other places)"
+                f"sources.log_paths.{name} can name other places{_FILL if name == 'rewritten_query' else ''})"
             )
 
 

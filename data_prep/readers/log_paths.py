@@ -7,35 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
+from data_prep.rows.envelopes import ANSWERED, CONTEXT, ENVELOPES, VAGUE
 from data_prep.rows.headings import heading_key
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
-# Keys of the objects around what a service logs, as `same_key` reduces them: its own and those of log shippers.
-_ASKED = (
-    *("payload", "request", "req", "input", "inputs", "params", "args", "arguments", "body"),
-    *("requestbody", "requestdata", "请求", "输入"),
-)
-_ANSWERED = (
-    *("response", "resp", "result", "results", "output", "outputs", "choices", "answer", "return"),
-    *("responsebody", "responsedata", "rewriteresult", "响应", "返回", "结果", "输出"),
-)
-_AROUND = (
-    *("data", "message", "msg", "log", "line", "event", "record", "records", "extra", "fields", "detail", "details"),
-    *("info", "value", "values", "jsonpayload", "source", "doc", "document", "json", "text", "content", "数据"),
-)
-# Where log shippers put a logger's whole line.
-WORDED = frozenset(("message", "msg", "log", "line", "event", "record"))
-ENVELOPES = frozenset((*_ASKED, *_ANSWERED, *_AROUND))
-ANSWERED = frozenset(_ANSWERED)
-CONTEXT = "context"  # an envelope too, of nothing but what precedes a query
-# Where text that holds no JSON may be a query, a rewrite or a dialogue, and not just a logger's words.
-TELLING = frozenset((*_ASKED, *_ANSWERED, "data", CONTEXT))
 OF_CONTEXT = ("user_profile", "history_summary", "history_context", "thought_unit")
 _OF_ANSWER = ("rewritten_query", "recall_results", "thought_unit", "model", "success", "error")
 _DEEPEST = 8  # objects and lists within each other
-# Keys of `columns.ALIASES` that mean too much within an object.
-_VAGUE = ("summary", "id", "profile", "time")
 
 _STEP = re.compile(r'"([^"]+)"|\[(\d{1,6})\]|([^."\[\]*]+)')
 
@@ -164,7 +143,7 @@ class LogPaths:
         """Return what counts (`same_key`) of the keys that are understood in every envelope → column."""
         names = {key: column for key, column in ALIASES.items() if column in TEXTS}
         names |= {path.key: column for column, paths in self.of_column.items() for path in paths if not path.own}
-        return {same_key(key): column for key, column in names.items() if key not in _VAGUE}
+        return {same_key(key): column for key, column in names.items() if key not in VAGUE}
 
     def keys(self, column: str) -> list[str]:
         """Return the keys of which a line that holds `column` has at least one."""

@@ -8,19 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from data_prep.readers.log_paths import (
-    ANSWERED,
-    TELLING,
-    WORDED,
-    LogPaths,
-    holds,
-    is_envelope,
-    rank,
-    same_key,
-    shown,
-)
+from data_prep.readers.log_paths import LogPaths, holds, is_envelope, rank, same_key, shown
 from data_prep.rows.columns import COLUMNS
 from data_prep.rows.dialogue import unpacked
+from data_prep.rows.envelopes import ANSWERED, TELLING, WORDED
 from data_prep.rows.missing import is_missing, spelled
 from data_prep.rows.packed_texts import behind_words, packed_problem, told_by
 from data_prep.rows.remarks import Remarks, remark

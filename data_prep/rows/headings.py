@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 from opencc import OpenCC
 
+from data_prep.rows.envelopes import ANSWERED, ENVELOPES, VAGUE
 from reward.text.fold import fold
 
 TOP_ROWS = 20  # how many rows with text are looked at: exports carry titles and notes above the headings
+_SAY = "; the tenant setting sources.headings can say what a column means"
+_FILL = "; python -m data_prep.fill_baseline asks the deployed rewriter for what is missing"
+_POWER_QUERY = re.compile(r"column\d+")
 _NOTE = re.compile(r"\(.*\)$", re.DOTALL)
 _SHOWN = 12  # headings that a message repeats
 _TO_TRADITIONAL = OpenCC("s2t")
@@ -22,10 +26,12 @@ _SEPARATORS = str.maketrans("", "", "*_-:\"'")
 
 @dataclass(frozen=True)
 class Name:
-    """What a heading means. `own`: the tenant's settings say so, which outweighs what is understood anyway."""
+    """What a heading means. `own`: the tenant's settings say so, which outweighs what is understood anyway. `within`:
+    the objects that a flattened log had around it, which any other heading outweighs."""
 
     column: str
     own: bool = False
+    within: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], r
     missing = [name for name in required if name not in found]
     texts = [" ".join(str(cell).split()) for cell in row if str(cell).strip()]
     shown = ", ".join(text[:30] for text in texts[:_SHOWN]) + (", …" if len(texts) > _SHOWN else "")
-    raise NoHeadings(f"no column {', '.join(missing or required)} (columns: {shown or 'none'})")
+    way_out = _FILL if "original_query" in found and {"rewritten_query", "success"} & {*missing} else ""
+    raise NoHeadings(f"no column {', '.join(missing or required)} (columns: {shown or 'none'}){_SAY}{way_out}")
 
 
 class Repeats:
@@ -127,7 +134,8 @@ class Repeats:
         self._only = {place: heading_key(row[place]) for place in places.values()} if len(places) == 1 and row else {}
         # Nearly every row is told by one look at one cell; the pattern holds in RE2 too.
         between = "[\\s*_:\"'\\-\ufeff\u200b]*"
-        keys = sorted({spelling for key in names for spelling in (key, _TO_TRADITIONAL.convert(key)) if key})
+        above = {heading_key(row[place]): None for place in places.values() if place < len(row)}
+        keys = sorted({spelling for key in (*names, *above) for spelling in (key, _TO_TRADITIONAL.convert(key)) if key})
         self.pattern = f"(?i)^{between}(?:{'|'.join(between.join(map(re.escape, key)) for key in keys)})"
         self.may_be_one = re.compile(self.pattern).match
 
@@ -156,7 +164,32 @@ def _columns(row: Sequence[object], names: Mapping[str, Name]) -> set[str]:
 
 def _meaning(cell: object, names: Mapping[str, Name]) -> Name | None:
     key = heading_key(cell)
-    return names.get(key) or names.get(_NOTE.sub("", key)) if key else None
+    if not key:
+        return None
+    found = names.get(key) or names.get(_NOTE.sub("", key))
+    return found if found or "." not in key else _flattened(key, names)
+
+
+def _flattened(key: str, names: Mapping[str, Name]) -> Name | None:
+    """Understand `payload.query` and `_source.response.rewritten_query`, as Kibana and pandas flatten a log."""
+    *within, last = key.split(".")
+    within = within[1:] if len(within) > 1 and _POWER_QUERY.fullmatch(within[0]) else within
+    found = names.get(last)
+    if found is None or last in VAGUE or not ENVELOPES.issuperset(within):
+        return None
+    if found.column == "original_query" and not ANSWERED.isdisjoint(within):
+        return None  # what answers is no question
+    return Name(found.column, within=tuple(within))
+
+
+def _preferred(one: Name, other: Name) -> bool | None:
+    """Return whether `one` outweighs `other` of the same meaning; None where neither does."""
+    if one.own != other.own:
+        return one.own
+    if bool(one.within) != bool(other.within):
+        return not one.within
+    answers = not ANSWERED.isdisjoint(one.within)
+    return None if answers != ANSWERED.isdisjoint(other.within) else answers
 
 
 def _places(row: Sequence[object], found: Sequence[Name | None]) -> dict[str, int]:
@@ -168,9 +201,10 @@ def _places(row: Sequence[object], found: Sequence[Name | None]) -> dict[str, in
         if earlier == place:
             continue
         first = found[earlier]
-        if first is not None and first.own != name.own:
-            places[name.column] = earlier if first.own else place
+        is_first = None if first is None else _preferred(first, name)
+        if is_first is not None:
+            places[name.column] = earlier if is_first else place
             continue
         both = " and ".join(repr(" ".join(str(row[i]).split())) for i in (earlier, place))
-        raise SameMeaning(f"two columns mean {name.column}: {both}")
+        raise SameMeaning(f"two columns mean {name.column}: {both}{_SAY}")
     return places
