@@ -1,13 +1,17 @@
 """Learn from a week of clicks, and say what it brought.
 
     python -m rag.learn_from_clicks --index data --tenant fivedoctors --out learned --since 2026-03-01 \
-        --llm-url http://127.0.0.1:8000/v1 --rewrite-model qwen3-8b
+        --settings rag.yaml
+
+`--settings` is the file of rag.serve: its embedder and its language model; `--retriever`, `--llm-url` and
+`--rewrite-model` say it on the command line.
 
 Per query and passage the clicks say for sure that it answers, for sure that it does not, or nothing
 (`rag.learning.click_evidence`). Then:
 
 - passages that surely do not answer a query get their pseudo-questions written anew, and lose those near to the query
-  (without --llm-url they only lose those). What a passage was once renewed for is not done again (`manifest.json`);
+  (without a language model they only lose those). What a passage was once renewed for is not done again
+  (`manifest.json`);
 - `reranker_pairs.jsonl`, for the reranker's training: a line for each query with a sure answer. `positives` are the
   answers, `negatives` what was shown and never clicked (`rag.learning.reranker_pairs`);
 - R@1/5/10, MRR@10 and nDCG@10 before and after, over queries nothing was learned from: those of a BEIR folder
@@ -46,6 +50,7 @@ from rag.learning.reranker_pairs import write_reranker_pairs
 from rag.models.embedder import embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import open_reranker
+from rag.settings import model_options, read_settings
 
 PAIRS, MANIFEST = "reranker_pairs.jsonl", "manifest.json"
 _HELD_OUT = 5  # one of so many queries with a sure answer is held out
@@ -61,8 +66,7 @@ class Options:
     out: Path
     kb_name: str = "default"
     since: str = ""
-    llm_url: str | None = None
-    rewrite_model: str | None = None
+    language_model: LanguageModelSettings | None = None
     reranker: str | None = None
     retriever: str = "hashing"
     heldout: Path | None = None
@@ -81,15 +85,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kb-name", "--kb_name", default="default")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same one each week")
     parser.add_argument("--since", default="", help="first day or time (UTC, ISO 8601) of the clicks that count")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML of rag.serve; options count before it")
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
-    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there")
+    parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there, or at that of --settings")
     parser.add_argument("--reranker", help="what write_questions scored its questions with, if not words")
-    parser.add_argument("--retriever", default="hashing", help="embedder of the index (default: %(default)s)")
+    parser.add_argument("--retriever", help="embedder of the index (default: hashing)")
     parser.add_argument("--heldout", type=Path, help="BEIR folder (queries.jsonl, qrels.tsv) to measure on")
     args = parser.parse_args(argv)
-    if bool(args.llm_url) != bool(args.rewrite_model):
-        parser.error("--llm-url and --rewrite-model: one needs the other")
-    options = Options(**vars(args))
+    given: dict[str, Any] = {"language_model": model_options(args.llm_url, args.rewrite_model)}
+    if args.retriever is not None:
+        given["retriever"] = args.retriever
+    settings = read_settings(args.settings, given)
+    named = {
+        name: getattr(args, name) for name in ("index", "tenant", "kb_name", "out", "since", "reranker", "heldout")
+    }
+    options = Options(**named, retriever=settings.embedder, language_model=settings.language_model)
     with stored_knowledge_base(options.index, options.tenant, options.kb_name) as (catalogue, kb):
         _report(asyncio.run(learn_from_clicks(options, catalogue, kb)))
     return 0
@@ -121,8 +131,8 @@ async def learn_from_clicks(options: Options, catalogue: Catalogue, kb: Knowledg
     }
     reranker = open_reranker(options.reranker) if options.reranker else None
     language_model = None
-    if options.llm_url and options.rewrite_model:
-        language_model = LanguageModel(LanguageModelSettings(options.llm_url, options.rewrite_model))
+    if options.language_model is not None:
+        language_model = LanguageModel(options.language_model)
     # Rehearsed on a copy, which also measures before and after; applied only when all went well.
     try:
         renewal, metrics = await rehearse(catalogue, kb, maker, to_do, language_model, reranker, judged)

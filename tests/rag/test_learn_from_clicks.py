@@ -119,6 +119,18 @@ def test_a_question_that_led_to_the_wrong_passage_goes_and_others_find_the_right
     ]
 
 
+def test_the_services_settings_name_the_model_and_an_option_counts_before_them(data, tmp_path, capsys):
+    show(data, ASKED, 12, clicked="oil")
+    file = tmp_path / "rag.yaml"
+    with loopback_llm(lambda body: "钙片几点吃最好\n钙片要嚼碎吗") as url:
+        file.write_text(f'retriever: hashing\nlanguage_model: {{url: "{url}", model: m}}\n', encoding="utf-8")
+        assert learn(data, tmp_path / "out", "--settings", str(file), "--rewrite-model", "other") == 0
+        assert url.requests and all("other" in str(request) for request in url.requests)
+    assert questions(data, "calcium") == ["钙片几点吃最好", "钙片要嚼碎吗"]
+    assert learn(data, tmp_path / "out", "--llm-url", "http://127.0.0.1:9/v1") == 2
+    assert "no --rewrite-model" in capsys.readouterr().err
+
+
 def test_learning_twice_changes_nothing(data, tmp_path):
     show(data, ASKED, 12, clicked="oil")
     out = tmp_path / "out"
