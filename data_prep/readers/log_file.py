@@ -24,6 +24,7 @@ from data_prep.readers.log_shapes import LogShapes
 from data_prep.rows.cells import Cells, parse_columns, recorded
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
 from data_prep.rows.dialogue import parse_json, unpacked
+from data_prep.rows.envelopes import CHATS
 from data_prep.rows.missing import spelled
 from data_prep.rows.packed_texts import behind_words
 from data_prep.rows.recall_cells import Recall
@@ -103,6 +104,8 @@ def _check(path: Path, lines: LogLines | DocumentLines, paths: LogPaths, require
     _look_for_object(path, lines)
     named = _names(lines.head)
     for name in required:
+        if name == "original_query" and not named.isdisjoint(CHATS):
+            continue  # the last turn may give it
         if name in TEXTS and not any(same_key(key) in named for key in paths.keys(name)):
             raise BadInput(
                 f"{path}: no line has {name}: nothing at {paths.looked_at(name)} (the tenant setting "

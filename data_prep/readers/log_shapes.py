@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from data_prep.readers.log_paths import LogPaths, holds, is_envelope, rank, same_key, shown
 from data_prep.rows.columns import COLUMNS
-from data_prep.rows.dialogue import unpacked
-from data_prep.rows.envelopes import ANSWERED, TELLING, WORDED
+from data_prep.rows.dialogue import asked_last, turns_in, unpacked
+from data_prep.rows.envelopes import ANSWERED, CHATS, CONTEXT, TELLING, WORDED
 from data_prep.rows.missing import is_missing, spelled
 from data_prep.rows.packed_texts import behind_words, packed_problem, told_by
 from data_prep.rows.remarks import Remarks, remark
@@ -24,18 +24,22 @@ _Steps: TypeAlias = tuple[str | int, ...]
 
 _MOST_SHAPES = 512  # kept; of a log whose keys are ids there is no end
 _MOST_UNREAD = 1000  # keys that are named as not read
-_RECALL, _QUERY, _REWRITE = map(COLUMNS.index, ("recall_results", "original_query", "rewritten_query"))
+_RECALL, _QUERY, _REWRITE, _HISTORY = map(
+    COLUMNS.index, ("recall_results", "original_query", "rewritten_query", "history_context")
+)
+_NO_QUESTION = ANSWERED | {CONTEXT}
 
 
 @dataclass(frozen=True)
 class _Shape:
     """`single`: column → the one place that can hold it; `several`: column → those that can, the first that holds
-    something counts. `own`: places of the query that the tenant names."""
+    something counts. `own`: places of the query that the tenant names. `turns`: places that may hold a dialogue's."""
 
     nested: bool
     single: list[tuple[int, int, str | int]]
     several: list[tuple[int, list[_Place]]]
     own: list[_Place]
+    turns: list[_Place]
 
 
 class LogShapes:
@@ -104,7 +108,30 @@ class LogShapes:
             if cell is None and column == _RECALL and any(_is_empty_list(value) for value in values):
                 cell = []
             cells[column][row] = next(filter(spelled, values), None) if cell is None else cell
-        return shape.nested or row == self._broken or any(not is_missing(nodes[at][name]) for at, name in shape.own)
+        assumed = bool(shape.turns) and self._take_turns(shape.turns, nodes, cells, row)
+        own = any(not is_missing(nodes[at][name]) for at, name in shape.own)
+        return shape.nested or assumed or row == self._broken or own
+
+    def _take_turns(
+        self, places: Sequence[_Place], nodes: Sequence[Any], cells: Sequence[list[object]], row: int
+    ) -> bool:
+        """Take a list of turns as the dialogue where none is recorded; return whether its last gives the query."""
+        for at, name in places if is_missing(cells[_HISTORY][row]) else ():
+            turns = turns_in(nodes[at][name])
+            if not turns:
+                continue
+            asked, query = asked_last(turns), cells[_QUERY][row]
+            is_assumed = is_missing(query) and bool(asked)
+            if is_assumed:
+                cells[_QUERY][row] = asked
+                remark(self._remarks, row, "original_query", [f"the last turn of the user, assumed ({name})"])
+            elif is_missing(query):
+                remark(self._remarks, row, str(name), ["the user does not speak last: no query"])
+            # What is asked now is no history.
+            before = turns[:-1] if asked and (is_assumed or asked == " ".join(str(query).split())) else turns
+            cells[_HISTORY][row] = before or None
+            return is_assumed
+        return False
 
     def _find_below(self, number: int, keys: _Keys) -> list[tuple[int, list[str | int]]]:
         """Return, for each object that may be in the one of `number`, its own number and its keys there."""
@@ -161,8 +188,11 @@ class LogShapes:
             single=[(column, *found[0]) for column, found in enumerate(of_column) if len(found) == 1],
             several=[(column, found) for column, found in enumerate(of_column) if len(found) > 1],
             own=[place for path in own for place in places(path.steps)],
+            turns=self._turns(numbers, all_keys),
         )
-        self._name_unread(numbers, nodes, {place for found in of_column for place in found})
+        read = {place for found in of_column for place in found}
+        read |= {place for place in shape.turns if turns_in(nodes[place[0]][place[1]])}
+        self._name_unread(numbers, nodes, read)
         if len(self._places) > _MOST_SHAPES:
             self._forget()
             return shape  # its key holds numbers that are no more
@@ -170,6 +200,13 @@ class LogShapes:
             self._shapes.clear()
         self._shapes[key] = shape
         return shape
+
+    def _turns(self, numbers: Sequence[int], all_keys: Sequence[Any]) -> list[_Place]:
+        """Return the keys of the line and of the question's envelopes under which chats are logged."""
+        asked = ((index, self._places[number]) for index, number in enumerate(numbers))
+        within = [index for index, steps in asked if is_envelope(steps) and _NO_QUESTION.isdisjoint(steps)]
+        keys = ((index, name) for index in within if isinstance(all_keys[index], tuple) for name in all_keys[index])
+        return sorted((place for place in keys if same_key(place[1]) in CHATS), key=lambda place: place[1] == CONTEXT)
 
     def _in_envelopes(self, numbers: Sequence[int], all_keys: Sequence[Any]) -> dict[str, list[tuple[_Steps, _Place]]]:
         """Return column → what may hold it in the envelopes of a line: the steps of the envelope, and the place."""
@@ -214,9 +251,11 @@ class LogShapes:
     def _name_unread(self, numbers: Sequence[int], nodes: Sequence[Any], used: set[_Place]) -> None:
         """Name the values of a line, the first of its shape, that no column takes and no object is within."""
         met = {self._places[number] for number in numbers}
+        read_lists = {(*self._places[numbers[index]], same_key(str(name))) for index, name in used}
         for index, (number, node) in enumerate(zip(numbers, nodes, strict=True)):
             place = self._places[number]
-            if isinstance(node, list) and len(node) > 1 and not any(steps[:-1] == place for steps in met if steps):
+            is_read = place in read_lists or any(steps[:-1] == place for steps in met if steps)
+            if isinstance(node, list) and len(node) > 1 and not is_read:
                 self._name(f"{shown(place)} (a list of {len(node)})")
             for name, value in node.items() if isinstance(node, dict) else ():
                 step = same_key(name)

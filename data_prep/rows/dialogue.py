@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,26 @@ def read_dialogue(value: object) -> Dialogue:
                 lines.append(f"{SPEAKERS[speaker]}: {text}")
     found.text = "\n".join(lines)
     return found
+
+
+def turns_in(value: object) -> list[Any]:
+    """Return the list of turns, each of a known role, that `value` is or that is packed into it; none for others."""
+    turns = unpacked(value) if isinstance(value, str) else value
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        return []
+    try:
+        roles = [role.strip().casefold() for turn in turns for role, _ in _said(turn)]
+    except ValueError:
+        return []
+    return turns if SPEAKERS.keys() | _NO_SPEAKERS >= {*roles} else []
+
+
+def asked_last(turns: Sequence[Any]) -> str:
+    """Return what the user says in the last turn; "" where another speaks last."""
+    said = _said(turns[-1])
+    role, content = said[-1]
+    is_user = len(said) == 1 and SPEAKERS.get(role.strip().casefold()) == USER
+    return _text(content, []) if is_user else ""
 
 
 def unpacked(text: str) -> object:

@@ -24,3 +24,5 @@ CONTEXT = "context"  # an envelope too, of nothing but what precedes a query
 TELLING = frozenset((*_ASKED, *_ANSWERED, "data", CONTEXT))
 # Keys of `columns.ALIASES` that mean too much within an object.
 VAGUE = ("summary", "id", "profile", "time")
+# Under which a chat's turns are logged.
+CHATS = ("messages", CONTEXT)
