@@ -131,7 +131,8 @@ def _look_for_object(path: Path, lines: LogLines | DocumentLines) -> None:
 def _names(text: bytes) -> set[str]:
     """Return what counts (`same_key`) of every key in the text, of JSON that is packed into texts too."""
     keys = {key for key in _KEYS.findall(text)}
-    return {same_key(_unescaped(key.decode("utf-8", "replace"))) for key in keys}
+    names = [_unescaped(key.decode("utf-8", "replace")) for key in keys]
+    return {same_key(one) for name in names for one in (name, name.rpartition(".")[2])}
 
 
 def _unescaped(key: str) -> str:

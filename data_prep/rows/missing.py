@@ -19,7 +19,7 @@ _LINES = (
     "nan -nan +nan 1.#qnan -1.#ind 1.#ind nat <na> na n/a n.a. #n/a #na",
     "null none nil undefined (null) <null> [null] (none) <none> (nil) <nil> [none] \\n \\\\n",
     "#null! #div/0! #value! #ref! #name? #num! #getting_data #spill! #calc!",
-    "(blank) (empty) <blank> <empty> #field! #unknown! #blocked! #connect!",
+    "loading... #error! (blank) (empty) <blank> <empty> #field! #unknown! #blocked! #connect!",
     "inf -inf +inf infinity -infinity +infinity",
     """- -- --- — —— – / ―― ---- ― "" '' "null" "nan" "none" 'null' 'nan' 'none' [] {} () [nan] {null}""",
 )

@@ -21,6 +21,7 @@ _FENCED = re.compile(r"```[a-zA-Z]*\s*([\[{].*?)\s*```", re.DOTALL)
 _BEGINS = re.compile(r"""\{\s*["'}]|\[\s*["{]|"\s*[{\[\\]""")  # a question may begin with a brace
 _IS_JSON = re.compile(r"\s*(?:\[\s*[\[{\"]|\{\s*\"|\")")
 _IN_JSON = re.compile(r"(?:\"\s*:|[\[,{])\s*$")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 _BRACES = 8  # that are tried
 COLUMNS = ("original_query", "rewritten_query")
 _NAMES = {
@@ -39,6 +40,7 @@ def told_by(text: str) -> str:
 def behind_words(text: str) -> tuple[dict[str, Any] | None, str]:
     """Return the object at the end of a logger's line (`12:00:01 INFO - {…}`), as JSON or a Python literal, and the
     words before it; None where there is none, or what precedes it may be JSON itself."""
+    text = _COLOURS.sub("", text)
     if _IS_JSON.match(text):
         return None, ""
     for begins in islice(re.finditer(r"\{", text), _BRACES):

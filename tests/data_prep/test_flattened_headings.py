@@ -60,6 +60,12 @@ def test_two_places_of_one_rank_and_unknown_envelopes_name_the_way_out(tmp_path:
     assert read(tmp_path / "a.csv", "payload_query,rewrite,success", f"{Q},{R},true", **own)[0]["refused"] == ""
 
 
+def test_notes_in_brackets_of_any_kind_and_what_google_sheets_leaves(tmp_path: Path) -> None:
+    headings = "原始查询（文本）,改写【必填】,是否成功[单选]"
+    rows = read(tmp_path / "a.csv", headings, f"{Q},Loading...,是", f"{Q},#ERROR!,是", f"{Q},{R},是")
+    assert [row["rewritten_query"] for row in rows] == ["", "", R]
+
+
 def test_a_table_without_rewrites_or_outcomes_names_who_asks_for_them(tmp_path: Path) -> None:
     for headings in ("query,success", "query,rewrite"):
         with pytest.raises(BadInput, match=r"no column .*; python -m data_prep.fill_baseline asks"):

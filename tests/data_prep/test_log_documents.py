@@ -113,6 +113,13 @@ def test_lines_that_end_in_commas_and_a_torn_first_line(tmp_path: Path) -> None:
     assert [bool(row["refused"]) for row in rows] == [True, False, False]
 
 
+def test_colours_of_a_terminal_and_flattened_keys(tmp_path: Path) -> None:
+    flat = dumped({"payload.query": Q, "response.rewritten_query": R})
+    for text in (f"\x1b[32m12:00 INFO\x1b[0m {dumped(LINE)}\x1b[0m\n", flat):
+        rows, _ = read(tmp_path / "a.log", text)
+        assert [(row["original_query"], row["rewritten_query"]) for row in rows] == [(Q, R)]
+
+
 def test_an_empty_list_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no item"):
         read(tmp_path / "a.json", "[]")
