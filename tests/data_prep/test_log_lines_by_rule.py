@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.readers.log_file import read_logs
-from data_prep.readers.log_paths import ANSWERED, ENVELOPES, TELLING, parse_path, shown
+from data_prep.readers.log_paths import parse_path, shown
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
 from data_prep.rows.dialogue import unpacked
+from data_prep.rows.envelopes import ANSWERED, ENVELOPES, TELLING
 from data_prep.rows.headings import heading_key
 from data_prep.rows.missing import is_missing
 from data_prep.rows.missing import spelled as spelt
