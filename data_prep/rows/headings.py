@@ -15,8 +15,8 @@ from data_prep.rows.envelopes import ANSWERED, ENVELOPES, VAGUE
 from reward.text.fold import fold
 
 TOP_ROWS = 20  # how many rows with text are looked at: exports carry titles and notes above the headings
-_SAY = "; the tenant setting sources.headings can say what a column means"
-_FILL = "; python -m data_prep.fill_baseline asks the deployed rewriter for what is missing"
+SAY = "; the tenant setting sources.headings can say what a column means"
+FILL = "; python -m data_prep.fill_baseline asks the deployed rewriter for what is missing"
 _POWER_QUERY = re.compile(r"column\d+")
 _NOTE = re.compile(r"(?:\(.*\)|【.*】|\[.*\])$", re.DOTALL)
 _SHOWN = 12  # headings that a message repeats
@@ -109,8 +109,8 @@ def find_headings(rows: Sequence[Sequence[object]], names: Mapping[str, Name], r
     missing = [name for name in required if name not in found]
     texts = [" ".join(str(cell).split()) for cell in row if str(cell).strip()]
     shown = ", ".join(text[:30] for text in texts[:_SHOWN]) + (", …" if len(texts) > _SHOWN else "")
-    way_out = _FILL if "original_query" in found and {"rewritten_query", "success"} & {*missing} else ""
-    raise NoHeadings(f"no column {', '.join(missing or required)} (columns: {shown or 'none'}){_SAY}{way_out}")
+    way_out = FILL if "original_query" in found and {"rewritten_query", "success"} & {*missing} else ""
+    raise NoHeadings(f"no column {', '.join(missing or required)} (columns: {shown or 'none'}){SAY}{way_out}")
 
 
 class Repeats:
@@ -206,5 +206,5 @@ def _places(row: Sequence[object], found: Sequence[Name | None]) -> dict[str, in
             places[name.column] = earlier if is_first else place
             continue
         both = " and ".join(repr(" ".join(str(row[i]).split())) for i in (earlier, place))
-        raise SameMeaning(f"two columns mean {name.column}: {both}{_SAY}")
+        raise SameMeaning(f"two columns mean {name.column}: {both}")
     return places
