@@ -99,7 +99,7 @@ def check(request: Attack, status: int, answer: str, seen: Counter[str]) -> None
 
 
 def test_no_request_gets_another_tenants_passages(folder: Path, world: World, untouched: None, full: bool) -> None:
-    requests = 100_000 if full else 2_000
+    requests = 50_000 if full else 2_000
     rng, seen = random.Random(requests), Counter[str]()
     app = create_app(folder, ServiceSettings(), keys_wanted=True)
 
