@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from data_prep.readers.json_documents import DocumentLines, holds_documents
 from data_prep.readers.log_lines import LONGEST_LINE, LogLines
 from data_prep.readers.log_paths import LogPaths, same_key
+from data_prep.readers.log_records import OTHER_SHAPE, SOURCES, LogRecords
 from data_prep.readers.log_shapes import LogShapes
 from data_prep.rows.cells import Cells, parse_columns, recorded
 from data_prep.rows.columns import COLUMNS, ROWS, TEXTS
@@ -167,20 +168,32 @@ class _LineReader:
         refused: list[str] = []
         sources: list[str] = []
         hits, recall = cells[COLUMNS.index("recall_results")], Recall()
+        runs = _Runs()
         for number, line in enumerate(lines, start=first):
+            if records := self._shapes.records:
+                try:
+                    record = records.decode(line)
+                except OTHER_SHAPE:
+                    pass
+                else:
+                    sources.append(_source(records.source(record), records.nested))
+                    runs.add(records, len(rows), records.values(record))
+                    rows.append(number)
+                    refused.append("")
+                    found = records.hits(record)
+                    recall.add(None) if found is None else recall.add_hits(found)
+                    continue
             value, problem = self._parsed(number, line)
             if value is None:
                 continue
             nested = not problem and self._shapes.find(value, cells, len(rows))
-            source = value.get("source")
-            if source not in ("production_log", "test_set"):
-                source = "production_log" if nested or not value else "test_set"
-            sources.append(source)
+            sources.append(_source(value.get("source"), nested or not value))
             rows.append(number)
             refused.append(problem)
             # Hits become text at once: a batch of them as objects would be most of the memory.
             cell, hits[len(rows) - 1] = hits[len(rows) - 1], None
             recall.add(cell)
+        runs.put(cells)
         # Cells that no row of this batch holds are left to `parse_columns`.
         count = len(rows)
         found = {name: own[:count] for name, own in zip(COLUMNS, cells, strict=True) if own.count(None) < len(own)}
@@ -236,6 +249,33 @@ class _LineReader:
             for index, cell in _objects(column) if name in _AS_JSON else ():
                 column[index] = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
         return unusable
+
+
+class _Runs:
+    """Holds the values of rows that `LogRecords` read, by run of rows of one shape."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[LogRecords, int, list[tuple[object, ...]]]] = []
+
+    def add(self, records: LogRecords, row: int, values: tuple[object, ...]) -> None:
+        if self._runs:
+            last, start, rows = self._runs[-1]
+            if last is records and start + len(rows) == row:
+                rows.append(values)
+                return
+        self._runs.append((records, row, [values]))
+
+    def put(self, cells: Sequence[list[object]]) -> None:
+        """Write the values into the columns."""
+        for records, start, rows in self._runs:
+            for column, values in zip(records.columns, zip(*rows, strict=True), strict=True):
+                cells[column][start : start + len(rows)] = values
+
+
+def _source(named: object, nested: bool) -> str:
+    if named in SOURCES:
+        return str(named)
+    return "production_log" if nested else "test_set"
 
 
 def _objects(cells: Sequence[object]) -> list[tuple[int, object]]:

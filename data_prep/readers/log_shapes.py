@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from data_prep.readers.log_paths import LogPaths, holds, is_envelope, rank, same_key, shown
+from data_prep.readers.log_records import SOURCES, LogRecords
 from data_prep.rows.columns import COLUMNS
 from data_prep.rows.dialogue import asked_last, turns_in, unpacked
 from data_prep.rows.envelopes import ANSWERED, CHATS, CONTEXT, TELLING, WORDED
@@ -23,6 +24,7 @@ _Place: TypeAlias = tuple[int, str | int]  # number of an object or list among t
 _Steps: TypeAlias = tuple[str | int, ...]
 
 _MOST_SHAPES = 512  # kept; of a log whose keys are ids there is no end
+_REPEATS = 8  # lines of a shape before what decodes it is made: most shapes of odd logs are seen once
 _MOST_UNREAD = 1000  # keys that are named as not read
 _RECALL, _QUERY, _REWRITE, _HISTORY = map(
     COLUMNS.index, ("recall_results", "original_query", "rewritten_query", "history_context")
@@ -30,16 +32,19 @@ _RECALL, _QUERY, _REWRITE, _HISTORY = map(
 _NO_QUESTION = ANSWERED | {CONTEXT}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Shape:
     """`single`: column → the one place that can hold it; `several`: column → those that can, the first that holds
-    something counts. `own`: places of the query that the tenant names. `turns`: places that may hold a dialogue's."""
+    something counts. `own`: places of the query that the tenant names. `turns`: places that may hold a dialogue's.
+    `seen`: lines of this shape; `records` reads the next ones, where they can be read so."""
 
     nested: bool
     single: list[tuple[int, int, str | int]]
     several: list[tuple[int, list[_Place]]]
     own: list[_Place]
     turns: list[_Place]
+    seen: int = 0
+    records: LogRecords | None = None
 
 
 class LogShapes:
@@ -54,6 +59,7 @@ class LogShapes:
 
     Attributes:
         unread: paths of values that no column takes.
+        records: reads further lines of the shape that was found last; None where `find` must.
     """
 
     def __init__(self, paths: LogPaths, remarks: Remarks):
@@ -61,6 +67,7 @@ class LogShapes:
         steps = (step for found in paths.of_column.values() for path in found for step in path.steps)
         self._longest = max((2, *(step + 1 for step in steps if isinstance(step, int))))
         self.unread: dict[str, None] = {}
+        self.records: LogRecords | None = None
         self._broken = -1  # the row in hand, where an envelope in it is no JSON
         self._forget()
 
@@ -99,6 +106,10 @@ class LogShapes:
         shape = self._shapes.get(tuple(key))
         if shape is None:
             shape = self._make_shape(numbers, nodes, key[1::2], tuple(key))
+        shape.seen += 1
+        if shape.seen == _REPEATS:
+            shape.records = self._make_records(shape, numbers, nodes)
+        self.records = shape.records
         for column, at, name in shape.single:
             cells[column][row] = nodes[at][name]
         for column, places in shape.several:
@@ -126,7 +137,7 @@ class LogShapes:
                 cells[_QUERY][row] = asked
                 remark(self._remarks, row, "original_query", [f"the last turn of the user, assumed ({name})"])
             elif is_missing(query):
-                remark(self._remarks, row, str(name), ["the user does not speak last: no query"])
+                remark(self._remarks, row, str(name), ["the last turn is no text of the user: no query"])
             # What is asked now is no history.
             before = turns[:-1] if asked and (is_assumed or asked == " ".join(str(query).split())) else turns
             cells[_HISTORY][row] = before or None
@@ -200,6 +211,28 @@ class LogShapes:
             self._shapes.clear()
         self._shapes[key] = shape
         return shape
+
+    def _make_records(self, shape: _Shape, numbers: Sequence[int], nodes: Sequence[Any]) -> LogRecords | None:
+        """Return what decodes lines of `shape`, of which `nodes` are one; None where more than its keys decides."""
+        if shape.several or shape.own or shape.turns or not all(type(node) is dict and node for node in nodes):
+            return None
+        inner = {id(node) for node in nodes[1:]}
+        kinds: dict[tuple[int, str], Any] = {}
+        for number, node in zip(numbers, nodes, strict=True):
+            for _, spellings in self._below[number].get(tuple(node), ()):
+                first, *others = [node[spelling] for spelling in spellings]
+                if node is nodes[0] and spellings == ["source"] and first in SOURCES:
+                    kinds[id(node), "source"] = Literal[SOURCES]
+                elif first is None and not others:
+                    kinds[id(node), str(spellings[0])] = None
+                elif others or id(first) not in inner:
+                    return None  # the first spelling that is an object counts, or a text is looked into
+        places = {column: (nodes[at], str(name)) for column, at, name in shape.single}
+        hits = places.pop(_RECALL, None)
+        try:
+            return LogRecords(nodes[0], nodes[1:], kinds, places, hits, shape.nested)
+        except ValueError:  # a key that no decoder can be made for: with a quote, or half a character
+            return None
 
     def _turns(self, numbers: Sequence[int], all_keys: Sequence[Any]) -> list[_Place]:
         """Return the keys of the line and of the question's envelopes under which chats are logged."""

@@ -102,11 +102,14 @@ def turns_in(value: object) -> list[Any]:
 
 
 def asked_last(turns: Sequence[Any]) -> str:
-    """Return what the user says in the last turn; "" where another speaks last."""
+    """Return what the user says in the last turn; "" where another speaks last, or what is said is no text."""
     said = _said(turns[-1])
     role, content = said[-1]
     is_user = len(said) == 1 and SPEAKERS.get(role.strip().casefold()) == USER
-    return _text(content, []) if is_user else ""
+    try:
+        return _text(content, []) if is_user else ""
+    except ValueError:  # `read_dialogue` refuses it
+        return ""
 
 
 def unpacked(text: str) -> object:

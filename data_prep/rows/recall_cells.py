@@ -30,7 +30,9 @@ _LITERAL_LIMIT = 1 << 20  # characters; Python's own parser needs hundreds of by
 _Finite: TypeAlias = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
-class _Hit(msgspec.Struct, gc=False):
+class RecordedHit(msgspec.Struct, gc=False):
+    """A hit as JSON has it when it is well-formed; other keys are passed over."""
+
     content: str
     score: _Finite | None = None
     reranker_score: _Finite | None = None
@@ -38,7 +40,7 @@ class _Hit(msgspec.Struct, gc=False):
 
 
 class _Hits(msgspec.Struct):
-    hits: list[_Hit]
+    hits: list[RecordedHit]
 
 
 class _LooseHit(msgspec.Struct):
@@ -51,7 +53,7 @@ class _LooseHit(msgspec.Struct):
 
 
 _NOTHING = (None, None, None)
-_decode = msgspec.json.Decoder(list[_Hit]).decode
+_decode = msgspec.json.Decoder(list[RecordedHit]).decode
 _decode_loosely = msgspec.json.Decoder(list[_LooseHit]).decode
 _encode = msgspec.json.Encoder().encode
 # What Python spells otherwise than JSON: strings, a few words, and numbers within their type's name, as
@@ -99,7 +101,7 @@ class Recall:
 
     def add(self, cell: object, scored: bool = True) -> None:
         """Read the hits of one more row; of those that are not `scored` neither count nor relevance is wanted."""
-        hits: list[_Hit] | None = None
+        hits: list[RecordedHit] | None = None
         text = b""
         if bool(cell) if isinstance(cell, str | bytes) else isinstance(cell, list) or not is_missing(cell):
             try:
@@ -119,6 +121,14 @@ class Recall:
             self.missing[len(self.texts)] = written
         count, top1, top3 = _relevance(hits) if scored and hits is not None else _NOTHING
         self.texts.append(text)
+        self.counts.append(count)
+        self.top1.append(top1)
+        self.top3.append(top3)
+
+    def add_hits(self, hits: list[RecordedHit]) -> None:
+        """Take the hits of one more row."""
+        count, top1, top3 = _relevance(hits)
+        self.texts.append(_encode(hits))
         self.counts.append(count)
         self.top1.append(top1)
         self.top3.append(top3)
@@ -150,7 +160,7 @@ def read_recall(cells: Sequence[object] | pa.Array, scored: Sequence[bool]) -> R
     return found
 
 
-def _relevance(hits: Sequence[_Hit]) -> tuple[int, float | None, float | None]:
+def _relevance(hits: Sequence[RecordedHit]) -> tuple[int, float | None, float | None]:
     """Number of hits, relevance of the first, mean relevance of the first three."""
     total, first, count = 0.0, None, 0
     for hit in hits[:3]:
@@ -167,9 +177,9 @@ def _relevance(hits: Sequence[_Hit]) -> tuple[int, float | None, float | None]:
     return len(hits), first, mean if math.isfinite(mean) else None
 
 
-def _tightened(hits: list[_LooseHit]) -> list[_Hit]:
+def _tightened(hits: list[_LooseHit]) -> list[RecordedHit]:
     return [
-        _Hit(
+        RecordedHit(
             hit.content,
             _score("score", hit.score),
             _score("reranker_score", hit.reranker_score),
@@ -179,7 +189,7 @@ def _tightened(hits: list[_LooseHit]) -> list[_Hit]:
     ]
 
 
-def _read_slowly(cell: object) -> list[_Hit] | None:
+def _read_slowly(cell: object) -> list[RecordedHit] | None:
     value = cell
     if isinstance(cell, bytes | str):
         text = cell.decode(errors="replace") if isinstance(cell, bytes) else cell
@@ -276,7 +286,7 @@ def _json_escape(found: re.Match[str]) -> str:
     return "'" if found[1] == "'" else '\\"' if found[1] in (None, '"') else found.group()
 
 
-def _hit(number: int, hit: object) -> _Hit:
+def _hit(number: int, hit: object) -> RecordedHit:
     if not isinstance(hit, dict):
         raise ValueError(f"hit {number} is no object but {type(hit).__name__}")
     content, doc_id = hit.get("content"), hit.get("doc_id")
@@ -288,7 +298,7 @@ def _hit(number: int, hit: object) -> _Hit:
         score, reranker = (_score(name, hit.get(name)) for name in ("score", "reranker_score"))
     except ValueError as problem:
         raise ValueError(f"hit {number}: {problem}") from None
-    return _Hit(_whole(content), score, reranker, _doc_id(doc_id))
+    return RecordedHit(_whole(content), score, reranker, _doc_id(doc_id))
 
 
 def _doc_id(value: str | int | float | None) -> str | None:

@@ -54,7 +54,7 @@ def test_without_a_query_the_users_last_turn_is_assumed_to_be_it(tmp_path: Path,
 
 def test_a_dialogue_that_the_user_does_not_end_gives_no_query_and_says_so(tmp_path: Path) -> None:
     row, _ = read(tmp_path / "a.log", {"messages": BEFORE, "rewritten_query": R})
-    assert "messages: the user does not speak last: no query" in row["refused"]
+    assert "messages: the last turn is no text of the user: no query" in row["refused"]
 
 
 def test_a_chats_answer_is_a_rewrite_only_where_the_tenant_says_so(tmp_path: Path) -> None:
@@ -69,3 +69,12 @@ def test_a_chats_answer_is_a_rewrite_only_where_the_tenant_says_so(tmp_path: Pat
 def test_passages_under_context_are_no_dialogue(tmp_path: Path) -> None:
     row, notes = read(tmp_path / "a.log", {"query": Q, "context": ["段落一", "段落二"], "rewritten_query": R})
     assert row["history_context"] == "" and "context (a list of 2)" in notes
+
+
+def test_a_last_turn_that_is_no_text_refuses_its_row_alone(tmp_path: Path) -> None:
+    torn = {"messages": [{"role": "user", "content": {"a": 1}}], **TOLD}
+    path = tmp_path / "a.log"
+    path.write_text("\n".join(json.dumps(line) for line in (torn, {"messages": TURNS, **TOLD})), encoding="utf-8")
+    rows = [row for batch in read_logs(path, SourceSettings(), ()) for row in batch.to_pylist()]
+    assert rows[0]["refused"].startswith("original_query: nothing at")
+    assert (rows[1]["refused"], rows[1]["original_query"]) == ("", Q)
