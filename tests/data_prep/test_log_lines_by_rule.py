@@ -17,8 +17,8 @@ from data_prep.readers.log_file import read_logs
 from data_prep.readers.log_paths import parse_path, shown
 from data_prep.rows.cells import parse_columns
 from data_prep.rows.columns import ALIASES, COLUMNS, LOG_PATHS, TEXTS
-from data_prep.rows.dialogue import unpacked
-from data_prep.rows.envelopes import ANSWERED, ENVELOPES, TELLING
+from data_prep.rows.dialogue import asked_last, turns_in, unpacked
+from data_prep.rows.envelopes import ANSWERED, CHATS, ENVELOPES, TELLING
 from data_prep.rows.headings import heading_key
 from data_prep.rows.missing import is_missing
 from data_prep.rows.missing import spelled as spelt
@@ -131,27 +131,6 @@ wrapped = st.recursive(
     max_leaves=4,
 )
 parts = st.one_of(wrapped, inner, inner.map(json.dumps), inner.map(lambda part: json.dumps(json.dumps(part))), scalars)
-texts_around = st.sampled_from(
-    (
-        '{"rewritten_query": "维生素C 服用',
-        '<think>想</think>{"rewritten_query": "内"}',
-        '好的：\n```json\n{"rewritten_query": "内"}\n```',
-        '"{\\"query\\": \\"x\\"}"',
-        "只是文字",
-    )
-)
-OUTER = (*COLUMNS, *sorted(ALIASES), "source", "other", "User_Profile", " history_summary ", "QUERY", "Top1 Score")
-lines = st.builds(
-    lambda flat, nested: flat | nested,
-    st.dictionaries(st.sampled_from(OUTER), values, max_size=5),
-    st.dictionaries(
-        st.sampled_from(["payload", "response", "data", "Payload", "context", "message", "result", "payload.query"]),
-        st.one_of(parts, parts, texts_around),
-        max_size=3,
-    ),
-)
-
-
 CLEAN = (
     "鱼油怎么吃",
     "维生素 C 用法",
@@ -166,6 +145,29 @@ CLEAN = (
 )
 clean = st.sampled_from(CLEAN)
 clean_turns = st.fixed_dictionaries({"role": st.sampled_from(["user", "User", "assistant", "客服"]), "content": clean})
+texts_around = st.sampled_from(
+    (
+        '{"rewritten_query": "维生素C 服用',
+        '<think>想</think>{"rewritten_query": "内"}',
+        '好的：\n```json\n{"rewritten_query": "内"}\n```',
+        '"{\\"query\\": \\"x\\"}"',
+        "只是文字",
+    )
+)
+OUTER = (*COLUMNS, *sorted(ALIASES), "source", "other", "User_Profile", " history_summary ", "QUERY", "Top1 Score")
+lines = st.builds(
+    lambda flat, nested: flat | nested,
+    st.dictionaries(st.sampled_from(OUTER), values, max_size=5),
+    st.dictionaries(
+        st.sampled_from(
+            ["payload", "response", "data", "Payload", "context", "messages", "message", "result", "payload.query"]
+        ),
+        st.one_of(parts, parts, texts_around, st.lists(clean_turns, min_size=1, max_size=3)),
+        max_size=3,
+    ),
+)
+
+
 clean_hits = st.fixed_dictionaries(
     {"content": clean, "score": st.sampled_from([0.5, 1, 0.25])},
     optional={"reranker_score": st.just(0.9), "doc_id": clean},
@@ -341,11 +343,13 @@ def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[st
         cell = next(filter(spelt, values), None) if cell is None else cell
         if name == "original_query":
             own_query = any(not is_missing(value) for path in own if path for value in held(line, path.steps))
+        cells[name] = cell
+    assumed = take_turns(objects, cells, log_remarks)
+    for name, cell in cells.items():
         if isinstance(cell, dict | list) and name in ("original_query", "rewritten_query") and not refused:
             refused = f"{name}: expected a text, found {'an object' if isinstance(cell, dict) else 'a list'}"
         elif isinstance(cell, dict | list) and name in TEXTS and name not in ("history_context", "recall_results"):
-            cell = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
-        cells[name] = cell
+            cells[name] = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
     if not refused and cells["original_query"] is None:
         looked_at = (*settings.log_paths.get("original_query", ()), *LOG_PATHS["original_query"])
         refused = "; ".join((f"original_query: nothing at {', '.join(looked_at)}", *sorted(log_remarks)))
@@ -355,11 +359,32 @@ def plainly(text: str, row: int, file: str, settings: SourceSettings) -> dict[st
     roots |= {str(parse_path(path).steps[0]) for paths in settings.log_paths.values() for path in paths}  # type: ignore[union-attr]
     nested = any(isinstance(opened(line, root), dict) for root in roots)
     broken = any("packed JSON" in one for one in log_remarks)
-    source = "production_log" if nested or inner or broken or own_query or not line else "test_set"
+    source = "production_log" if nested or inner or broken or own_query or assumed or not line else "test_set"
     if line.get("source") in ("production_log", "test_set"):
         source = str(line["source"])
     found = batch.to_pylist()[0]
     return found | {"source": source, "remarks": [*found["remarks"], *log_remarks]}
+
+
+def take_turns(objects: list[tuple[Any, dict[str, Any]]], cells: dict[str, object], remarks: list[str]) -> bool:
+    """Where no dialogue is recorded, the first list of turns is it; without a query, what the user says last is one."""
+    asks = [node for steps, node in objects if not (ANSWERED | {"context"}) & set(steps)]
+    chats = [(key, value) for node in asks for key, value in node.items() if heading_key(key) in CHATS]
+    for key, value in sorted(chats, key=lambda one: one[0] == "context"):
+        turns = turns_in(value) if is_missing(cells["history_context"]) else []
+        if not turns:
+            continue
+        asked, query = asked_last(turns), cells["original_query"]
+        assumed = is_missing(query) and bool(asked)
+        if assumed:
+            remarks.append(f"original_query: the last turn of the user, assumed ({key})")
+            cells["original_query"] = asked
+        elif is_missing(query):
+            remarks.append(f"{key}: the last turn is no text of the user: no query")
+        same = asked and asked == " ".join(str(cells["original_query"]).split())
+        cells["history_context"] = (turns[:-1] if same else turns) or None
+        return assumed
+    return False
 
 
 def opened(line: dict[str, Any], root: str) -> object:
