@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 ACTIVE_SECONDS = 2.0
+REST = 2.0  # one tenant has a third of the time at most, while there are others
 
 
 class FairShares:

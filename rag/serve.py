@@ -47,7 +47,7 @@ from rag.settings import HOST, ServiceSettings, model_options, read_settings
 # After draining: connections that still hold an answered request.
 CLOSE_SECONDS = 5
 # A thread that computes lets the event loop go on after so many seconds; Python's own 5 ms are as long as a search.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 
 
 @dataclass(frozen=True)

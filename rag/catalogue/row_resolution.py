@@ -16,6 +16,8 @@ import numpy as np
 from rag.catalogue.records import RowKey, StoredPassage
 
 _NOW = 1 << 62  # a revision that no write reaches
+# As one row: between rows SQLite gives Python's lock away, and gets it back after whatever else computes.
+_AS_ONE_ROW = "SELECT json_group_array(json_array(id, key, name, content, hex(token_ids))) FROM ({})"
 _PASSAGE = (
     "SELECT p.id, p.key, d.name, p.content, p.token_ids FROM passages p JOIN documents d ON d.id = p.document_id "
     # The plus keeps the knowledge base's index out of it: ids and keys lead to their few rows at once.
@@ -37,10 +39,10 @@ _SUPERSEDED_AS_OF = (
 
 def read_passages(connection: sqlite3.Connection, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
     """Return the knowledge base's passages that fulfil an SQL condition on passages p and documents d."""
-    rows = connection.execute(_PASSAGE + condition, (kb_id, *values))
+    [rows] = connection.execute(_AS_ONE_ROW.format(_PASSAGE + condition), (kb_id, *values)).fetchone()
     return [
-        StoredPassage(row_id, key, document, content, np.frombuffer(tokens, np.uint32))
-        for row_id, key, document, content, tokens in rows
+        StoredPassage(row_id, key, document, content, np.frombuffer(bytes.fromhex(tokens), np.uint32))
+        for row_id, key, document, content, tokens in json.loads(rows)
     ]
 
 

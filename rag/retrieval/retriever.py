@@ -18,7 +18,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import IngestError
-from rag.fair_shares import FairShares
+from rag.fair_shares import REST, FairShares
 from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
 from rag.models.failure import ModelFailure
@@ -41,7 +41,6 @@ SHORT_QUERY = 60
 # Query, pseudo-document and context are read in a thread when they are longer: 1,000 characters take up to 20 ms.
 SHORT_TEXT = 500  # characters
 _LONG_TEXTS = 2  # of different tenants, read at a time
-REST = 2.0  # one tenant has a third of the time at most, while there are others
 
 
 class Retriever:

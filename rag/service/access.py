@@ -7,6 +7,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from rag.catalogue.access_keys import Access, AccessKeys, Scope
+from rag.fair_shares import REST, FairShares
 from rag.service.dify_contracts import NO_BEARER, REFUSED, DifyFailure
 from rag.service.request_log import record_of
 
@@ -15,6 +16,7 @@ class Gate(SecurityBase):
     """A dependency that notes what the caller's key allows in the request's record; nothing while it is open.
 
     `keys_wanted`: closed from the start. Else the first key closes it at once, unless it is `open_to_everybody`.
+    `refusals`, `long_bodies`: the turns of those who are refused, and of those who send much.
     """
 
     def __init__(self, keys: AccessKeys, keys_wanted: bool, open_to_everybody: bool = False):
@@ -22,6 +24,7 @@ class Gate(SecurityBase):
         self._closed, self._open_to_everybody = keys_wanted, open_to_everybody and not keys_wanted
         self.model = HTTPBearerModel(description="A key of `python -m rag.manage_keys`")
         self.scheme_name = "access key"
+        self.refusals, self.long_bodies = FairShares(1), FairShares(1, REST)
 
     def is_closed(self) -> bool:
         """Return whether callers need a key. What is closed stays closed."""
@@ -50,6 +53,7 @@ class DifyGate(SecurityBase):
     def __init__(self, gate: Gate):
         self._gate = gate
         self.model, self.scheme_name = gate.model, gate.scheme_name
+        self.refusals, self.long_bodies = gate.refusals, gate.long_bodies
 
     async def __call__(self, http: Request) -> None:
         """

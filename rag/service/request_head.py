@@ -31,6 +31,8 @@ class RequestHeadLimits(HttpToolsProtocol):
     head_seconds = 30.0
     linger_seconds = 2.0
     idle_seconds = 30.0
+    # What comes of a body that is answered already is read no faster than a piece in so many seconds.
+    discard_seconds = 0.01
 
     _head_bytes = 0
     # Since the parser last told of something whole: what it keeps of an unfinished header.
@@ -81,6 +83,9 @@ class RequestHeadLimits(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._kept_bytes = 0
         super().on_body(body)
+        if self.cycle.response_complete and not self.flow.read_paused:
+            self.flow.pause_reading()
+            self.loop.call_later(self.discard_seconds, self._read_on)
 
     def on_message_complete(self) -> None:
         self._kept_bytes = 0
@@ -112,6 +117,10 @@ class RequestHeadLimits(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._taken = True
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _wait_for_the_next(self) -> None:
         self._unset_keepalive_if_required()

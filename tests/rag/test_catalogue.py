@@ -16,7 +16,7 @@ from rag.catalogue.database import FILE
 from rag.catalogue.records import IndexRecipe, KnowledgeBase, RowKey
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import Document, IngestError, Passage
-from rag.documents.tokenizer import TOKENIZER_ID, token_id
+from rag.documents.tokenizer import TOKENIZER_ID, query_token_ids, token_id
 
 RECIPE = IndexRecipe("hash", 4, "jieba", "edge", 10.0)
 
@@ -47,6 +47,14 @@ def test_a_tenant_has_one_knowledge_base_of_a_name(catalogue: Catalogue, kb: Kno
         catalogue.create_knowledge_base("fivedoctors", "default")
     assert [one.tenant_id for one in catalogue.knowledge_bases()] == ["chengla", "fivedoctors"]
     assert catalogue.knowledge_bases("fivedoctors") == [kb]
+
+
+def test_a_passage_is_read_as_it_was_written(catalogue: Catalogue, kb: KnowledgeBase) -> None:
+    texts = ['"引号"\\与{"a": [1]}', "换行\n制表\t\x01", "😀\u2028\u00a0 e\u0301", "a\0b 鱼油", "null"]
+    catalogue.put_documents(kb.id, [document("特殊'.txt", *texts)])
+    stored = catalogue.document(kb.id, "特殊'.txt")
+    assert [passage.content for passage in stored] == texts
+    assert [passage.token_ids.tolist() for passage in stored] == [list(query_token_ids(text)) for text in texts]
 
 
 def test_putting_the_same_again_changes_nothing(catalogue: Catalogue, kb: KnowledgeBase) -> None:

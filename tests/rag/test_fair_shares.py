@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from starlette.requests import Request
 
+from rag.catalogue.access_keys import Access
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Click, Clicks
 from rag.catalogue.database import old_sqlite
@@ -25,7 +27,9 @@ from rag.catalogue.holdings import LimitReached
 from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError, Passage
 from rag.documents.token_blobs import token_blobs
-from rag.fair_shares import FairShares
+from rag.fair_shares import REST, FairShares
+from rag.service.read_request import SHORT_BODY, Understood
+from rag.service.request_log import RequestRecord
 from rag.settings import ServiceSettings
 from tests.support.rag_server import REFUNDS, add_knowledge_base, post, recall, serving
 from tests.support.raw_http import head
@@ -162,6 +166,27 @@ def test_a_document_that_would_stall_others_is_refused_in_one_line(url: str, sha
 def test_a_request_has_bounded_parts(url: str, body: dict[str, object]) -> None:
     answer = post(url, query="课程", tenant_id="chengla", kb_name="faq", **body)
     assert answer.status_code == 422 and len(answer.text) < 300
+
+
+def test_long_bodies_are_read_by_turns_of_their_tenants() -> None:
+    turns = FairShares(1, REST)
+
+    def body_of(tenant: str, length: int) -> Understood:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": json.dumps({"query": "a" * length}).encode()}
+
+        record = RequestRecord("r", Access(1, tenant, "search"))
+        return Understood(Request({"type": "http", "headers": [], "state": {"record": record}}, receive), turns)
+
+    async def read() -> None:
+        async with turns.place("chengla"):
+            long = asyncio.create_task(body_of("chengla", SHORT_BODY).json())
+            assert await body_of("chengla", 10).json() == {"query": "a" * 10}
+            await asyncio.sleep(0.05)
+            assert not long.done()
+        assert await long == {"query": "a" * SHORT_BODY}
+
+    asyncio.run(read())
 
 
 @pytest.mark.parametrize(

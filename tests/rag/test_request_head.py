@@ -103,6 +103,27 @@ def test_a_body_that_comes_after_its_answer_leaves_the_connection_usable() -> No
             late.sendall(b"12345")
 
 
+def test_what_comes_after_its_answer_is_read_piece_by_piece() -> None:
+    class Patient(RequestHeadLimits):
+        discard_seconds = linger_seconds = 20.0
+
+    with listening(Patient) as address, connected(address) as flood:
+        flood.sendall(head("POST", "/", "Content-Length: 500000000"))
+        assert flood.recv(1000).startswith(b"HTTP/1.1 204")
+        flood.settimeout(2)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 200_000_000:
+                sent += flood.send(b"a" * 100_000)
+    assert sent < 50_000_000  # one piece, and what the sockets hold
+
+
+def test_a_large_body_that_was_answered_early_is_taken_all_the_same() -> None:
+    with listening(RequestHeadLimits) as address, connected(address) as late:
+        late.sendall(head("POST", "/", "Content-Length: 10000000") + b"a" * 10_000_000)
+        assert late.recv(1000).startswith(b"HTTP/1.1 204")
+
+
 def test_an_answer_that_nobody_takes_ends_its_connection() -> None:
     class Hasty(RequestHeadLimits):
         idle_seconds = 0.3
