@@ -24,7 +24,7 @@ class FairShares:
         self._places = asyncio.Semaphore(places)
         self._rest = rest
         self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._latest, self._latest_at, self._other_at = "", 0.0, 0.0
+        self._latest, self._latest_at, self._other_at = "", -ACTIVE_SECONDS, -ACTIVE_SECONDS
 
     @asynccontextmanager
     async def place(self, tenant_id: str) -> AsyncIterator[None]:
@@ -45,6 +45,12 @@ class FairShares:
                 asyncio.get_running_loop().call_later(pause, own.release)
             else:
                 own.release()
+
+    def give_way(self, tenant_id: str, seconds: float) -> None:
+        """Rest after so many seconds of work in a thread, while others are active. Any thread may call this."""
+        last_of_others = self._other_at if self._latest == tenant_id else self._latest_at
+        if time.monotonic() - last_of_others < ACTIVE_SECONDS:
+            time.sleep(self._rest * seconds)
 
     def _pause(self, tenant_id: str, seconds: float) -> float:
         now = time.monotonic()

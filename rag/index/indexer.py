@@ -19,6 +19,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, Version
 from rag.documents.records import IngestError
 from rag.documents.tokenizer import TOKENIZER_ID
+from rag.fair_shares import FairShares
 from rag.index.edge_engine import EdgeEngine
 from rag.index.engine import Engine, Space, SpaceLost, pages_of, pages_of_tokens
 from rag.index.keyword_vectors import points_of
@@ -67,12 +68,16 @@ def open_engine(folder: Path) -> Engine:
 
 
 class Indexer:
-    """Thread-safe. What is open stays open, and is searched, until what supersedes it is ready."""
+    """Thread-safe. What is open stays open, and is searched, until what supersedes it is ready.
 
-    def __init__(self, catalogue: Catalogue, engine: Engine, models: EmbedderMaker):
+    `searches`: the turns of those who search beside it: catching up gives way to them.
+    """
+
+    def __init__(self, catalogue: Catalogue, engine: Engine, models: EmbedderMaker, searches: FairShares | None = None):
         self.engine = engine
         self._catalogue = catalogue
         self._models = models
+        self._searches = searches or FairShares(1)
         self._opened: dict[int, OpenVersion] = {}
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._lost: set[int] = set()
@@ -237,9 +242,10 @@ class Indexer:
         for keys in pages_of_tokens(changes, CATCH_UP_PAGE, CATCH_UP_TOKENS):
             if self._closing:
                 return changed
+            started = time.monotonic()
             self.engine.upsert(opened.space, points_of(keys, opened.embedder, version.recipe.mean_length))
             changed += len(keys)
-            time.sleep(0)  # lets searches in between pages
+            self._searches.give_way(kb.tenant_id, time.monotonic() - started)
         self.engine.flush(opened.space)
         self._catalogue.mark_applied(version.id, kb.revision)
         return changed

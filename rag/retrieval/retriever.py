@@ -56,10 +56,11 @@ class Retriever:
         rerank_timeout: float | None = None,
         query2doc_timeout: float = 0.3,
         depth: int = CHANNEL_DEPTH,
+        searches: FairShares | None = None,
     ):
         """`rewriters`: by tenant; others have the default one. `rerankers` chooses by tenant, else all have `reranker`.
         `rerank_timeout`, `query2doc_timeout` in seconds. `depth`: candidates of each channel, more when a request wants
-        more hits."""
+        more hits. `searches`: their turns."""
         self._catalogue = catalogue
         self._indexer = indexer
         self._rewriters = rewriters or {}
@@ -70,7 +71,7 @@ class Retriever:
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
-        self._turns, self._long_texts = FairShares(1, REST), FairShares(_LONG_TEXTS, REST)
+        self._searches, self._long_texts = searches or FairShares(1, REST), FairShares(_LONG_TEXTS, REST)
 
     async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
         """Return what the knowledge base holds for the request, best first.
@@ -230,7 +231,7 @@ class Retriever:
         if self._indexer.engine.shared:
             yield
             return
-        async with self._turns.place(tenant_id):
+        async with self._searches.place(tenant_id):
             await asyncio.sleep(0)
             yield
 

@@ -13,6 +13,7 @@ from rag.catalogue.access_keys import AccessKeys, Scope
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Clicks
 from rag.catalogue.records import KnowledgeBase
+from rag.fair_shares import REST, FairShares
 from rag.index.engine import EngineUnavailable
 from rag.index.indexer import Indexer, open_engine
 from rag.models.embedder import embedder_maker
@@ -115,7 +116,8 @@ def open_deployment(
     # Models first: a service that cannot have them must not start.
     catalogue = Catalogue(folder)
     maker = embedder_maker(settings.embedder)
-    indexer = Indexer(catalogue, open_engine(folder), maker)
+    searches = FairShares(1, REST)
+    indexer = Indexer(catalogue, open_engine(folder), maker, searches)
     language_model = LanguageModel(settings.language_model) if settings.language_model else None
     reranker = open_reranker(settings.reranker) if settings.reranker else None
     named = {name: _rewriter(tenant) for name, tenant in settings.tenants.items()}
@@ -139,6 +141,7 @@ def open_deployment(
             rerank_timeout=settings.rerank_timeout,
             query2doc_timeout=settings.query2doc_timeout,
             depth=settings.top_k,
+            searches=searches,
         ),
         writer=KnowledgeWriter(catalogue, indexer, settings, metrics),
         clicks=Clicks(catalogue),

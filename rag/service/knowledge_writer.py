@@ -20,7 +20,7 @@ from rag.catalogue.holdings import LimitReached, count_characters, count_points
 from rag.catalogue.records import Change, KnowledgeBase
 from rag.documents.read_documents import read_documents
 from rag.documents.records import Document, IngestError
-from rag.fair_shares import FairShares
+from rag.fair_shares import REST, FairShares
 from rag.index.indexer import Indexer
 from rag.service.metrics import Metrics
 from rag.settings import ServiceSettings
@@ -57,7 +57,7 @@ class KnowledgeWriter:
         self._metrics = metrics
         self._tenant_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._readers = FairShares(READERS)
-        self._transactions = FairShares(1)
+        self._transactions = FairShares(1, REST)
         self._one_rebuild = FairShares(1)
         self._rebuilds: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, str] = {}

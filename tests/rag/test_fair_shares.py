@@ -105,6 +105,21 @@ def test_a_failure_and_a_cancellation_give_the_place_back() -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_work_in_a_thread_rests_while_others_are_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    shares = FairShares(1, REST)
+    shares.give_way("a", 0.5)
+    turns(shares, ["a"])
+    shares.give_way("a", 0.5)
+    assert rests == []
+    turns(shares, ["b"])
+    shares.give_way("a", 0.5)
+    turns(shares, ["a"])
+    shares.give_way("a", 0.5)
+    assert rests == [0.5 * REST] * 2
+
+
 HOSTILE_TEXTS = """
 "赵" * 60_000, "鱼" * 60_000, "赵a" * 30_000, "赵#" * 30_000, "㐀" * 60_000, "鱼" + "\\u0301" * 60_000,
 "e" + "\\u0301\\u0323" * 30_000, "\\ufdfa" * 10_000, "a-" * 50_000, "1," * 50_000, "a1" * 50_000, "1." * 50_000

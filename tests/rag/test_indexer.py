@@ -16,6 +16,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, TokenCounts
 from rag.documents.records import Document, IngestError, Passage
 from rag.documents.tokenizer import query_token_ids, tokenize
+from rag.fair_shares import FairShares
 from rag.index import indexer as indexer_module
 from rag.index.engine import EngineUnavailable
 from rag.index.indexer import Indexer, OpenVersion, engine_of
@@ -133,6 +134,22 @@ def test_catching_up_adds_replaces_and_removes(catalogue: Catalogue, indexer: In
     assert indexer.catch_up(kb) == 2
     assert indexer.engine.count(opened(indexer, kb).space) == 2
     assert catalogue.version(opened(indexer, kb).version.id).applied_revision == now(catalogue).revision
+
+
+def test_catching_up_gives_way_to_searches_between_pages(catalogue: Catalogue) -> None:
+    asked: list[str] = []
+
+    class Searches(FairShares):
+        def give_way(self, tenant_id: str, seconds: float) -> None:
+            asked.append(tenant_id)
+            assert seconds > 0
+
+    indexer = Indexer(catalogue, engine_of(catalogue.folder, None), HashingMaker(), Searches(1))
+    built(indexer, catalogue, FISH_OIL)
+    kb = put(catalogue, *(document(f"d{n}", f"钙片{n}") for n in range(2 * indexer_module.CATCH_UP_PAGE + 1)))
+    indexer.catch_up(kb)
+    assert asked == ["t"] * 3
+    indexer.close()
 
 
 def test_questions_that_are_kept_again_come_back(catalogue: Catalogue, indexer: Indexer) -> None:
