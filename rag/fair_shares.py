@@ -46,11 +46,11 @@ class FairShares:
             else:
                 own.release()
 
-    def give_way(self, tenant_id: str, seconds: float) -> None:
-        """Rest after so many seconds of work in a thread, while others are active. Any thread may call this."""
+    def rest_after(self, tenant_id: str, seconds: float) -> float:
+        """Return how many seconds a thread of the tenant's should rest after so many of work: 0 while no other is
+        active. Any thread may ask."""
         last_of_others = self._other_at if self._latest == tenant_id else self._latest_at
-        if time.monotonic() - last_of_others < ACTIVE_SECONDS:
-            time.sleep(self._rest * seconds)
+        return self._rest * seconds if time.monotonic() - last_of_others < ACTIVE_SECONDS else 0.0
 
     def _pause(self, tenant_id: str, seconds: float) -> float:
         now = time.monotonic()

@@ -181,7 +181,7 @@ class _LineReader:
                     rows.append(number)
                     refused.append("")
                     found = records.hits(record)
-                    recall.add(None) if found is None else recall.add_hits(found)
+                    recall.add_hits(found) if records.bare_hits and found is not None else recall.add(found)
                     continue
             value, problem = self._parsed(number, line)
             if value is None:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from data_prep.rows.recall_cells import RecordedHit
+from data_prep.rows.missing import SPELLINGS
+from data_prep.rows.recall_cells import BareHit
 
+_OF_A_HIT = frozenset(BareHit.__struct_fields__)
 SOURCES = ("production_log", "test_set")
+_Empty = msgspec.defstruct("Empty", [], forbid_unknown_fields=True, gc=False)
+# What `missing.is_missing` names, as far as a decoder can know it.
+NOTHING = _Empty | tuple[()] | Literal[("", *SPELLINGS)] | None
 # What refuses a line: another shape, no JSON at all, nested too deeply.
 OTHER_SHAPE = (ValueError, RecursionError)
 
@@ -26,11 +31,12 @@ class LogRecords:
         objects: the objects within it whose keys belong to the shape, each a value of the one before it or of `line`.
         kinds: (id of the object, key) → what must be there, where another kind of value would be looked into.
         places: column → (object, key) of the one place that holds it.
-        hits: (object, key) of the recorded hits; None for a shape without.
+        hits: (object, key) of the recorded hits; None for a shape without. No column's place is one of `objects`.
         nested: whether the lines are a service's own (`LogShapes.find`).
 
     Attributes:
         columns: the column of each value that `values` returns.
+        bare_hits: `hits` returns a list of `BareHit` or None; else whatever is recorded.
     """
 
     def __init__(
@@ -45,8 +51,10 @@ class LogRecords:
         self._inner = {id(inner): inner for inner in objects}
         self._paths: dict[tuple[int, str], str] = {}  # (object, key) → where the decoded line has it
         self._kinds = dict(kinds)
-        if hits:
-            self._kinds[id(hits[0]), hits[1]] = list[RecordedHit] | None
+        # Other keys of a hit are read too, and passed over later: what is no text, or no number, refuses its line.
+        self.bare_hits = hits is None or _are_bare(hits[0][hits[1]])
+        if hits and self.bare_hits:
+            self._kinds[id(hits[0]), hits[1]] = list[BareHit] | None
         self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(self._struct(line, "")).decode
         self.nested = nested
         self.columns = list(places)
@@ -71,6 +79,12 @@ class LogRecords:
             return attrgetter(*paths)
         one = attrgetter(paths[0]) if paths else None
         return lambda record: (one(record),) if one else ()
+
+
+def _are_bare(hits: object) -> bool:
+    return hits is None or (
+        isinstance(hits, list) and all(isinstance(hit, dict) and hit.keys() <= _OF_A_HIT for hit in hits)
+    )
 
 
 def _nothing(_: object) -> None:

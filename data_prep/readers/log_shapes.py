@@ -5,11 +5,11 @@ the keys of the line itself and of those objects in it that may hold something w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from data_prep.readers.log_paths import LogPaths, holds, is_envelope, rank, same_key, shown
-from data_prep.readers.log_records import SOURCES, LogRecords
+from data_prep.readers.log_records import NOTHING, SOURCES, LogRecords
 from data_prep.rows.columns import COLUMNS
 from data_prep.rows.dialogue import asked_last, turns_in, unpacked
 from data_prep.rows.envelopes import ANSWERED, CHATS, CONTEXT, TELLING, WORDED
@@ -36,13 +36,15 @@ _NO_QUESTION = ANSWERED | {CONTEXT}
 class _Shape:
     """`single`: column → the one place that can hold it; `several`: column → those that can, the first that holds
     something counts. `own`: places of the query that the tenant names. `turns`: places that may hold a dialogue's.
-    `seen`: lines of this shape; `records` reads the next ones, where they can be read so."""
+    `unnamed`: places that no column takes, of which no line has held anything yet. `seen`: lines of this shape;
+    `records` reads the next ones, where they can be read so."""
 
     nested: bool
     single: list[tuple[int, int, str | int]]
     several: list[tuple[int, list[_Place]]]
     own: list[_Place]
     turns: list[_Place]
+    unnamed: list[_Place] = field(default_factory=list)
     seen: int = 0
     records: LogRecords | None = None
 
@@ -106,6 +108,8 @@ class LogShapes:
         shape = self._shapes.get(tuple(key))
         if shape is None:
             shape = self._make_shape(numbers, nodes, key[1::2], tuple(key))
+        if shape.unnamed:
+            shape.unnamed = [one for one in shape.unnamed if not self._is_named(one, numbers, nodes)]
         shape.seen += 1
         if shape.seen == _REPEATS:
             shape.records = self._make_records(shape, numbers, nodes)
@@ -203,7 +207,7 @@ class LogShapes:
         )
         read = {place for found in of_column for place in found}
         read |= {place for place in shape.turns if turns_in(nodes[place[0]][place[1]])}
-        self._name_unread(numbers, nodes, read)
+        shape.unnamed = self._name_unread(numbers, nodes, read)
         if len(self._places) > _MOST_SHAPES:
             self._forget()
             return shape  # its key holds numbers that are no more
@@ -228,6 +232,10 @@ class LogShapes:
                 elif others or id(first) not in inner:
                     return None  # the first spelling that is an object counts, or a text is looked into
         places = {column: (nodes[at], str(name)) for column, at, name in shape.single}
+        if any(id(node[name]) in inner or (id(node), name) in kinds for node, name in places.values()):
+            return None  # an object counts as a whole, too
+        for at, name in shape.unnamed:  # what holds something after all is to be named
+            kinds[id(nodes[at]), str(name)] = NOTHING
         hits = places.pop(_RECALL, None)
         try:
             return LogRecords(nodes[0], nodes[1:], kinds, places, hits, shape.nested)
@@ -281,8 +289,10 @@ class LogShapes:
                 elif not TELLING.isdisjoint(steps[-1:]):
                     remark(self._remarks, row, shown(steps), ["a text, not read"])
 
-    def _name_unread(self, numbers: Sequence[int], nodes: Sequence[Any], used: set[_Place]) -> None:
-        """Name the values of a line, the first of its shape, that no column takes and no object is within."""
+    def _name_unread(self, numbers: Sequence[int], nodes: Sequence[Any], used: set[_Place]) -> list[_Place]:
+        """Name the values of a line, the first of its shape, that no column takes and no object is within. Return the
+        places of those that are missing."""
+        unnamed = []
         met = {self._places[number] for number in numbers}
         read_lists = {(*self._places[numbers[index]], same_key(str(name))) for index, name in used}
         for index, (number, node) in enumerate(zip(numbers, nodes, strict=True)):
@@ -290,13 +300,25 @@ class LogShapes:
             is_read = place in read_lists or any(steps[:-1] == place for steps in met if steps)
             if isinstance(node, list) and len(node) > 1 and not is_read:
                 self._name(f"{shown(place)} (a list of {len(node)})")
-            for name, value in node.items() if isinstance(node, dict) else ():
+            for name in node if isinstance(node, dict) else ():
                 step = same_key(name)
-                if (index, name) in used or not {(*place, name), (*place, step)}.isdisjoint(met) or is_missing(value):
+                if (index, name) in used or not {(*place, name), (*place, step)}.isdisjoint(met):
                     continue
-                is_remarked = isinstance(value, str) and (step in TELLING or packed_problem(value))
-                if not (is_envelope((*place, step)) and is_remarked) and (index, step) != (0, "source"):
-                    self._name(shown((*place, name)))
+                if (index, step) != (0, "source") and not self._is_named((index, name), numbers, nodes):
+                    unnamed.append((index, name))
+        return unnamed
+
+    def _is_named(self, place: _Place, numbers: Sequence[int], nodes: Sequence[Any]) -> bool:
+        """Name a value that no column takes, unless a remark tells of it; return False for one that is missing."""
+        index, name = place
+        steps, value = (*self._places[numbers[index]], name), nodes[index][name]
+        if is_missing(value):
+            return False
+        step = same_key(str(name))
+        is_remarked = isinstance(value, str) and (step in TELLING or packed_problem(value))
+        if not (is_envelope((*steps[:-1], step)) and is_remarked):
+            self._name(shown(steps))
+        return True
 
     def _name(self, path: str) -> None:
         if len(self.unread) < _MOST_UNREAD:

@@ -39,6 +39,10 @@ class RecordedHit(msgspec.Struct, gc=False):
     doc_id: str | None = None
 
 
+class BareHit(RecordedHit, forbid_unknown_fields=True, gc=False):
+    """A hit without other keys."""
+
+
 class _Hits(msgspec.Struct):
     hits: list[RecordedHit]
 
@@ -125,7 +129,7 @@ class Recall:
         self.top1.append(top1)
         self.top3.append(top3)
 
-    def add_hits(self, hits: list[RecordedHit]) -> None:
+    def add_hits(self, hits: Sequence[RecordedHit]) -> None:
         """Take the hits of one more row."""
         count, top1, top3 = _relevance(hits)
         self.texts.append(_encode(hits))

@@ -16,14 +16,17 @@ import numpy as np
 from rag.catalogue.records import RowKey, StoredPassage
 
 _NOW = 1 << 62  # a revision that no write reaches
-# As one row: between rows SQLite gives Python's lock away, and gets it back after whatever else computes.
-_AS_ONE_ROW = "SELECT json_group_array(json_array(id, key, name, content, hex(token_ids))) FROM ({})"
 _PASSAGE = (
     "SELECT p.id, p.key, d.name, p.content, p.token_ids FROM passages p JOIN documents d ON d.id = p.document_id "
     # The plus keeps the knowledge base's index out of it: ids and keys lead to their few rows at once.
     "WHERE +p.kb_id = ? AND "
 )
 _PASSAGES_AS_OF = "p.id IN (SELECT value FROM json_each(?)) AND NOT (p.revision > ? AND d.switched > ?)"
+# The few that a search found, as one row: between rows SQLite gives Python's lock away, and gets it back after whatever
+# else computes.
+_FOUND_AS_OF = (
+    f"SELECT json_group_array(json_array(id, key, name, content, hex(token_ids))) FROM ({_PASSAGE}{_PASSAGES_AS_OF})"
+)
 _QUESTIONS_AS_OF = (
     "SELECT q.id, q.passage_id FROM questions q JOIN passages p ON p.id = q.passage_id "
     "JOIN documents d ON d.id = p.document_id WHERE +q.kb_id = ? AND q.kept "
@@ -39,10 +42,10 @@ _SUPERSEDED_AS_OF = (
 
 def read_passages(connection: sqlite3.Connection, condition: str, kb_id: int, *values: object) -> list[StoredPassage]:
     """Return the knowledge base's passages that fulfil an SQL condition on passages p and documents d."""
-    [rows] = connection.execute(_AS_ONE_ROW.format(_PASSAGE + condition), (kb_id, *values)).fetchone()
+    rows = connection.execute(_PASSAGE + condition, (kb_id, *values))
     return [
-        StoredPassage(row_id, key, document, content, np.frombuffer(bytes.fromhex(tokens), np.uint32))
-        for row_id, key, document, content, tokens in json.loads(rows)
+        StoredPassage(row_id, key, document, content, np.frombuffer(tokens, np.uint32))
+        for row_id, key, document, content, tokens in rows
     ]
 
 
@@ -67,8 +70,10 @@ def _passages_as_of(
     connection: sqlite3.Connection, kb_id: int, ids: Iterable[int], revision: int
 ) -> dict[int, StoredPassage]:
     wanted = json.dumps(list(ids))
+    [rows] = connection.execute(_FOUND_AS_OF, (kb_id, wanted, revision, revision)).fetchone()
     found = {
-        passage.id: passage for passage in read_passages(connection, _PASSAGES_AS_OF, kb_id, wanted, revision, revision)
+        row_id: StoredPassage(row_id, key, document, content, np.frombuffer(bytes.fromhex(tokens), np.uint32))
+        for row_id, key, document, content, tokens in json.loads(rows)
     }
     for row_id, _, key, document, content, tokens in connection.execute(
         _SUPERSEDED_AS_OF, (kb_id, wanted, 0, revision, revision)

@@ -70,7 +70,7 @@ def open_engine(folder: Path) -> Engine:
 class Indexer:
     """Thread-safe. What is open stays open, and is searched, until what supersedes it is ready.
 
-    `searches`: the turns of those who search beside it: catching up gives way to them.
+    `searches`: the turns of those who search beside it. Catching up rests for them.
     """
 
     def __init__(self, catalogue: Catalogue, engine: Engine, models: EmbedderMaker, searches: FairShares | None = None):
@@ -86,7 +86,7 @@ class Indexer:
         self._noticed: dict[int, float] = {}  # retired version → when this process first saw that
         self._drop_at = float("inf")
         self._background = ThreadPoolExecutor(1, "catch-up")
-        self._closing = False
+        self._closing = threading.Event()
 
     def open(self, kb: KnowledgeBase) -> OpenVersion | None:
         """Return what to search; None when nothing was built yet, or what was built is lost and has to be built again.
@@ -196,7 +196,7 @@ class Indexer:
 
     def close(self) -> None:
         """End catching up after the page at hand, and close the engine."""
-        self._closing = True
+        self._closing.set()
         self._background.shutdown(cancel_futures=True)
         self.engine.close()
 
@@ -237,22 +237,23 @@ class Indexer:
 
     def _apply(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
         """Write what is new. Searches see all of it at once when it is marked, and until then what it replaces."""
-        changed = 0
+        changed, worked = 0, 0.0
         changes = self._catalogue.changes(kb.id, version.applied_revision)
         for keys in pages_of_tokens(changes, CATCH_UP_PAGE, CATCH_UP_TOKENS):
-            if self._closing:
+            # Nobody waits for an index that is open: between its pages others come first.
+            if self._closing.wait(self._searches.rest_after(kb.tenant_id, worked) if kb.id in self._opened else 0.0):
                 return changed
-            started = time.monotonic()
+            started = time.thread_time()
             self.engine.upsert(opened.space, points_of(keys, opened.embedder, version.recipe.mean_length))
+            worked = time.thread_time() - started
             changed += len(keys)
-            self._searches.give_way(kb.tenant_id, time.monotonic() - started)
         self.engine.flush(opened.space)
         self._catalogue.mark_applied(version.id, kb.revision)
         return changed
 
     def _clean(self, kb: KnowledgeBase, version: Version, opened: OpenVersion) -> int:
         """Delete what no search sees any more. Searches under way notice that the revision has changed."""
-        if self._closing:
+        if self._closing.is_set():
             return 0
         removed = self._catalogue.removals(kb.id, version.cleaned_revision, kb.revision)
         for rows in pages_of(removed, CATCH_UP_PAGE):
@@ -280,5 +281,5 @@ class Indexer:
         self._submit(catch_up)
 
     def _submit(self, task: Callable[[], None]) -> None:
-        if not self._closing:
+        if not self._closing.is_set():
             self._background.submit(task)

@@ -32,7 +32,7 @@ class RequestHeadLimits(HttpToolsProtocol):
     linger_seconds = 2.0
     idle_seconds = 30.0
     # What comes of a body that is answered already is read no faster than a piece in so many seconds.
-    discard_seconds = 0.01
+    discard_seconds = 0.005
 
     _head_bytes = 0
     # Since the parser last told of something whole: what it keeps of an unfinished header.

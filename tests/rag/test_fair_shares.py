@@ -105,19 +105,15 @@ def test_a_failure_and_a_cancellation_give_the_place_back() -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_work_in_a_thread_rests_while_others_are_active(monkeypatch: pytest.MonkeyPatch) -> None:
-    rests: list[float] = []
-    monkeypatch.setattr(time, "sleep", rests.append)
+def test_work_in_a_thread_rests_while_others_are_active() -> None:
     shares = FairShares(1, REST)
-    shares.give_way("a", 0.5)
+    assert shares.rest_after("a", 0.5) == 0
     turns(shares, ["a"])
-    shares.give_way("a", 0.5)
-    assert rests == []
+    assert shares.rest_after("a", 0.5) == 0
     turns(shares, ["b"])
-    shares.give_way("a", 0.5)
+    assert shares.rest_after("a", 0.5) == 0.5 * REST
     turns(shares, ["a"])
-    shares.give_way("a", 0.5)
-    assert rests == [0.5 * REST] * 2
+    assert shares.rest_after("a", 0.5) == 0.5 * REST
 
 
 HOSTILE_TEXTS = """

@@ -136,19 +136,24 @@ def test_catching_up_adds_replaces_and_removes(catalogue: Catalogue, indexer: In
     assert catalogue.version(opened(indexer, kb).version.id).applied_revision == now(catalogue).revision
 
 
-def test_catching_up_gives_way_to_searches_between_pages(catalogue: Catalogue) -> None:
-    asked: list[str] = []
+def test_catching_up_rests_between_pages_where_nobody_waits_for_it(catalogue: Catalogue) -> None:
+    asked: list[tuple[str, bool]] = []
 
     class Searches(FairShares):
-        def give_way(self, tenant_id: str, seconds: float) -> None:
-            asked.append(tenant_id)
-            assert seconds > 0
+        def rest_after(self, tenant_id: str, seconds: float) -> float:
+            asked.append((tenant_id, seconds > 0))
+            return 0.0
 
-    indexer = Indexer(catalogue, engine_of(catalogue.folder, None), HashingMaker(), Searches(1))
+    engine = engine_of(catalogue.folder, None)
+    indexer = Indexer(catalogue, engine, HashingMaker(), Searches(1))
     built(indexer, catalogue, FISH_OIL)
+    indexer.open(now(catalogue))
     kb = put(catalogue, *(document(f"d{n}", f"钙片{n}") for n in range(2 * indexer_module.CATCH_UP_PAGE + 1)))
     indexer.catch_up(kb)
-    assert asked == ["t"] * 3
+    assert asked == [("t", False), ("t", True), ("t", True)]
+    kb = put(catalogue, *(document(f"e{n}", f"钙片{n}") for n in range(2 * indexer_module.CATCH_UP_PAGE)))
+    Indexer(catalogue, engine, HashingMaker(), Searches(1)).open(kb)  # a search waits
+    assert len(asked) == 3
     indexer.close()
 
 
