@@ -36,7 +36,7 @@ class LogRecords:
 
     Attributes:
         columns: the column of each value that `values` returns.
-        bare_hits: `hits` returns a list of `BareHit` or None; else whatever is recorded.
+        bare_hits: True where `hits` returns a list of `BareHit`, or None. Otherwise `hits` returns the recorded value.
     """
 
     def __init__(

@@ -235,7 +235,7 @@ class LogShapes:
         if any(id(node[name]) in inner or (id(node), name) in kinds for node, name in places.values()):
             return None  # an object counts as a whole, too
         for at, name in shape.unnamed:  # what holds something after all is to be named
-            kinds[id(nodes[at]), str(name)] = NOTHING
+            kinds.setdefault((id(nodes[at]), str(name)), NOTHING)
         hits = places.pop(_RECALL, None)
         try:
             return LogRecords(nodes[0], nodes[1:], kinds, places, hits, shape.nested)

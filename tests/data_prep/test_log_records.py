@@ -164,3 +164,12 @@ def test_a_key_that_holds_something_late_is_named(tmp_path: Path) -> None:
         notes: list[str] = []
         assert sum(batch.num_rows for batch in read_logs(path, BUILT_IN, (), notes)) == 21
         assert any("seen_by" in note for note in notes), (first, notes)
+
+
+@pytest.mark.parametrize("late", [{}, [], "", "nan", {"query": "内"}])
+def test_what_takes_the_place_of_a_missing_object_is_looked_at(tmp_path: Path, late: object) -> None:
+    path = tmp_path / "a.log"
+    line = {"query": "鱼油怎么吃", "rewrite": "鱼油 用法", "payload": None}
+    lines = [json.dumps(line)] * 9 + [json.dumps({**line, "payload": late})]
+    [alone] = rows_of(path, lines[-1:])
+    assert rows_of(path, lines)[-1] == {**alone, "row": 10}
