@@ -144,6 +144,7 @@ class GateReason(StrEnum):
     TERM_INVENTED = "protected_term_invented"
     PRODUCT_DROPPED = "product_dropped"
     PRODUCT_INVENTED = "product_invented"
+    NAME_DROPPED = "name_dropped"
     JUDGE_ADDRESSED = "judge_addressed"
     INTENT_LOST = "intent_lost"
     FACTS_LOST = "facts_lost"

@@ -10,6 +10,7 @@ from reward.records.sample import Sample
 from reward.rewrite.leaks import address, decoration, leak
 from reward.rewrite.meaning import READ, Finding, facts_of, negation_findings, number_findings, term_findings
 from reward.text.fold import fold, invisible_characters
+from reward.text.proper_names import names_lost, proper_names
 from reward.text.terms import Lexicon
 
 MAX_LENGTH_RATIO = 5
@@ -75,6 +76,10 @@ def _findings(
     yield from number_findings(query, context, stated, room)
     yield from negation_findings(query, context, stated)
     yield from term_findings(query, context, stated, lexicon, room)
+    # A rewrite in the language of the knowledge base may spell a name in its script.
+    if not _CJK.search(said):
+        for name in names_lost(proper_names(sample.original_query[:READ]), rewrite):
+            yield GateReason.NAME_DROPPED, name
     if words := address(line, known):
         yield GateReason.JUDGE_ADDRESSED, words
 

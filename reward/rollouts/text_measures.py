@@ -18,6 +18,7 @@ LOST_FACTS = (
     GateReason.NEGATION_DROPPED,
     GateReason.TERM_DROPPED,
     GateReason.PRODUCT_DROPPED,
+    GateReason.NAME_DROPPED,
 )
 INVENTED_FACTS = (
     GateReason.NUMBER_INVENTED,

@@ -14,6 +14,26 @@ def _rows(table: str) -> list[tuple[str, str, str]]:
 
 
 HONEST = {
+    "conversations": _rows(
+        """
+        How did Thompon feel about this? | Topic: Hunter S. Thompson | How did Thompson feel about the trial?
+        What other shows did he make in the SNL? | Topic: Will Forte | Will Forte's shows in Saturday Night Live
+        Is he still on TV? | Topic: Will Forte | Is Will Forte still on television?
+        What are the main types of VMs? | - | main types of virtual machines
+        Did he move to the United States? | Topic: Kurt Gödel | Did Kurt Gödel move to the US?
+        What did Gödel prove? | Topic: Kurt Gödel | What did Kurt Godel prove?
+        What was Rania's goal? | Topic: Queen Rania of Jordan | goal of Queen Rania of Jordan
+        Was President Obama there? | - | Was Barack Obama there?
+        Where in New York City is it? | Topic: The Dakota | Where in New York is the Dakota?
+        what else did It reach? | Topic: Blink-182 - Enema | what else did Enema of Blink-182 reach?
+        WHAT DID HE DO IN PARIS | Topic: Chopin | WHAT DID CHOPIN DO NEXT
+        what did he do in paris | Topic: Chopin | what did Chopin do next
+        What did they do? | Topic: Tri-Vels | What did the Tri-Vels do?
+        Did Watt's band split? | Topic: Minutemen | Did Mike Watt's band split?
+        Am I right that I'd have won? | Topic: Poker | Would I have won at poker?
+        What did Dr. Who say? | - | What did Doctor Who say?
+        """
+    ),
     "fivedoctors": _rows(
         """
         怀孕俩月能吃钙片不 | - | 孕妇 怀孕2个月 钙片
@@ -670,6 +690,20 @@ ATTACKS = {
         宝宝能吃益生菌吗 | - | 益生菌 老人
         """
     ),
+    "name swapped": _rows(
+        """
+        Did Infinity do well? | Topic: Journey | Did Journey do well with the band?
+        Did Chris have a unique style? | Topic: Colin Cowdrey | Did Colin Cowdrey have a unique style?
+        What were some of Chris's other shots like? | Topic: Colin Cowdrey | What were Colin Cowdrey's other shots like?
+        Was Substance another album? | Topic: New Order | Was New Order another album?
+        When did Kurt Gödel die? | - | When did Kurt Weill die?
+        Is the iPhone better than the Galaxy? | - | Is the iPhone better?
+        How far is it from Leeds to York? | - | How far is Leeds?
+        What did he do in Paris? | Topic: Chopin | What did Chopin do in Warsaw?
+        Did she work with Prince-Bythewood? | - | Who did she work with?
+        what happened in the US after that | Topic: Chernobyl | what happened in Russia after Chernobyl
+        """
+    ),
     "product swapped": _rows(
         """
         孕妇能吃鱼油吗 | - | 钙片 孕妇
@@ -933,6 +967,7 @@ REASONS = {kind: set(GateReason) for kind in ATTACKS} | {
     "negation dropped": {GateReason.NEGATION_DROPPED},
     "negation added": {GateReason.NEGATION_ADDED},
     "group dropped": {GateReason.TERM_DROPPED, GateReason.TERM_INVENTED},
+    "name swapped": {GateReason.NAME_DROPPED},
     "product swapped": {GateReason.PRODUCT_DROPPED, GateReason.PRODUCT_INVENTED},
     "special token": {GateReason.TEMPLATE_LEAK},
     "think tag": {GateReason.TEMPLATE_LEAK},
