@@ -21,7 +21,10 @@ from functools import lru_cache
 from itertools import pairwise
 
 import jieba
+import numpy as np
 import Stemmer
+from cachetools import LRUCache
+from numpy.typing import NDArray
 from opencc import OpenCC
 
 from plain_text.marks import bound_marks
@@ -44,6 +47,8 @@ _LONGEST_STRETCH = 256
 _STRETCH = re.compile(rf"[^\W_]{{{_LONGEST_STRETCH}}}(?=[^\W_])")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ud800-\udfff]")
 _TO_SIMPLIFIED = OpenCC("t2s")
+_remembered: LRUCache[str, NDArray[np.uint32]] = LRUCache(256)
+_remembering = threading.Lock()
 
 
 def normalize_text(text: str) -> str:
@@ -124,10 +129,28 @@ def token_id(token: str) -> int:
     return zlib.crc32(token.encode())
 
 
+def token_ids(text: str) -> list[int]:
+    """Return the ids of the tokens of a text, in their order and with repetitions."""
+    with _remembering:
+        known = _remembered.get(text)
+    return [token_id(token) for token in tokenize(text)] if known is None else known.tolist()
+
+
+def remember_token_ids(text: str, ids: NDArray[np.uint32]) -> None:
+    """Keep what another process found in a long text, for those who ask next."""
+    with _remembering:
+        _remembered[text] = ids
+
+
+def remembers_token_ids(text: str) -> bool:
+    with _remembering:
+        return text in _remembered
+
+
 @lru_cache(maxsize=4096)
 def query_token_ids(text: str) -> tuple[int, ...]:
     """Return the distinct token ids of a query, ascending. Cached: a training step asks the same query many times."""
-    return tuple(sorted({token_id(token) for token in tokenize(text)}))
+    return tuple(sorted(set(token_ids(text))))
 
 
 def load_dictionary() -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.documents.tokenizer import token_id, tokenize
+from rag.documents.tokenizer import token_ids
 from rag.models.embedder import Embedder, HashingEmbedder
 from rag.models.failure import ModelFailure
 from rag.retrieval.channels import fell_back
@@ -54,5 +54,5 @@ def keyword_weights(query: str, pseudo_document: str) -> tuple[list[int], list[f
 def _token_counts(text: str) -> tuple[tuple[int, int], ...]:
     """Count the tokens of a query, `MOST_TOKENS` different ones at most. Cached: a training step asks the same query
     many times."""
-    counts = Counter(map(token_id, tokenize(text)))  # in the order of their first mention
+    counts = Counter(token_ids(text))  # in the order of their first mention
     return tuple(sorted(islice(counts.items(), MOST_TOKENS)))

@@ -18,6 +18,8 @@ from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.records import KnowledgeBase, RowKey, StoredPassage
 from rag.catalogue.token_statistics import TokenStatistics
 from rag.documents.records import IngestError
+from rag.documents.token_process import TokenProcess
+from rag.documents.tokenizer import remember_token_ids, remembers_token_ids
 from rag.fair_shares import REST, FairShares
 from rag.index.engine import ScoredRow
 from rag.index.indexer import Indexer, OpenVersion
@@ -38,9 +40,9 @@ _MOST_ATTEMPTS = 20
 _MOST_ROWS = 10_000
 # A longer query is as much text as a pseudo-document would be.
 SHORT_QUERY = 60
-# Query, pseudo-document and context are read in a thread when they are longer: 1,000 characters take up to 20 ms.
+# Query, pseudo-document and context are read beside the event loop when they are longer: 1,000 characters take up to
+# 20 ms.
 SHORT_TEXT = 500  # characters
-_LONG_TEXTS = 2  # of different tenants, read at a time
 
 
 class Retriever:
@@ -71,7 +73,8 @@ class Retriever:
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
-        self._searches, self._long_texts = searches or FairShares(1, REST), FairShares(_LONG_TEXTS, REST)
+        self._searches, self._long_texts = searches or FairShares(1, REST), FairShares(1, REST)
+        self._token_process = TokenProcess()
 
     async def retrieve(self, kb: KnowledgeBase, request: SearchRequest) -> Retrieval:
         """Return what the knowledge base holds for the request, best first.
@@ -143,6 +146,9 @@ class Retriever:
             for i, score in kept
         ]
         return Retrieval(hits, rewrite, pseudo_document, states, judge, fusion.name, seconds)
+
+    def close(self) -> None:
+        self._token_process.close()
 
     async def candidates(self, kb: KnowledgeBase, query: str) -> Candidates:
         """Return what all channels find for the query as it is, before it is fused.
@@ -243,13 +249,19 @@ class Retriever:
     async def _read_long_texts(
         self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, query: str, pseudo_document: str
     ) -> None:
-        """Tokenise long texts beside the event loop: those who ask for the tokens later find them in their caches."""
+        """Tokenise long texts in the process for it, or in a thread while there is none: those who ask for the tokens
+        later find them in their caches."""
         context = request.context[-CONTEXT_LENGTH:]
         if len(request.query) + len(query) + len(pseudo_document) + len(context) <= SHORT_TEXT:
             return
         lexical = self._lexical_reranker(kb, opened)
 
         def read() -> None:
+            for text in {request.query, query, pseudo_document, context}:
+                if len(text) <= SHORT_TEXT or remembers_token_ids(text):
+                    continue
+                if (ids := self._token_process.token_ids(text)) is not None:
+                    remember_token_ids(text, ids)
             keyword_weights(query, pseudo_document)
             lexical.prepare(request.query, request.context)
 

@@ -102,6 +102,7 @@ class Deployment:
         if self.language_model is not None:
             await self.language_model.aclose()
         await self.rerankers.aclose()
+        await asyncio.to_thread(self.retriever.close)
         await asyncio.to_thread(self.indexer.close)
         self.catalogue.close()
 
