@@ -46,11 +46,15 @@ class FairShares:
             else:
                 own.release()
 
+    def are_others_active(self, tenant_id: str) -> bool:
+        """Return whether another tenant held a place in the last `ACTIVE_SECONDS`. Any thread may ask."""
+        last_of_others = self._other_at if self._latest == tenant_id else self._latest_at
+        return time.monotonic() - last_of_others < ACTIVE_SECONDS
+
     def rest_after(self, tenant_id: str, seconds: float) -> float:
         """Return how many seconds a thread of the tenant's should rest after so many of work: 0 while no other is
         active. Any thread may ask."""
-        last_of_others = self._other_at if self._latest == tenant_id else self._latest_at
-        return self._rest * seconds if time.monotonic() - last_of_others < ACTIVE_SECONDS else 0.0
+        return self._rest * seconds if self.are_others_active(tenant_id) else 0.0
 
     def _pause(self, tenant_id: str, seconds: float) -> float:
         now = time.monotonic()

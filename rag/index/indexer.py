@@ -110,6 +110,10 @@ class Indexer:
             self._submit(self.drop_retired)
         return opened
 
+    def holds_up_others(self, tenant_id: str) -> bool:
+        """Return whether other tenants search, and would wait for what this process does to an embedded index."""
+        return not self.engine.shared and self._searches.are_others_active(tenant_id)
+
     def needs_rebuild(self, kb: KnowledgeBase) -> bool:
         """Return whether `open` gives None although there is something to index."""
         return kb.passages > 0 and (kb.live_version is None or kb.live_version in self._lost)

@@ -179,8 +179,11 @@ class KnowledgeWriter:
         self._metrics.observe_stage("index", time.perf_counter() - started)
 
     async def _build_first(self, kb: KnowledgeBase) -> None:
+        # Edge keeps the interpreter's lock while it creates a shard and writes it to the disk: a tenth of a second, or
+        # as long as a busy disk takes.
         if (
-            kb.passages <= SMALL_PASSAGES
+            not self._indexer.holds_up_others(kb.tenant_id)
+            and kb.passages <= SMALL_PASSAGES
             and count_characters(self._catalogue.database.connection, kb.id) <= SMALL_CHARACTERS
         ):
             await asyncio.to_thread(self._indexer.rebuild, kb, lambda share: None)
