@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole flow on a CPU: knowledge base, BVT batch test, SFT, reinforcement learning on live retrieval, report.
 #
-#   bash examples/quickstart.sh                  the sample tenant: about 12 minutes on two cores after installation
+#   bash examples/quickstart.sh                  the sample tenant: about 9 minutes on two cores after installation
 #   bash examples/quickstart.sh --beir DIR       your own retrieval set in BEIR layout: about two hours
 #
 # Options:
