@@ -97,6 +97,7 @@ class _Page:
     def __init__(self, arena: Arena):
         self._arena, self._texts = arena, arena.texts
         self._drawn: Sample | None = None
+        self._consents = False  # to all rounds on this page, until withdrawn
 
     def draw(self) -> None:
         t = self._texts
@@ -120,7 +121,8 @@ class _Page:
             self._first = ui.select(names, label=t("versions.first"), value=names[-1]).classes("grow min-w-52")
             self._second = ui.select(names, label=t("versions.second"), value=names[-2]).classes("grow min-w-52")
         self._query = ui.input(t("form.query")).classes("w-full").props("maxlength=500")
-        with ui.expansion(t("form.context")).classes("w-full"):
+        self._context = ui.expansion(t("form.context")).classes("w-full")
+        with self._context:
             self._profile = ui.input(t("form.profile")).classes("w-full").props("maxlength=1000")
             self._summary = ui.input(t("form.summary")).classes("w-full").props("maxlength=1000")
             self._history = ui.textarea(t("form.history")).classes("w-full").props("maxlength=4000 autogrow")
@@ -129,7 +131,6 @@ class _Page:
             if self._arena.samples:
                 ui.button(t("form.draw"), on_click=self._draw_sample).props("outline")
         self._remark = ui.label().classes("text-gray-600").props("role=status")
-        self._consent = ui.checkbox(t("vote.consent"))
 
     def _chosen(self) -> tuple[Version, Version] | None:
         first, second = self._first.value, self._second.value
@@ -150,6 +151,7 @@ class _Page:
         self._drawn, context = sample, sample.context
         self._query.value, self._profile.value = sample.original_query, context.user_profile
         self._summary.value, self._history.value = context.history_summary, context.history_context
+        self._context.value = bool(context.text)
         self._remark.text = self._texts("form.drawn", sample_id=sample.sample_id)
 
     def _asked(self) -> Sample | None:
@@ -207,17 +209,18 @@ class _Page:
             ui.label(side.rewrite).classes("text-lg font-semibold break-words rewrite")
             ui.label(t("round.hits") if side.hits else t("round.no_hits")).classes("text-gray-600 text-sm")
             for place, hit in enumerate(side.hits, start=1):
-                with ui.element("div").classes("w-full border-t pt-2 hit"):
+                with ui.element("div").classes("w-full border-t border-gray-200 pt-2 hit"):
                     ui.label(hit.content).classes("text-sm break-words content")
                     score = t("round.score", score=f"{hit.relevance:.3f}")
                     ui.label(f"{place} · {score}").classes("text-xs text-gray-600")
 
     def _draw_vote(self, game: Round, verdict: ui.column) -> None:
         t = self._texts
+        consent = ui.checkbox(t("vote.consent"), value=self._consents)
         note = ui.input(t("vote.note")).classes("w-full").props("maxlength=300")
 
         def vote(preferred: Label) -> None:
-            reason = note.value or ""
+            reason, self._consents = note.value or "", consent.value
             verdict.clear()
             with verdict:
                 self._reveal(game, preferred, reason)
@@ -231,7 +234,7 @@ class _Page:
     def _reveal(self, game: Round, preferred: Label, reason: str) -> None:
         t, votes = self._texts, self._arena.votes
         kept = t("vote.not_kept")
-        if self._consent.value:
+        if self._consents:
             try:
                 pair = votes.append(game, preferred, reason)
                 kept = t("vote.stored", pair_id=pair.pair_id, count=votes.count, file=votes.path.name)

@@ -52,4 +52,4 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Any:
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", str(value).replace(" %", "\u00a0%")  # a number and its unit stay on one line
