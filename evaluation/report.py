@@ -88,6 +88,7 @@ def render_report(run: RunFiles, texts: Texts, *, title: str | None = None, seed
         targets=sections.target_rows(metrics.get("targets") or []),
         win_rates=[(*key.split("_vs_", 1), result) for key, result in (metrics.get("win_rate") or {}).items()],
         judge=judge,
+        judges_in_training=sections.judges_in_training(judge, texts),
         judge_dimensions=sections.graded_dimensions(judge),
         harmed=sections.harmed_rows(metrics, headline_metric),
         harmed_queries=sections.harmed_queries(metrics, run.rows, pair[0]) if pair else (0, []),

@@ -62,10 +62,11 @@ class Wording:
         return f"${value:.2f}" if metric == "usd_per_1000" else f"{value:.2f}"
 
     def interval(self, bounds: Any, *, digits: int = 3, percent: bool = False) -> str:
-        if not isinstance(bounds, list | tuple) or not all(is_number(bound) for bound in bounds):
+        if not isinstance(bounds, list | tuple) or len(bounds) != 2 or not all(map(is_number, bounds)):
             return ""
-        low, high = (self.percent(bound) if percent else self.number(bound, digits) for bound in bounds)
-        return f"{low}–{high}"
+        low, high = bounds
+        first = f"{100 * low:.1f}" if percent else self.number(low, digits)
+        return f"{first}–{self.percent(high) if percent else self.number(high, digits)}"
 
     def _named(self, kind: str, name: str) -> str:
         key = f"{kind}.{name}"
@@ -224,6 +225,16 @@ def graded_dimensions(judge: Mapping[str, Any]) -> list[str]:
     """Name the dimensions that the judge has graded."""
     graded = [summary for summary in (judge.get("systems") or {}).values() if summary]
     return [name for name in JUDGE_DIMENSIONS if any(is_number(summary.get(name)) for summary in graded)]
+
+
+def judges_in_training(judge: Mapping[str, Any], texts: Texts) -> str:
+    """Write which judge each model was trained with, as far as its run recorded one."""
+    trained = judge.get("trained_with") or {}
+    if not isinstance(trained, Mapping):
+        return str(trained)
+    wording = Wording(texts)
+    told = [f"{wording.label(model)}: {name}" for model, name in trained.items() if name]
+    return texts("measured.comma").join(told) or texts("judge.no_training")
 
 
 def reasons(counts: Mapping[str, int]) -> str:

@@ -148,33 +148,30 @@ def test_a_round_is_blind_until_the_vote_and_kept_with_consent(page: Page, arena
     expect(page.get_by_text(f"{better}: 正确答案 #1")).to_be_visible()
 
 
-def test_without_consent_the_names_are_shown_and_nothing_is_kept(page: Page, arena: RunningArena) -> None:
+def test_without_consent_nothing_is_kept_and_personal_data_never_leaves(page: Page, arena: RunningArena) -> None:
     before = arena.pairs()
-    compare(page, "蜂胶咋吃")
-    page.get_by_role("button", name="一样好").click()
-    expect(page.locator(".kept")).to_have_text("没有保存任何内容。")
-    expect(page.get_by_text(re.compile("A 是"))).to_be_visible()
-    assert arena.pairs() == before
-
-
-def test_personal_data_is_masked_before_anything_is_sent(page: Page, arena: RunningArena) -> None:
     compare(page, f"我电话{PHONE} 鱼油咋吃")
     expect(page.get_by_text("已遮蔽个人信息：电话")).to_be_visible()
     assert {side(page, name).locator(".rewrite").inner_text() for name in "AB"} == {
         "我电话[电话] 鱼油咋吃",
         "我电话[电话] 鱼油咋吃 用法用量",
     }
+    page.get_by_role("button", name="一样好").click()
+    expect(page.locator(".kept")).to_have_text("没有保存任何内容。")
+    expect(page.get_by_text(re.compile("A 是"))).to_be_visible()
+    assert arena.pairs() == before
     assert PHONE not in json.dumps(arena.services.requests)
 
 
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [("没有改写", "这一轮不能投票：answer lacks"), ("鱼油", "两个版本的改写相同"), ("  ", "请先输入问题")],
-)
-def test_what_cannot_be_compared_is_said_and_takes_no_vote(page: Page, query: str, words: str) -> None:
-    compare(page, query)
-    expect(page.get_by_text(words)).to_be_visible()
-    expect(page.get_by_role("button", name="A 更好")).to_have_count(0)
+def test_what_cannot_be_compared_is_said_and_takes_no_vote(page: Page, arena: RunningArena) -> None:
+    for query, words in (
+        ("没有改写", "这一轮不能投票：answer lacks"),
+        ("鱼油", "两个版本的改写相同"),
+        ("  ", "请先输入问题"),
+    ):
+        compare(page, query)
+        expect(page.get_by_text(words)).to_be_visible()
+        expect(page.get_by_role("button", name="A 更好")).to_have_count(0)
 
 
 def test_a_workbook_in_and_a_workbook_out(page: Page, arena: RunningArena, tmp_path: Path) -> None:

@@ -104,10 +104,16 @@ def test_a_whole_run_shows_every_part(tmp_path: Path, language: str) -> None:
     assert f"{rl} 4.50 4.25 ✗ {missed}" in text and f"{rl} 85.0 % 90.0 % ✓ {met}" in text
     assert f"{rl} 350 ms – {unknown}" in text and f"{rl} $0.85 $0.50 ✓ {met}" in text
     # The judge, corrected and beside people; its own doubts.
-    assert "66.7 %" in text and "71.0 %" in text and "κ 0.62" in text and "gpt-5" in text
+    assert (
+        "66.7 %" in text
+        and "71.0 %" in text
+        and "κ 0.62" in text
+        and "gpt-5" in text
+        and f"{rl}: deepseek-v3.1" in text
+    )
     assert t("judge.abstained", n=3) in text and t("judge.forced") not in text
     # Harm, speed, provenance, what is missing.
-    assert "15.0 % 9.0 %–20.0 %, n = 110" in text and "→ 0.950" in text
+    assert "15.0 % 9.0–20.0 %, n = 110" in text and "→ 0.950" in text
     harmed = text[text.index(t("harmed.list", label=rl, n=15)) : text.index(t("speed.heading"))]
     assert "t_060" in harmed and "t_069" in harmed and "t_070" not in harmed
     assert "321 ms 477 ms n = 50 120 11 0.50" in text

@@ -118,7 +118,7 @@ def with_everything(metrics: Metrics) -> Metrics:
         "judge": {
             "profile": "gpt5",
             "model": "gpt-5",
-            "trained_with": "deepseek-v3.1",
+            "trained_with": {"rl": "deepseek-v3.1", "sft": None},
             "forced": False,
             "systems": {"baseline": grades, "rl": grades},
             "win_rate": {"rl_vs_baseline": rate | {"corrected": corrected, "kappa": 0.62, "agreement": 0.81}},
