@@ -60,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         raise BadInput(f"the page needs {missing.name}: pip install 'sales-rag-rewriter[demo]'") from None
     probe("RAG service", tenant.rag.url)
-    retrieve = retriever(RagClient(tenant.rag, tenant.tenant_id))
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    arena = Arena(tenant, versions, samples, retrieve, votes, load_texts("demo", args.language), seed)
+    client, texts = RagClient(tenant.rag, tenant.tenant_id), load_texts("demo", args.language)
+    arena = Arena(tenant, versions, samples, client, votes, texts, seed)
     print(f"arena   http://{args.host}:{args.port}   versions: {', '.join(versions)}")
     print(f"votes   {votes.path} ({votes.count} so far)", flush=True)
     serve(arena, args.host, args.port)

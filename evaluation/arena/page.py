@@ -6,11 +6,13 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from nicegui import app as nicegui_app
 from nicegui import events, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -23,6 +25,7 @@ from evaluation.arena.rounds import (
     VoteFile,
     draw_sample,
     play_round,
+    retriever,
     typed_sample,
 )
 from evaluation.arena.versions import Version
@@ -31,10 +34,12 @@ from guard.personal.masking import mask_message
 from reward.judge.agreement import Label
 from reward.records.files import BadInput
 from reward.records.sample import Sample
+from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 BATCH_ROWS, BATCH_BYTES = 1000, 20_000_000
+LONGEST = {"query": 500, "profile": 1000, "summary": 1000, "history": 4000}  # characters
 # The page may load nothing from elsewhere, whatever a library would like to. Vue compiles its templates in the browser.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -44,18 +49,27 @@ _POLICY = (
 _QUASAR: Mapping[str, Literal["zh-CN", "en-US"]] = {"zh": "zh-CN", "en": "en-US"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arena:
     """What one arena serves. `seed`: of the draws and the orders of its rounds."""
 
     tenant: TenantSettings
     versions: Mapping[str, Version]
     samples: Sequence[Sample]
-    retrieve: Retrieve
+    client: RagClient
     votes: VoteFile
     texts: Texts
     seed: int
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @cached_property
+    def retrieve(self) -> Retrieve:
+        return retriever(self.client)
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        for version in self.versions.values():
+            await version.aclose()
 
     def next_seed(self) -> str:
         """Return the seed of the next round or draw: no two share one."""
@@ -85,6 +99,7 @@ def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
     def page() -> None:
         _Page(arena).draw()
 
+    nicegui_app.on_shutdown(arena.aclose)
     ui.run_with(
         app, title=arena.texts("title"), language=_QUASAR[arena.texts.language], show_welcome_message=False, favicon="⚖"
     )
@@ -120,12 +135,12 @@ class _Page:
         with ui.row().classes("w-full gap-4"):
             self._first = ui.select(names, label=t("versions.first"), value=names[-1]).classes("grow min-w-52")
             self._second = ui.select(names, label=t("versions.second"), value=names[-2]).classes("grow min-w-52")
-        self._query = ui.input(t("form.query")).classes("w-full").props("maxlength=500")
+        self._fields = {"query": ui.input(t("form.query")).classes("w-full")}
         self._context = ui.expansion(t("form.context")).classes("w-full")
         with self._context:
-            self._profile = ui.input(t("form.profile")).classes("w-full").props("maxlength=1000")
-            self._summary = ui.input(t("form.summary")).classes("w-full").props("maxlength=1000")
-            self._history = ui.textarea(t("form.history")).classes("w-full").props("maxlength=4000 autogrow")
+            self._fields["profile"] = ui.input(t("form.profile")).classes("w-full")
+            self._fields["summary"] = ui.input(t("form.summary")).classes("w-full")
+            self._fields["history"] = ui.textarea(t("form.history")).classes("w-full").props("autogrow")
         with ui.row().classes("gap-2"):
             self._compare = ui.button(t("form.compare"), on_click=self._play)
             if self._arena.samples:
@@ -148,26 +163,22 @@ class _Page:
         if sample is None:
             self._remark.text = self._texts("form.none_known")
             return
-        self._drawn, context = sample, sample.context
-        self._query.value, self._profile.value = sample.original_query, context.user_profile
-        self._summary.value, self._history.value = context.history_summary, context.history_context
-        self._context.value = bool(context.text)
+        self._drawn = sample
+        for name, text in _texts_of(sample).items():
+            self._fields[name].value = text
+        self._context.value = bool(sample.context.text)
         self._remark.text = self._texts("form.drawn", sample_id=sample.sample_id)
 
     def _asked(self) -> Sample | None:
         """Return the sample of the form: the drawn one while nobody has edited it."""
-        values = [field.value or "" for field in (self._query, self._profile, self._summary, self._history)]
-        drawn = self._drawn
-        if drawn is not None:
-            context = drawn.context
-            if values == [
-                drawn.original_query,
-                context.user_profile,
-                context.history_summary,
-                context.history_context,
-            ]:
-                return drawn
-        sample, masked = typed_sample(*values, self._arena.tenant)
+        texts = {name: field.value or "" for name, field in self._fields.items()}
+        if self._drawn is not None and texts == _texts_of(self._drawn):
+            return self._drawn
+        for name, text in texts.items():
+            if len(text) > LONGEST[name]:
+                self._remark.text = self._texts("form.too_long", field=self._texts(f"form.{name}"), most=LONGEST[name])
+                return None
+        sample, masked = typed_sample(**texts, tenant=self._arena.tenant)
         kinds = ", ".join(self._texts(f"kinds.{kind}") for kind in masked)
         self._remark.text = self._texts("form.masked", kinds=kinds) if masked else ""
         if sample is None:
@@ -260,6 +271,9 @@ class _Page:
         async def take(upload: events.UploadEventArguments) -> None:
             result.clear()
             upload.sender.reset()
+            if upload.file.size() > BATCH_BYTES:
+                remark.set_text(t("batch.failed", reason=t("batch.too_large", megabytes=BATCH_BYTES // 1_000_000)))
+                return
             with tempfile.TemporaryDirectory(prefix="arena_") as folder:
                 source, out = Path(folder) / "queries.xlsx", Path(folder) / "rewrites.xlsx"
                 await upload.file.save(source)
@@ -285,3 +299,14 @@ class _Page:
         ui.upload(
             label=t("batch.upload"), auto_upload=True, max_files=1, max_file_size=BATCH_BYTES, on_upload=take
         ).props("accept=.xlsx")
+
+
+def _texts_of(sample: Sample) -> dict[str, str]:
+    """Return a sample's texts under the names of the form's fields."""
+    context = sample.context
+    return {
+        "query": sample.original_query,
+        "profile": context.user_profile,
+        "summary": context.history_summary,
+        "history": context.history_context,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -312,6 +313,16 @@ def test_rows_that_fail_say_why_and_a_batch_without_an_answer_is_an_error(
         assert "2 rows, 1 failed" in told.out and "lacks rewritten_query" in told.err
     finally:
         services.close()
+
+
+def test_without_its_library_the_page_says_what_to_install(
+    services: LoopbackServices, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+    monkeypatch.delitem(sys.modules, "evaluation.arena.page", raising=False)
+    tenant = write_tenant(tmp_path / "shop.yaml", services)
+    assert demo.main(["--tenant", str(tenant), "--votes", str(tmp_path / "votes.jsonl")]) == 2
+    assert capsys.readouterr().err == "error: the page needs nicegui: pip install 'sales-rag-rewriter[demo]'\n"
 
 
 def test_both_languages_say_the_same_things() -> None:

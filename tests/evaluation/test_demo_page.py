@@ -168,6 +168,7 @@ def test_what_cannot_be_compared_is_said_and_takes_no_vote(page: Page, arena: Ru
         ("没有改写", "这一轮不能投票：answer lacks"),
         ("鱼油", "两个版本的改写相同"),
         ("  ", "请先输入问题"),
+        ("鱼" * 501, "客户的问题：超过 500 个字符"),
     ):
         compare(page, query)
         expect(page.get_by_text(words)).to_be_visible()
