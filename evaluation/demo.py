@@ -31,7 +31,7 @@ _MANUAL = """\
 versions
   original                     the query itself
   baseline                     the tenant's baseline service, when it has one
-  --run FOLDER                 every system of an evaluation, as recorded in its rewrites.jsonl: FOLDER/SYSTEM
+  --run [NAME=]FOLDER          every system of an evaluation, as recorded in its rewrites.jsonl: NAME/SYSTEM
   --service NAME=URL           POST URL/api/rewrite_query
   --chat NAME=URL#MODEL        POST URL/chat/completions, with the prompt of training (vLLM, Ollama, a provider). A
                                model folder: `vllm serve FOLDER`, then its address here
@@ -98,7 +98,7 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tenant", required=True, help="name of a tenant, or its YAML file")
     parser.add_argument("--rag-url", metavar="URL", help="retrieval service (default: the tenant's)")
-    parser.add_argument("--run", type=Path, action="append", default=[], metavar="FOLDER", help="repeatable")
+    parser.add_argument("--run", action="append", default=[], metavar="[NAME=]FOLDER", help="repeatable")
     parser.add_argument("--service", action="append", default=[], metavar="NAME=URL", help="repeatable")
     parser.add_argument("--chat", action="append", default=[], metavar="NAME=URL#MODEL", help="repeatable")
     parser.add_argument("--chat-key", action="append", default=[], metavar="NAME=VARIABLE", help="repeatable")

@@ -20,6 +20,7 @@ from guard.private_files import keep_private, make_folder
 from reward.judge.agreement import Label
 from reward.judge.canary import CanaryPair, read_records
 from reward.records.call import ServiceFailure
+from reward.records.files import BadInput
 from reward.records.sample import Context, Hit, Metadata, Sample
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
@@ -130,11 +131,13 @@ class VoteFile:
     `origin` names the versions behind A and B, the seed of their order, the sample and the time.
 
     Raises:
-        BadInput: the file exists and holds something else.
+        BadInput: something else than votes is there.
     """
 
     def __init__(self, path: Path, tenant: TenantSettings):
         self.path, self._tenant = path, tenant
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: is no file")
         self.count = sum(1 for _ in read_records(path, CanaryPair)) if path.is_file() else 0
 
     def append(self, game: Round, preferred: Label, note: str = "") -> CanaryPair:

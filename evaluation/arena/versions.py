@@ -123,7 +123,7 @@ class ChatModel(Version):
 
 def build_versions(
     tenant: TenantSettings,
-    runs: Sequence[Path] = (),
+    runs: Sequence[str] = (),
     services: Sequence[str] = (),
     chats: Sequence[str] = (),
     chat_keys: Sequence[str] = (),
@@ -131,7 +131,7 @@ def build_versions(
     """Build the versions that the options name: name → version, in the order of the drop-down.
 
     Args:
-        runs: folders that `evaluation.compare` wrote; a version `<folder>/<system>` each.
+        runs: folders that `evaluation.compare` wrote, or NAME=FOLDER; a version `<folder's name>/<system>` each system.
         services: NAME=URL of rewriting services. The tenant's baseline service is one without being named.
         chats: NAME=URL#MODEL of chat APIs; the URL ends in /v1.
         chat_keys: NAME=VARIABLE: the environment variable that holds a chat API's key.
@@ -141,8 +141,10 @@ def build_versions(
             fewer than two versions.
     """
     built: list[Version] = [Original()]
-    for folder in runs:
-        built += _recorded(folder)
+    for text in runs:
+        named = re.fullmatch(r"([\w.-]+)=(.+)", text)
+        folder = Path(named[2] if named else text)
+        built += _recorded(folder, named[1] if named else folder.resolve().name)
     if tenant.baseline.url:
         built.append(Service(DEPLOYED, tenant.baseline, tenant.tenant_id))
     for name, url in (_named("--service", text) for text in services):
@@ -158,14 +160,14 @@ def build_versions(
     versions: dict[str, Version] = {}
     for version in built:
         if version.name in versions:
-            raise BadInput(f"two versions are named {version.name!r}")
+            raise BadInput(f"two versions are named {version.name!r}: give one another name, NAME=…")
         versions[version.name] = version
     if len(versions) < 2:
         raise BadInput("nothing to compare: name a version with --run, --service or --chat")
     return versions
 
 
-def _recorded(folder: Path) -> list[Version]:
+def _recorded(folder: Path, name: str) -> list[Version]:
     """Read the systems of a run. A rewrite that failed is not recorded.
 
     Raises:
@@ -183,7 +185,6 @@ def _recorded(folder: Path) -> list[Version]:
                     systems.setdefault(system, {})[key] = str(answer["rewrite"])
         except (KeyError, TypeError, AttributeError):
             raise BadInput(f"{file}: row {row}: expected query, context and systems") from None
-    name = folder.resolve().name
     return [Recorded(f"{name}/{system}", rewrites) for system, rewrites in systems.items()]
 
 

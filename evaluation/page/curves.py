@@ -58,7 +58,7 @@ def _plans(log: Sequence[Mapping[str, Any]]) -> list[_Plan]:
     names = {key for line in log for key in line}
     policy = next((n.removesuffix("_win_rate_decided") for n in names if n.endswith("_win_rate_decided")), "")
     baselines = (n.removesuffix("_avg_top1") for n in names if n.endswith("_avg_top1") and "/" not in n)
-    baseline = next((name for name in baselines if name != policy), "")
+    baseline = next((name for name in baselines if policy and name != policy), "")
     return [
         _Plan("reward", _own("avg_reward", "validation/avg_reward"), zeros=True, expected=True),
         _Plan("win_rate", {f"{policy}_win_rate_decided": "win_rate_decided"}, half=True),

@@ -55,9 +55,10 @@ def read_run(folder: Path, train_log: Path | None, trainer_log: Path | None, tex
     metrics_file, rewrites_file = folder / METRICS_FILE, folder / REWRITES_FILE
     if not metrics_file.is_file() and not rewrites_file.is_file() and train_log is None:
         raise BadInput(f"{metrics_file}: no such file; run evaluation.compare first")
-    metrics = read_metrics(metrics_file) if metrics_file.is_file() else {}
+    metrics: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    if metrics:
+    if metrics_file.is_file():
+        metrics = read_metrics(metrics_file)
         missing += [texts("warning.part", part=part) for part in _PARTS if not metrics.get(part)]
     else:
         missing.append(texts("warning.unfinished", file=metrics_file.name))
@@ -67,7 +68,7 @@ def read_run(folder: Path, train_log: Path | None, trainer_log: Path | None, tex
         missing.append(texts("warning.rewrites", file=rewrites_file.name))
     log = _read_log(train_log, missing, texts) if train_log else []
     own = _read_trainer_log(train_log, trainer_log, missing, texts)
-    missing += metrics.get("provenance", {}).get("missing", [])
+    missing += (metrics.get("provenance") or {}).get("missing") or []
     return RunFiles(metrics, rows, _joined(log, own), missing, bool(own))
 
 

@@ -180,8 +180,12 @@ def test_recorded_versions_know_their_queries_alone(tmp_path: Path) -> None:
         recorded_row("鱼油咋吃", rl="鱼油 用法", sft=None),
         recorded_row("钙片", context="", rl="钙片 用法", sft="钙"),
     ]
-    versions = build_versions(TENANT, [write_run(tmp_path / "evaluation", rows)])
+    versions = build_versions(TENANT, [str(write_run(tmp_path / "evaluation", rows))])
     assert list(versions) == ["original", "evaluation/rl", "evaluation/sft"]
+    twice = [str(tmp_path / "evaluation"), f"old={tmp_path / 'evaluation'}"]
+    assert list(build_versions(TENANT, twice))[-2:] == ["old/rl", "old/sft"]
+    with pytest.raises(BadInput, match="two versions are named 'evaluation/rl'"):
+        build_versions(TENANT, twice[:1] * 2)
     rl, sft = versions["evaluation/rl"], versions["evaluation/sft"]
     assert asyncio.run(rl.rewrite(sample(" 鱼油咋吃"))) == "鱼油 用法"
     assert isinstance(asyncio.run(rl.rewrite(sample("钙片"))), ServiceFailure)  # of another context
@@ -231,6 +235,8 @@ def test_votes_go_to_no_file_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text(sample().to_json() + "\n", encoding="utf-8")
     with pytest.raises(BadInput, match="row 1"):
         VoteFile(tmp_path / "samples.jsonl", TENANT)
+    with pytest.raises(BadInput, match="is no file"):
+        VoteFile(tmp_path, TENANT)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +251,7 @@ def test_votes_go_to_no_file_that_holds_something_else(tmp_path: Path) -> None:
         ({"chats": ["new=http://127.0.0.1:1/v1"]}, "expected NAME=URL#MODEL"),
         ({"chats": ["m=http://127.0.0.1:1/v1#q"], "chat_keys": ["n=KEY"]}, "no --chat of that name"),
         ({"chats": ["m=http://127.0.0.1:1/v1#q"], "chat_keys": ["m=ARENA_UNSET"]}, "ARENA_UNSET"),
-        ({"runs": [Path("nowhere")]}, "run evaluation.compare first"),
+        ({"runs": ["nowhere"]}, "run evaluation.compare first"),
     ],
 )
 def test_bad_versions_are_one_line(options: dict[str, Any], message: str) -> None:
@@ -256,7 +262,7 @@ def test_bad_versions_are_one_line(options: dict[str, Any], message: str) -> Non
 
 def test_a_damaged_run_names_its_row(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"rewrites.jsonl: row 1: expected query, context and systems"):
-        build_versions(TENANT, [write_run(tmp_path / "run", [{"query": "鱼油"}])])
+        build_versions(TENANT, [str(write_run(tmp_path / "run", [{"query": "鱼油"}]))])
 
 
 def test_a_workbook_in_and_a_workbook_out(

@@ -160,6 +160,15 @@ def test_a_training_alone_has_a_report(tmp_path: Path) -> None:
     assert "no log of the trainer was found" in text
 
 
+@pytest.mark.parametrize("metrics", [{}, {"systems": None, "provenance": None}, {"provenance": {"missing": None}}])
+def test_parts_that_are_missing_are_named(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    write_run(tmp_path, metrics, finished_run(6, 4, 1)[1])
+    text = words_of(write_report(tmp_path))
+    for part in ("systems", "slices", "win_rate"):
+        assert f"metrics.json lacks its part “{part}”" in text
+    assert "did not finish" not in text and "10 examples" in text and not ACCIDENT.search(text)
+
+
 def test_a_log_without_a_step_is_named(tmp_path: Path) -> None:
     write_run(tmp_path, *finished_run(6, 4, 1))
     (tmp_path / "log.jsonl").write_text('{"step": 1, "avg', encoding="utf-8")
