@@ -59,7 +59,7 @@ def read_run(folder: Path, train_log: Path | None, trainer_log: Path | None, tex
     rows: list[dict[str, Any]] = []
     if metrics_file.is_file():
         metrics = read_metrics(metrics_file)
-        missing += [texts("warning.part", part=part) for part in _PARTS if not metrics.get(part)]
+        missing += [texts("warning.part", part=part) for part in _PARTS if metrics.get(part) is None]
     else:
         missing.append(texts("warning.unfinished", file=metrics_file.name))
     if rewrites_file.is_file():

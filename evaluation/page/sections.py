@@ -141,15 +141,22 @@ def _is_whole(result: Mapping[str, Any]) -> bool:
     return result["win"] + result["loss"] == 0 or {"rate", "ci95"} <= result.keys()
 
 
-def target_rows(targets: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the targets that somebody has set, each with `result`: met, missed, unknown, or "" for the baseline's."""
+def target_table(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the targets that somebody has set as a table: `systems`, its columns, and `rows`: metric → system → cell.
+
+    `result` of a cell is met, missed, unknown, or "" for the baseline's.
+    """
 
     def result(row: Mapping[str, Any]) -> str:
         if not is_number(row.get("measured")):
             return "unknown"
-        return {True: "met", False: "missed"}.get(row.get("met"), "")  # type: ignore[arg-type]
+        return "met" if row.get("met") is True else "missed" if row.get("met") is False else ""
 
-    return [{**row, "result": result(row)} for row in targets if is_number(row.get("target"))]
+    rows: dict[str, dict[str, Any]] = {}
+    for row in targets:
+        if is_number(row.get("target")) and "metric" in row and "system" in row:
+            rows.setdefault(row["metric"], {})[row["system"]] = {**row, "result": result(row)}
+    return {"systems": list(dict.fromkeys(system for cells in rows.values() for system in cells)), "rows": rows}
 
 
 def harmed_rows(metrics: Mapping[str, Any], headline_metric: str) -> list[dict[str, Any]]:

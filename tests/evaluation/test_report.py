@@ -100,14 +100,18 @@ def test_a_whole_run_shows_every_part(tmp_path: Path, language: str) -> None:
     # Target beside measured.
     met, missed, unknown = t("targets.met"), t("targets.missed"), t("targets.unknown")
     rl = t("system.rl")
-    assert f"{t('targets.judge_score')} {t('system.baseline')} 4.20 4.00 {t('targets.judge_score')}" in text
-    assert f"{rl} 4.50 4.25 ✗ {missed}" in text and f"{rl} 85.0 % 90.0 % ✓ {met}" in text
-    assert f"{rl} 350 ms – {unknown}" in text and f"{rl} $0.85 $0.50 ✓ {met}" in text
+
+    def target(value: str) -> str:
+        return t("targets.target", target=value)
+
+    judged = f"{t('targets.judge_score')} 4.00 {target('4.20')} 4.25 ✗ {missed} {target('4.50')}"
+    assert judged in text and f"90.0 % ✓ {met} {target('85.0 %')}" in text
+    assert f"{unknown} {target('350 ms')}" in text and f"$0.50 ✓ {met} {target('$0.85')}" in text
     # The judge, corrected and beside people; its own doubts.
     assert (
         "66.7 %" in text
         and "71.0 %" in text
-        and "κ 0.62" in text
+        and "κ 0.62 0.40–0.80" in text
         and "gpt-5" in text
         and f"{rl}: deepseek-v3.1" in text
     )

@@ -88,6 +88,7 @@ def with_everything(metrics: Metrics) -> Metrics:
         "sign_p_holm": 0.03,
     }
     corrected = {"rate": 0.71, "ci95": [0.5, 0.9], "sensitivity": 0.8, "specificity": 0.7, "n_labels": 120}
+    people = {"kappa": 0.62, "kappa_ci95": [0.4, 0.8], "agreement": 0.81}
     grades = {
         "rewrite_quality": 4.1,
         "domain_fit": 4.2,
@@ -98,7 +99,7 @@ def with_everything(metrics: Metrics) -> Metrics:
         "ci95": {"overall": [4.1, 4.4]},
     }
     provenance = metrics["provenance"] | {
-        "missing": ["baseline: cost is not measured: the service reports none"],
+        "missing": ["baseline: cost is not measured: http://" + "very-long-name." * 9 + "example tells none"],
         "measured_as": {"rl": "one request at a time"},
         "retriever": {
             "fingerprint": "0123456789abcdef",
@@ -121,7 +122,10 @@ def with_everything(metrics: Metrics) -> Metrics:
             "trained_with": {"rl": "deepseek-v3.1", "sft": None},
             "forced": False,
             "systems": {"baseline": grades, "rl": grades},
-            "win_rate": {"rl_vs_baseline": rate | {"corrected": corrected, "kappa": 0.62, "agreement": 0.81}},
+            "win_rate": {
+                "rl_vs_baseline": rate
+                | {"corrected": corrected, "kappa": 0.62, "kappa_ci95": [0.4, 0.8], "agreement": 0.81}
+            },
             "abstained": {"samples": 3},
         },
         "harmed": {"rl": {"share": 0.15, "n": 110, "ci95": [0.09, 0.2], "sample_ids": harmed}},
