@@ -122,10 +122,7 @@ def with_everything(metrics: Metrics) -> Metrics:
             "trained_with": {"rl": "deepseek-v3.1", "sft": None},
             "forced": False,
             "systems": {"baseline": grades, "rl": grades},
-            "win_rate": {
-                "rl_vs_baseline": rate
-                | {"corrected": corrected, "kappa": 0.62, "kappa_ci95": [0.4, 0.8], "agreement": 0.81}
-            },
+            "win_rate": {"rl_vs_baseline": rate | people | {"corrected": corrected}},
             "abstained": {"samples": 3},
         },
         "harmed": {"rl": {"share": 0.15, "n": 110, "ci95": [0.09, 0.2], "sample_ids": harmed}},
