@@ -59,13 +59,15 @@ def conclude(a: str, b: str, result: Mapping[str, Any], texts: Texts) -> Conclus
     # More wins can go with a lower mean: then neither system is called the better one.
     clear = result["sign_p"] < LEVEL
     if clear and low > 0.5:
-        outcome, name = ("mixed", "mixed_win") if change_high < 0 else ("win", "win")
-    elif clear and high < 0.5:
-        outcome, name = ("mixed", "mixed_loss") if change_low > 0 else ("loss", "loss")
-    else:
-        reason = texts("verdict.includes_half" if low <= 0.5 <= high else "verdict.too_few")
-        return Conclusion("undecided", texts("verdict.undecided", a=a, b=b, rate=rate, reason=reason), detail)
-    return Conclusion(outcome, texts(f"verdict.{name}", a=start, b=b, rate=rate), detail)
+        if change_high < 0:
+            return Conclusion("mixed", texts("verdict.mixed_win", a=start, b=b, rate=rate), detail)
+        return Conclusion("win", texts("verdict.win", a=start, b=b, rate=rate), detail)
+    if clear and high < 0.5:
+        if change_low > 0:
+            return Conclusion("mixed", texts("verdict.mixed_loss", a=start, b=b, rate=rate), detail)
+        return Conclusion("loss", texts("verdict.loss", a=start, b=b, rate=rate), detail)
+    reason = texts("verdict.includes_half" if low <= 0.5 <= high else "verdict.too_few")
+    return Conclusion("undecided", texts("verdict.undecided", a=a, b=b, rate=rate, reason=reason), detail)
 
 
 def _percent(share: float) -> str:

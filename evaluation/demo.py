@@ -74,7 +74,7 @@ async def _batch(
 ) -> int:
     if out is None or out.suffix != ".xlsx":
         raise BadInput("--batch needs --out FILE.xlsx")
-    if name not in versions:
+    if name is None or name not in versions:
         raise BadInput(f"--version {name}: expected one of {', '.join(versions)}")
     client = RagClient(tenant.rag, tenant.tenant_id)
     try:

@@ -268,9 +268,12 @@ class _Page:
         remark = ui.label().props("role=status")
         result = ui.row()
 
+        def tell(done: int, total: int) -> None:
+            remark.set_text(t("batch.progress", done=done, total=total))
+
         async def take(upload: events.UploadEventArguments) -> None:
             result.clear()
-            upload.sender.reset()
+            uploader.reset()
             if upload.file.size() > BATCH_BYTES:
                 remark.set_text(t("batch.failed", reason=t("batch.too_large", megabytes=BATCH_BYTES // 1_000_000)))
                 return
@@ -285,10 +288,10 @@ class _Page:
                         self._arena.retrieve,
                         self._arena.tenant,
                         most_rows=BATCH_ROWS,
-                        on_row=lambda done, total: remark.set_text(t("batch.progress", done=done, total=total)),
+                        on_row=tell,
                     )
                 except BadInput as problem:
-                    reason = mask_message(str(problem)).replace(str(source), upload.file.name)
+                    reason = mask_message(str(problem).replace(str(source), upload.file.name))
                     remark.set_text(t("batch.failed", reason=reason))
                     return
                 content = out.read_bytes()
@@ -296,7 +299,7 @@ class _Page:
             with result:
                 ui.button(t("batch.download"), on_click=lambda: ui.download(content, "rewrites.xlsx"))
 
-        ui.upload(
+        uploader = ui.upload(
             label=t("batch.upload"), auto_upload=True, max_files=1, max_file_size=BATCH_BYTES, on_upload=take
         ).props("accept=.xlsx")
 

@@ -91,8 +91,9 @@ def _draw(plan: _Plan, log: list[dict[str, Any]], texts: Texts) -> Curve | None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    look = {"svg.fonttype": "none", "svg.hashsalt": plan.name, "font.family": "sans-serif", "font.size": 8}
-    with matplotlib.rc_context(look):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": plan.name, "font.family": "sans-serif", "font.size": 8}
+    ):
         figure = Figure(figsize=(3.2, 1.7))
         axis = figure.add_axes((0.16, 0.14, 0.81, 0.82))  # the same for all, so that the steps stand in line
         for (_, steps, values), colour in zip(lines, COLOURS, strict=False):

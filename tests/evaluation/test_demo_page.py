@@ -133,7 +133,8 @@ def test_a_round_is_blind_until_the_vote_and_kept_with_consent(page: Page, arena
     assert page.title() == "哪个改写更好？" and page.locator(".content b").count() == 0
     expect(page.get_by_text("正确答案")).to_have_count(0)
     expect(page.get_by_text(re.compile("[AB] 是"))).to_have_count(0)
-    page.get_by_role("checkbox", name="我同意").check()
+    page.get_by_role("checkbox", name="我同意").click()
+    expect(page.get_by_role("checkbox", name="我同意")).to_be_checked()
     page.get_by_label("为什么").fill(f"更准 {PHONE}")
     page.get_by_role("button", name="A 更好").click()
     expect(page.locator(".kept")).to_contain_text("投票已保存")
