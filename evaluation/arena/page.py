@@ -100,6 +100,7 @@ def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
         _Page(arena).draw()
 
     nicegui_app.on_shutdown(arena.aclose)
+    ui.button.default_props("no-caps")
     ui.run_with(
         app, title=arena.texts("title"), language=_QUASAR[arena.texts.language], show_welcome_message=False, favicon="⚖"
     )
@@ -121,7 +122,7 @@ class _Page:
         ui.label(t("lead", tenant=self._arena.tenant.tenant_id)).classes("text-gray-600")
         if self._arena.tenant.medical:
             ui.label(t("notice")).classes("w-full border-l-4 border-orange-600 bg-orange-50 p-3").props("role=note")
-        with ui.tabs() as tabs:
+        with ui.tabs().props("no-caps") as tabs:
             arena, batch = ui.tab("arena", t("tabs.arena")), ui.tab("batch", t("tabs.batch"))
         with ui.tab_panels(tabs, value=arena).classes("w-full"):
             with ui.tab_panel(arena).classes("p-0"):

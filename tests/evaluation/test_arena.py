@@ -331,6 +331,10 @@ def test_without_its_library_the_page_says_what_to_install(
     assert capsys.readouterr().err == "error: the page needs nicegui: pip install 'sales-rag-rewriter[demo]'\n"
 
 
+def test_tenants_of_health_are_marked() -> None:
+    assert [load_tenant(name).medical for name in ("fivedoctors", "chengla", "zlkt")] == [True, False, False]
+
+
 def test_both_languages_say_the_same_things() -> None:
     chinese, english = (load_texts("demo", language) for language in LANGUAGES)
     assert set(chinese) == set(english)
