@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from evaluation.texts import Texts
+
 LEVEL = 0.05
 
 
@@ -16,7 +18,7 @@ class Conclusion(NamedTuple):
     detail: str
 
 
-def conclude(a: str, b: str, result: Mapping[str, Any]) -> Conclusion:
+def conclude(a: str, b: str, result: Mapping[str, Any], texts: Texts) -> Conclusion:
     """Conclude how `a` does against `b` from one `win_rate` entry of `metrics.json`.
 
     A win or loss is claimed only when the bootstrap interval excludes 50 % and the exact sign test agrees. The interval
@@ -24,43 +26,48 @@ def conclude(a: str, b: str, result: Mapping[str, Any]) -> Conclusion:
 
     Args:
         a, b: noun phrases, lower case.
+        texts: of the report.
     """
     # The counts come first: without a decided query there is nothing to conclude.
     start = a[0].upper() + a[1:]
     queries = result["win"] + result["tie"] + result["loss"]
-    if result["rate"] is None:
-        return Conclusion(
-            "undecided", f"{start} and {b} do equally well on every one of the {queries} test queries.", ""
-        )
+    if result.get("rate") is None:
+        return Conclusion("undecided", texts("verdict.equal", a=start, b=b, queries=queries), "")
     low, high = result["ci95"]
-    decided = result["win"] + result["loss"]
     metric = next(key for key in result["difference"] if key != "ci95")
     change, (change_low, change_high) = result["difference"][metric], result["difference"]["ci95"]
     # What every sentence repeats: the counts behind the rate, and how the mean metric moves beside it.
-    rate = (
-        f"it does better on {result['win']} and worse on {result['loss']} of the {decided} queries on which the two "
-        f"differ: a win rate of {_percent(result['rate'])} (95 % interval {_percent(low)} to {_percent(high)})"
+    rate = texts(
+        "verdict.rate",
+        win=result["win"],
+        loss=result["loss"],
+        decided=result["win"] + result["loss"],
+        rate=_percent(result["rate"]),
+        low=_percent(low),
+        high=_percent(high),
     )
-    ties = f"On {result['tie']} of {queries} queries they do equally well. "
-    mean = f"{_metric_phrase(metric)} {'rises' if change > 0 else 'falls' if change < 0 else 'stays'}"
-    if change:
-        mean += f" by {abs(change):.3f}"
-    detail = f"{ties}{mean} (95 % interval of the difference {change_low:+.3f} to {change_high:+.3f})."
+    moves = "rises" if change > 0 else "falls" if change < 0 else "stays"
+    mean = texts(
+        f"verdict.{moves}",
+        metric=_metric_phrase(metric, texts),
+        change=f"{abs(change):.3f}",
+        low=f"{change_low:+.3f}",
+        high=f"{change_high:+.3f}",
+    )
+    detail = texts("verdict.ties", tie=result["tie"], queries=queries) + _space(texts) + mean
 
     # More wins can go with a lower mean: then neither system is called the better one.
     clear = result["sign_p"] < LEVEL
     if clear and low > 0.5:
         if change_high < 0:
-            return Conclusion(
-                "mixed", f"{start} wins more often than {b} but loses more where it loses: {rate}.", detail
-            )
-        return Conclusion("win", f"{start} beats {b}: {rate}.", detail)
+            return Conclusion("mixed", texts("verdict.mixed_win", a=start, b=b, rate=rate), detail)
+        return Conclusion("win", texts("verdict.win", a=start, b=b, rate=rate), detail)
     if clear and high < 0.5:
         if change_low > 0:
-            return Conclusion("mixed", f"{start} loses to {b} more often but gains more where it wins: {rate}.", detail)
-        return Conclusion("loss", f"{start} does not beat {b}, it is worse: {rate}.", detail)
-    reason = "the interval includes 50 %" if low <= 0.5 <= high else "too few queries decide to rule out chance"
-    return Conclusion("undecided", f"No clear difference between {a} and {b}: {rate}; {reason}.", detail)
+            return Conclusion("mixed", texts("verdict.mixed_loss", a=start, b=b, rate=rate), detail)
+        return Conclusion("loss", texts("verdict.loss", a=start, b=b, rate=rate), detail)
+    reason = texts("verdict.includes_half" if low <= 0.5 <= high else "verdict.too_few")
+    return Conclusion("undecided", texts("verdict.undecided", a=a, b=b, rate=rate, reason=reason), detail)
 
 
 def _percent(share: float) -> str:
@@ -68,5 +75,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}\u00a0%" if 0.45 < share < 0.55 else f"{100 * share:.0f}\u00a0%"
 
 
-def _metric_phrase(name: str) -> str:
-    return "The mean score of the first hit" if name == "top1" else f"Mean {name.replace('mrr', 'MRR')}"
+def _metric_phrase(name: str, texts: Texts) -> str:
+    return texts("verdict.mean_top1") if name == "top1" else texts("verdict.mean", metric=name.replace("mrr", "MRR"))
+
+
+def _space(texts: Texts) -> str:
+    return "" if texts.language == "zh" else " "

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reward.records.files import BadInput, read_jsonl
 
 
-def read_training_log(path: Path) -> list[dict[str, Any]]:
+def read_training_log(path: Path, lines: Iterable[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """Read the steps in ascending order; of a step written twice (a resumed run) the later line counts.
+
+    Args:
+        lines: of the file, where they are read already.
 
     Raises:
         BadInput: the file is missing or empty, or a line lacks an integer `step`.
     """
     steps: dict[int, dict[str, Any]] = {}
-    for row, line in read_jsonl(path):
+    for row, line in read_jsonl(path) if lines is None else enumerate(lines, start=1):
         step = line.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise BadInput(f"{path}: row {row}: step: expected an integer, found {step!r}")

@@ -95,5 +95,5 @@ stage evaluate "8/8 Evaluation on held-out conversations" "$python" -m evaluatio
   --tenant conversations --rag-url "$rag_url" --recorded "question_and_title=$out/data/question_and_title.jsonl" \
   --model "zero_shot=$model" --model "sft=$out/sft/final" --model "rl=$out/$algorithm/final" --max-new-tokens 48 \
   --out "$out/evaluation" --seed "$seed" --train-log "$out/$algorithm/reward_metrics.jsonl" --costs "$out/costs.json"
-"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl"
+"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl" --trainer-log "$out/logs/$algorithm.log"
 printf '\nreport   %s\nmetrics  %s\n' "$out/evaluation/report.html" "$out/evaluation/metrics.json"

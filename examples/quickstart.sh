@@ -153,5 +153,5 @@ log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \
   --rag-url "$rag_url" --model "sft=$out/sft/final" --model "rl=$out/$algorithm/final" --out "$out/evaluation" --seed "$seed" \
   --train-log "$out/$algorithm/reward_metrics.jsonl" --costs "$out/costs.json" "${held_out_slices[@]}"
-"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl"
+"$python" -m evaluation.report --run "$out/evaluation" --train-log "$out/$algorithm/reward_metrics.jsonl" --trainer-log "$out/logs/$algorithm.log"
 printf '\nreport   %s\nmetrics  %s\n' "$out/evaluation/report.html" "$out/evaluation/metrics.json"

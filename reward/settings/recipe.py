@@ -42,12 +42,14 @@ class TenantSettings(StrictSettings):
         language: of the prompt's labels and instruction (`data_prep.prompt`).
         protected_groups: name -> synonyms (孕妇: [怀孕, 孕期]): what no rewrite may add or lose, however spelled.
         products: name -> other names, held to the same.
+        medical: the passages concern health: pages that show them to people carry a safety notice.
     """
 
     tenant_id: str
     short_id: str
     system_prompt: str
     language: Language = "zh"
+    medical: bool = False
     synonyms: dict[str, list[str]] = Field(default_factory=dict)
     protected_groups: dict[str, list[str]] = Field(default_factory=dict)
     products: dict[str, list[str]] = Field(default_factory=dict)

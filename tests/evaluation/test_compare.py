@@ -15,7 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from evaluation import compare, report
+from evaluation.page.run_files import RunFiles
 from evaluation.systems import model_hash
+from evaluation.texts import load_texts
 from reward.records.files import write_atomically
 from reward.records.sample import Candidates, Context, Metadata, Sample
 from tests.support.asgi_server import AsgiServer
@@ -208,7 +210,7 @@ def test_without_relevant_passages_the_first_hits_score_decides(tmp_path: Path, 
     assert "mrr@10" not in metrics["systems"]["baseline"]
     assert metrics["win_rate"]["baseline_vs_original"]["win"] == 6
     assert metrics["provenance"]["judged_by"] == "score of the first hit"
-    page = report.render_report(metrics, rows, [], title="Shop")
+    page = report.render_report(RunFiles(metrics, rows, []), load_texts("report", "en"))
     assert "No relevant passages are known" in page
 
 
@@ -245,90 +247,6 @@ def test_model_hash_follows_content_not_provenance(tmp_path: Path) -> None:
     assert model_hash(tmp_path) == before
     (tmp_path / "model.safetensors").write_text("2")
     assert model_hash(tmp_path) != before
-
-
-def fake_run(win: int, tie: int, loss: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A finished comparison of rl with the baseline: real metrics of made-up ranks."""
-    from evaluation.comparison import compare_answers
-    from evaluation.retrieval import Found
-
-    def found(rank: int) -> Found:
-        return Found((*(f"n{i}" for i in range(rank - 1)), "p1"), rank, 1 / rank)
-
-    ranks = [(1, 2)] * win + [(1, 1)] * tie + [(4, 1)] * loss
-    samples = [sample(i, "b", slices=("systematic",) if i % 5 == 0 else ()) for i in range(len(ranks))]
-    answers = {"rl": [found(a) for a, _ in ranks], "baseline": [found(b) for _, b in ranks]}
-    metrics = compare_answers(samples, answers, by_rank=True, seed=0)
-    metrics["seconds"], metrics["peak_gb"] = {"evaluation": 3.0}, {}
-    metrics["provenance"] = {
-        "created_at": "2026-01-01",
-        "tenant": "shop",
-        "test": {"path": "test.jsonl", "sha256": "0" * 64},
-        "models": {"rl": {"path": "final", "sha256": "1" * 64}},
-        "counts": {"samples": len(ranks), "evaluated": len(ranks), "abstained": 0, "without_relevant_passages": 0},
-        "abstained_because": {},
-        "judged_by": "rank of the first relevant passage",
-        "scorer": "lexical",
-        "llm_judge": {"evaluation": False, "training": None},
-        "retrieval": {"url": "http://127.0.0.1", "kb_name": "default", "top_k": 100, "score_threshold": 0},
-        "max_new_tokens": {"rl": 64},
-        "cut": {"rl": 0.125},
-        "seed": 0,
-        "versions": {"python": "3.11"},
-    }
-    rows = [
-        {
-            "sample_id": s.sample_id,
-            "query": s.original_query,
-            "context": s.context.text,
-            "slices": [],
-            "abstained": None,
-            "systems": {
-                name: {"rewrite": f"{name} 改写", "rank": f[i].rank, "top1": 0.5} for name, f in answers.items()
-            },
-        }
-        for i, s in enumerate(samples)
-    ]
-    return metrics, rows
-
-
-@pytest.mark.parametrize(
-    ("counts", "outcome", "words"),
-    [
-        ((60, 40, 10), "win", "The RL-trained rewriter beats the deployed baseline"),
-        ((30, 40, 30), "undecided", "No clear difference between the RL-trained rewriter and the deployed baseline"),
-        ((10, 40, 60), "loss", "The RL-trained rewriter does not beat the deployed baseline, it is worse"),
-    ],
-)
-def test_report_tells_the_truth(tmp_path: Path, counts: tuple[int, int, int], outcome: str, words: str) -> None:
-    metrics, rows = fake_run(*counts)
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    (tmp_path / "rewrites.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    log = tmp_path / "log.jsonl"
-    log.write_text("\n".join(json.dumps({"step": s, "avg_reward": s / 10, "8b_win_rate": 0.5}) for s in range(1, 9)))
-    assert report.main(["--run", str(tmp_path), "--train-log", str(log), "--title", "五个医生 <RL>"]) == 0
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert f'class="verdict {outcome}"' in page and words in page
-    assert "五个医生 &lt;RL&gt;" in page and "<b>怎么吃" not in page
-    assert "<svg" in page and "average reward" in page
-    assert "None took part in training either" in page and "lexical" in page
-    assert page.count('class="example"') == 10
-    # Nothing is fetched: no script, link, import or picture.
-    assert not re.search(r"<script|<link|<img|@import|url\(http|src=|href=\"http", page)
-
-
-def test_examples_show_losses_in_proportion() -> None:
-    _, rows = fake_run(60, 38, 2)
-    chosen = report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=0)
-    assert Counter(row["outcome"] for row in chosen) == {"win": 6, "tie": 3, "loss": 1}
-    assert chosen == report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=0)
-    assert chosen != report.choose_examples(rows, "rl", "baseline", by_rank=True, seed=1)
-    assert len(report.choose_examples(rows[:3], "rl", "baseline", by_rank=True, seed=0)) == 3
-
-
-def test_report_without_a_run(tmp_path: Path, capsys) -> None:
-    assert report.main(["--run", str(tmp_path)]) == 2
-    assert "run evaluation.compare first" in capsys.readouterr().err
 
 
 def test_held_out_slices_count_only_in_their_own_metrics():

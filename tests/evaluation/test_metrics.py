@@ -11,6 +11,7 @@ import pytest
 from evaluation.conclusion import conclude
 from evaluation.metrics import query_metrics, ranked_doc_ids, reciprocal_rank, summarise
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
+from evaluation.texts import load_texts
 from evaluation.training_log import read_training_log, reward_change, series
 from reward.records.files import BadInput
 from reward.records.sample import Hit
@@ -117,6 +118,7 @@ def conclusion_of(win: int, tie: int, loss: int, change: float = 0.1, spread: fl
             "sign_p": result.sign_p,
             "difference": {"mrr@10": change, "ci95": [change - spread, change + spread]},
         },
+        load_texts("report", "en"),
     )
 
 
@@ -137,7 +139,7 @@ def conclusion_of(win: int, tie: int, loss: int, change: float = 0.1, spread: fl
 def test_conclusion_is_honest(counts, change: float, outcome: str, words: str) -> None:
     conclusion = conclusion_of(*counts, change=change)
     assert conclusion.outcome == outcome
-    assert words in conclusion.sentence
+    assert words in conclusion.sentence.replace("\u00a0", " ")
     assert ("beats" in conclusion.sentence) == (outcome == "win")
 
 

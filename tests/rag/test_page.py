@@ -8,27 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, expect
 
 from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Clicks
+from tests.support.browser import careful_page, chromium, needs_chromium
 from tests.support.rag_server import HEALTH, add_knowledge_base, serving
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason="no Chromium: requirements/install_chromium.sh installs it where it may"
-)
+pytestmark = needs_chromium
 
 INJECTION = "蜂胶<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>加粗</b>"
 PASSAGES = {
@@ -70,28 +58,14 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that complains at the end about script errors, CSP violations, dialogs and requests to other places."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    complaints: list[str] = []
-    origins: set[str] = set()
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
-    page.on("request", lambda request: origins.add("/".join(request.url.split("/")[:3])))
-    yield page
-    context.close()
-    assert complaints == []
-    assert len({origin for origin in origins if origin.startswith("http")}) == 1, origins
+    with careful_page(browser) as opened:
+        yield opened
 
 
 def open_page(page: Page, url: str, tenant: str = "fivedoctors", kb_name: str = "default") -> None:

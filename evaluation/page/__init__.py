@@ -1,0 +1,1 @@
+"""The report's page: what of a run is there, what each section shows of it, and how it is drawn."""
