@@ -1,0 +1,190 @@
+"""Turn what the rewrites found into one channel's part of `headroom.json`. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evaluation.headroom_study.asking import Retrieved
+from evaluation.headroom_study.best_of import chosen_by, expected_best, steps_to
+from evaluation.headroom_study.study import Measured
+from evaluation.metrics import reciprocal_rank
+from evaluation.significance import bootstrap_difference, bootstrap_mean
+from evaluation.systems import BASELINE, ORIGINAL
+from reward.records.sample import Sample
+
+ANY = "best of all that was tried"
+_LISTED = 20
+Values = dict[str, list[float]]  # system → value of each sample
+Value = Callable[[Retrieved], float]
+
+
+def rr10(found: Retrieved) -> float:
+    return reciprocal_rank(found.rank if found.rank and found.rank <= 10 else None)
+
+
+def success1(found: Retrieved) -> float:
+    return float(found.rank == 1)
+
+
+def top1(found: Retrieved) -> float:
+    return found.top1
+
+
+BY_RANK: dict[str, Value] = {"mrr@10": rr10, "success@1": success1}
+BY_SCORE: dict[str, Value] = {"top1": top1}
+
+
+def channel_results(
+    samples: Sequence[Sample],
+    measured: Sequence[Measured],
+    slices: Mapping[str, Sequence[int]],
+    *,
+    by_rank: bool,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compute systems, gains, best-of curves and slices over the samples that can be compared.
+
+    The first metric is the headline: `mrr@10` with relevant passages, else `top1`. A system is `hindsight` when the
+    answer chose its rewrite: nobody can use it, it bounds what rewriting can gain.
+    """
+    metrics = BY_RANK if by_rank else BY_SCORE
+    headline = next(iter(metrics))
+    kept = [i for i, one in enumerate(measured) if one.failure is None]
+    left_out = Counter(one.failure for one in measured if one.failure)
+    lost = [samples[i].sample_id for i, one in enumerate(measured) if one.failure]
+    results: dict[str, Any] = {
+        "n": len(kept),
+        "left_out": dict(left_out.most_common()),
+        "left_out_ids": lost[:_LISTED],
+    }
+    if not kept:
+        return results
+    rows = [measured[i] for i in kept]
+    draws = {name: min(len(row.draws[name]) for row in rows) for name in rows[0].draws}
+    values = {name: _values(rows, draws, value) for name, value in metrics.items()}
+    hindsight = {name: _is_hindsight(name) for name in values[headline]}
+    results["systems"] = {
+        name: {
+            **_means({metric: of_metric[name] for metric, of_metric in values.items()}, seed),
+            "hindsight": hindsight[name],
+        }
+        for name in values[headline]
+    }
+    references = [name for name in (ORIGINAL, BASELINE) if name in values[headline]]
+    results["gains"] = {
+        name: {
+            f"over_{reference}": _difference(values[headline], name, reference, headline, seed)
+            for reference in references
+            if reference != name
+        }
+        for name in values[headline]
+        if name != ORIGINAL
+    }
+    results["best_of"] = {name: _curve(rows, name, n, metrics[headline], headline, seed) for name, n in draws.items()}
+    if by_rank:
+        results["where"] = _where(rows)
+    results["search"] = _search(rows)
+    row_of = {place: row for row, place in enumerate(kept)}
+    of_slices = {name: [row_of[i] for i in places if i in row_of] for name, places in slices.items()}
+    results["slices"] = {
+        name: _slice(values[headline], rows_of_slice, headline, references, seed)
+        for name, rows_of_slice in of_slices.items()
+        if rows_of_slice
+    }
+    return results
+
+
+def best_of_name(source: str, n: int) -> str:
+    return f"{source}: best of {n}"
+
+
+def _is_hindsight(system: str) -> bool:
+    return system.startswith("oracle") or ": best of " in system or system == ANY
+
+
+def _values(rows: Sequence[Measured], draws: Mapping[str, int], value: Value) -> Values:
+    """Return system → value of each sample: fixed rewrites, one draw, the best of n draws, the best of all."""
+    values: Values = {name: [value(row.fixed[name]) for row in rows] for name in rows[0].fixed}
+    for source, n in draws.items():
+        of_draws = [[value(one) for one in row.draws[source]] for row in rows]
+        values[f"{source}: one draw"] = [expected_best(one, 1) for one in of_draws]
+        if n > 1:
+            values[best_of_name(source, n)] = [expected_best(one, n) for one in of_draws]
+    values[ANY] = [
+        max(value(one) for one in (*row.fixed.values(), *(d for of in row.draws.values() for d in of))) for row in rows
+    ]
+    return values
+
+
+def _means(by_metric: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
+    means: dict[str, Any] = {name: sum(values) / len(values) for name, values in by_metric.items()}
+    intervals = {name: list(bootstrap_mean(values, seed=seed)) for name, values in by_metric.items()}
+    return {**means, "n": len(next(iter(by_metric.values()))), "ci95": intervals}
+
+
+def _difference(values: Values, a: str, b: str, metric: str, seed: int) -> dict[str, Any]:
+    difference, interval = bootstrap_difference(values[a], values[b], seed=seed)
+    return {metric: difference, "ci95": list(interval)}
+
+
+def _curve(rows: Sequence[Measured], source: str, n: int, value: Value, metric: str, seed: int) -> dict[str, Any]:
+    """Return the best of k draws for k up to `n`, and what the service's own score would choose among all draws."""
+    of_draws = [[value(one) for one in row.draws[source]] for row in rows]
+    curve = {}
+    for k in steps_to(n):
+        best = [expected_best(one, k) for one in of_draws]
+        curve[str(k)] = {metric: sum(best) / len(best), "ci95": list(bootstrap_mean(best, seed=seed))}
+    by_score = [chosen_by(v, [one.top1 for one in row.draws[source]]) for v, row in zip(of_draws, rows, strict=True)]
+    all_draws = [max(one) for one in of_draws]
+    hindsight, interval = bootstrap_difference(all_draws, by_score, seed=seed)
+    return {
+        "n": n,
+        "curve": curve,
+        "chosen_by_score": {metric: sum(by_score) / len(by_score), "ci95": list(bootstrap_mean(by_score, seed=seed))},
+        "hindsight": {metric: hindsight, "ci95": list(interval)},
+    }
+
+
+def _where(rows: Sequence[Measured]) -> dict[str, int]:
+    """Count the samples by what rewriting can do for them, over everything that was tried."""
+    counts = dict.fromkeys(("first_already", "can_be_first", "can_rise", "no_better", "never_in_10"), 0)
+    for row in rows:
+        before = row.fixed[ORIGINAL].rank or float("inf")
+        found = [*row.fixed.values(), *(draw for of_source in row.draws.values() for draw in of_source)]
+        best = min(one.rank or float("inf") for one in found)
+        name = (
+            "first_already"
+            if before == 1
+            else "can_be_first"
+            if best == 1
+            else "never_in_10"
+            if best > 10
+            else "can_rise"
+            if best < before
+            else "no_better"
+        )
+        counts[name] += 1
+    return counts
+
+
+def _search(rows: Sequence[Measured]) -> dict[str, Any]:
+    searches = [row.search for row in rows if row.search is not None]
+    return {
+        "searched": len(searches),
+        "exhaustive": sum(search.exhaustive for search in searches),
+        "cut_short": sum(search.cut_short for search in searches),
+        "failed_questions": sum(search.failed for search in searches),
+        "rewrites_tried_mean": sum(row.asked for row in rows) / len(rows),
+    }
+
+
+def _slice(values: Values, places: Sequence[int], metric: str, references: Sequence[str], seed: int) -> dict[str, Any]:
+    of_slice = {name: [column[i] for i in places] for name, column in values.items()}
+    systems = {
+        name: {metric: sum(column) / len(column), "ci95": list(bootstrap_mean(column, seed=seed))}
+        for name, column in of_slice.items()
+    }
+    gains = {reference: _difference(of_slice, ANY, reference, metric, seed) for reference in references}
+    return {"n": len(places), "systems": systems, "gain_of_any_over": gains}
