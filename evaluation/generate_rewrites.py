@@ -80,7 +80,7 @@ def generate_rewrites(
     )
     answers = llm.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
-        SamplingParams(temperature=temperature, max_tokens=max_new_tokens, n=draws, seed=seed if draws > 1 else None),
+        SamplingParams(temperature=temperature, max_tokens=max_new_tokens, n=draws),
         use_tqdm=False,
     )
     return [(output.text.strip(), output.finish_reason == "length") for answer in answers for output in answer.outputs]

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.headroom_study.study import Measured
+from evaluation.markdown_table import shorten, table_head, table_row
 from evaluation.systems import ORIGINAL
 from reward.records.sample import Sample
 
 _EXAMPLES = 10
-_LONGEST = 160  # characters of an example's text
 
 
 def print_results(console: Console, results: Mapping[str, Any], out: Path) -> None:
@@ -43,18 +43,17 @@ def markdown_page(
     metric = results["metric"]
     lines = ["# What rewriting can gain", "", results["verdict"]["sentences"], "", results["verdict"]["detail"], ""]
     channels = {name: part for name, part in results["channels"].items() if part["n"]}
-    lines += [f"## {metric} by channel", "", _row("", *(f"{c} (n={p['n']})" for c, p in channels.items()))]
-    lines += [_row(*["---"] * (len(channels) + 1))]
+    lines += [f"## {metric} by channel", "", *table_head("system", *(f"{c} (n={p['n']})" for c, p in channels.items()))]
     lines += [
-        _row(system, *(_cell(part, system, metric) for part in channels.values())) for system in _systems(channels)
+        table_row(system, *(_cell(part, system, metric) for part in channels.values())) for system in _systems(channels)
     ]
     lines += [""] + [f"{channel}: not measured: {why}" for channel, why in results["not_measured"].items()]
     for channel, part in channels.items():
         lines += ["", f"## {channel}", "", part["verdict"]["sentences"], ""]
-        lines += [_row("slice", "n", *part["systems"]), _row(*["---"] * (len(part["systems"]) + 2))]
+        lines += table_head("slice", "n", *part["systems"])
         for name, of_slice in part["slices"].items():
             values = (f"{of_slice['systems'][system][metric]:.3f}" for system in part["systems"])
-            lines.append(_row(name, str(of_slice["n"]), *values))
+            lines.append(table_row(name, str(of_slice["n"]), *values))
         for source, best in part["best_of"].items():
             curve = ", ".join(f"{k}: {point[metric]:.3f}" for k, point in best["curve"].items())
             lines += ["", f"Best of k draws of {source}: {curve}."]
@@ -88,20 +87,10 @@ def _examples(samples: Sequence[Sample], measured: Sequence[Measured]) -> list[s
     if not gains:
         return []
     gains.sort(key=lambda row: -row[0])
-    lines = ["## What lifts most", "", _row("query", "words chosen with hindsight", "rank"), _row(*["---"] * 3)]
+    lines = ["## What lifts most", "", *table_head("query", "words chosen with hindsight", "rank")]
     seen: set[str] = set()
     for _, query, text, before, after in gains:
         if query not in seen and len(seen) < _EXAMPLES:
             seen.add(query)
-            lines.append(_row(_short(query), _short(text), f"{before or 'none'} → {after}"))
+            lines.append(table_row(shorten(query), shorten(text), f"{before or 'none'} → {after}"))
     return lines
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"
-
-
-def _row(*cells: str) -> str:
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
