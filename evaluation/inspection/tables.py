@@ -47,18 +47,22 @@ def markdown(rows: Sequence[Row], counts: Counts, broken: Sequence[str], broken_
             lines += [table_row(name, str(n), f"{100 * n / counts.rows:.1f} %") for name, n in counted.most_common()]
     rewarded = sorted((row for row in rows if row.reward is not None), key=lambda row: row.reward or 0.0)
     if rewarded:
-        lines += ["", "## Highest rewards", "", *_table(rewarded[::-1][:_EXTREMES])]
-        lines += ["", "## Lowest rewards", "", *_table(rewarded[:_EXTREMES])]
+        lines += ["", "## Highest rewards", "", *_table(rewarded[::-1], _EXTREMES)]
+        lines += ["", "## Lowest rewards", "", *_table(rewarded, _EXTREMES)]
     for name, _ in counts.anomalies.most_common():
-        found = [row for row in rows if name in row.anomalies][:_EXAMPLES]
+        found = [row for row in rows if name in row.anomalies]
         if found:
-            lines += ["", f"## {name}", "", *_table(found)]
+            lines += ["", f"## {name}", "", *_table(found, _EXAMPLES)]
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Row], most: int) -> list[str]:
+    """Return the first rows with different queries or rewrites: siblings often write the same."""
     lines = table_head("row", "step", "reward", "query", "rewrite", "baseline")
+    different: dict[tuple[str, str], Row] = {}
     for row in rows:
+        different.setdefault((row.query, row.rewrite), row)
+    for row in list(different.values())[:most]:
         reward = "" if row.reward is None else f"{row.reward:.3f}"
         step = "" if row.step is None else str(row.step)
         lines.append(table_row(str(row.number), step, reward, *map(shorten, (row.query, row.rewrite, row.baseline))))
