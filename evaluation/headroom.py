@@ -107,7 +107,7 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     given = load_tenant(options.tenant)
     tenant = given.model_copy(update={"rag": with_options(given.rag, {"url": options.rag_url})})
     models = {name: (folder, model_hash(folder)) for name, folder in options.models.items()}
-    samples = _samples(options, tenant)
+    samples, unjudged = _samples(options, tenant)
     by_rank = all(sample.relevant_doc_ids for sample in samples)
     candidates = _candidates(samples, tenant, options)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,7 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
                 "sha256": file_sha256(options.test or options.out / QUERIES_FILE),
                 "synthetic": synthetic,
                 "used": len(samples),
+                "without_relevant_passages": unjudged,
             },
             "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in models.items()},
             "recorded": {name: str(path) for name, path in options.recorded.items()},
@@ -168,12 +169,13 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     return results
 
 
-def _samples(options: HeadroomOptions, tenant: TenantSettings) -> list[Sample]:
-    """Return the queries to study.
+def _samples(options: HeadroomOptions, tenant: TenantSettings) -> tuple[list[Sample], int]:
+    """Return the queries to study, and how many of the file's have no relevant passages while others have.
 
     Raises:
-        BadInput: a file cannot be read, or some samples have relevant passages and none is left to study.
+        BadInput: a file cannot be read, a sample_id occurs twice, or no query can be made.
     """
+    unjudged = 0
     if options.test is not None:
         read = read_samples(options.test)
         ids = [sample.sample_id for sample in read]
@@ -198,7 +200,7 @@ def _samples(options: HeadroomOptions, tenant: TenantSettings) -> list[Sample]:
     if options.queries is not None and options.queries < len(samples):
         drawn = sorted(random.Random(options.seed).sample(range(len(samples)), options.queries))
         samples = [samples[i] for i in drawn]
-    return samples
+    return samples, unjudged
 
 
 def _candidates(samples: Sequence[Sample], tenant: TenantSettings, options: HeadroomOptions) -> Candidates:

@@ -17,6 +17,7 @@ from reward.settings.recipe import TenantSettings
 CORPUS = "corpus.jsonl"
 _LONGEST_TITLE = 80  # characters of a first line that is a title
 _PAGE = 1000
+_OF_VERSION = ("id", "embedder_id", "embedder_dimension", "tokenizer_id", "engine_id", "created_at")
 _SECONDS = 30.0
 
 
@@ -30,14 +31,22 @@ class Passage(NamedTuple):
 
 
 def describe(tenant: TenantSettings) -> dict[str, Any] | None:
-    """Return what the service says of its knowledge base and index; None where it is another service, or down."""
+    """Return what the service says of its knowledge base and index, without what changes while it stays the same; None
+    where it is another service, or down."""
     try:
         with _client(tenant) as http:
             response = http.get(_path(tenant))
         described = response.json() if response.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
         return None
-    return described if isinstance(described, dict) else None
+    if not isinstance(described, dict):
+        return None
+    version = described.get("version")
+    known = {name: described.get(name) for name in ("revision", "documents", "passages", "questions")}
+    return {
+        **known,
+        "version": {name: version.get(name) for name in _OF_VERSION} if isinstance(version, dict) else None,
+    }
 
 
 def served_passages(tenant: TenantSettings, most: int, seed: int) -> list[Passage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -26,6 +27,7 @@ from reward.settings.recipe import TenantSettings
 ORACLE, CONTEXT_ORACLE = "oracle: the query's words", "oracle: words of query and context"
 _CONTEXT_POOL = 16  # words of the context that the second oracle chooses from
 _ANSWERED = 0.9  # share of a sample's draws that must be answered
+_LINE_SECONDS = 30.0
 _COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -110,7 +112,18 @@ async def ask_everything(
 
             def begin(what: str) -> Callable[[], None]:
                 task = progress.add_task(what, total=len(samples), requests=asker.requests)
-                return lambda: progress.update(task, advance=1, requests=asker.requests)
+                said = time.monotonic()
+
+                def advance() -> None:
+                    nonlocal said
+                    progress.update(task, advance=1, requests=asker.requests)
+                    # Where no bar can be drawn, a line now and then says how far it is.
+                    if not console.is_terminal and time.monotonic() - said > _LINE_SECONDS:
+                        said = time.monotonic()
+                        done = int(progress.tasks[task].completed)
+                        console.print(f"{what}: {done} of {len(samples)}, {asker.requests} requests", markup=False)
+
+                return advance
 
             # The deployed rewriter first: what it says is retrieved with like the rest.
             await _add_baseline(samples, candidates, asker, tenant, cost.baseline_n, begin("deployed rewriter"))

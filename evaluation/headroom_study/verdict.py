@@ -72,10 +72,13 @@ def _detail(results: Mapping[str, Any], by_rank: bool, synthetic: bool) -> str:
         where, n = results["where"], results["n"]
         parts.append(
             f"Of {n} queries {_share(where['first_already'], n)} have the passage first already, "
-            f"{_share(where['can_be_first'], n)} can have it first, {_share(where['can_rise'], n)} can rise, and for "
-            f"{_share(where['never_in_10'], n)} no rewrite tried brings it into the first 10: those need better "
-            "passages or another retriever."
+            f"{_share(where['can_be_first'], n)} can have it first and {_share(where['can_rise'], n)} can rise."
         )
+        if lost := where["never_in_10"]:
+            parts.append(
+                f"For {_share(lost, n)} no rewrite tried brings it into the first 10: those need better passages or "
+                "another retriever."
+            )
     else:
         parts.append(
             "No relevant passages are known: the same score chooses and measures, so that the best of many overstates "

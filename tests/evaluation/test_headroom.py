@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from evaluation.headroom_study.verdict import judge
 from evaluation.headroom_study.words import Frequencies, context_words, join_words, words_of
 from reward.records.files import write_atomically
 from reward.records.sample import Candidates, Metadata, Sample
+from tests.support import ROOT
 from tests.support.asgi_server import AsgiServer
 from tests.support.rag_server import HEALTH, add_knowledge_base, serving
 
@@ -35,7 +39,7 @@ class WordsService:
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
-        self.down = False
+        self.down, self.pause = False, 0.0
         app = FastAPI()
 
         @app.post("/api/chat/general_rag")
@@ -43,6 +47,7 @@ class WordsService:
             body = await request.json()
             query, rewrite = body["query"], body["rewritten_query"]
             self.asked[query, rewrite] += 1
+            await asyncio.sleep(self.pause)
             if self.down or ("broken" in query and rewrite != query):
                 return JSONResponse({"detail": "no"}, status_code=400)
             said = set(rewrite.split())
@@ -220,6 +225,29 @@ def test_second_run_asks_nothing_but_the_probes(tmp_path: Path, tenant: Path, wo
     assert again["channels"] == first["channels"]
     assert again["calls"]["questions_asked"] == 0
     assert sum(words_service.asked.values()) - asked == again["calls"]["retrieval_requests"] <= 6
+
+
+def test_killed_study_goes_on_where_it_was(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
+    samples = [sample(i, f"a c d e f g q{i}") for i in range(20)]
+    write_atomically(tmp_path / "test.jsonl", [one.to_json() for one in samples])
+    fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "out")]
+    arguments = [*fixed, "--rag-url", words_service.url, "--channels", "service", "--subsets", "100"]
+    words_service.pause = 0.005
+    child = subprocess.Popen([sys.executable, "-m", "evaluation.headroom", *arguments], cwd=ROOT)
+    while sum(words_service.asked.values()) < 200:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "out" / "headroom.json").exists()
+    words_service.pause = 0.0
+    assert headroom.main(arguments) == 0
+    # What was asked for twice was under way when the kill came; the probes are always asked.
+    twice = sum(count > 1 for (query, rewrite), count in words_service.asked.items() if query != rewrite)
+    assert twice <= 10
+    results = results_of(tmp_path)
+    assert results["calls"]["questions_on_disk"] > 100
+    assert results["channels"]["service"]["n"] == 20
 
 
 def test_cap_on_calls_is_kept_and_named(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
