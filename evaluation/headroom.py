@@ -40,7 +40,7 @@ from evaluation.headroom_study.page import markdown_page, print_results
 from evaluation.headroom_study.results import channel_results
 from evaluation.headroom_study.study import Cost, Measured, ask_everything
 from evaluation.headroom_study.synthetic import make_queries
-from evaluation.headroom_study.verdict import judge
+from evaluation.headroom_study.verdict import verdict_of
 from evaluation.headroom_study.words import Frequencies
 from evaluation.slices import slice_members
 from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL, answer_limit, model_hash
@@ -127,7 +127,7 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     }
     synthetic = options.test is None
     verdicts = {
-        name: judge(results, by_rank=by_rank, synthetic=synthetic)._asdict() for name, results in channels.items()
+        name: verdict_of(results, by_rank=by_rank, synthetic=synthetic)._asdict() for name, results in channels.items()
     }
     first = next(iter(channels))
     results = {

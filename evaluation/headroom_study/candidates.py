@@ -73,13 +73,14 @@ async def baseline_rewrites(
     async def draw(sample: Sample, count: int) -> list[str]:
         answers: list[str] = []
         for number in range(count):
-            if len(answers) == _ALIKE and number == _ALIKE and len(set(answers)) == 1:
-                return answers[:1] * count
+            if number == _ALIKE == len(answers) and len(set(answers)) == 1:
+                answers *= count
+                break
             answer = await asker.ask_baseline(sample, number)
             if not isinstance(answer, ServiceFailure):
                 answers.append(answer)
         on_answer()
-        return answers
+        return answers[:count]
 
     draws = await asyncio.gather(*(draw(sample, count) for sample, count in zip(samples, wanted, strict=True)))
     fixed = [known or (drawn[0] if drawn else None) for known, drawn in zip(recorded, draws, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.headroom_study.asking import Retrieved
 from evaluation.headroom_study.best_of import chosen_by, expected_best, steps_to
-from evaluation.headroom_study.study import Measured
+from evaluation.headroom_study.study import CONTEXT_ORACLE, ORACLE, Measured
 from evaluation.metrics import reciprocal_rank
 from evaluation.significance import bootstrap_difference, bootstrap_mean
 from evaluation.systems import BASELINE, ORIGINAL
@@ -64,11 +64,11 @@ def channel_results(
     rows = [measured[i] for i in kept]
     draws = {name: min(len(row.draws[name]) for row in rows) for name in rows[0].draws}
     values = {name: _values(rows, draws, value) for name, value in metrics.items()}
-    hindsight = {name: _is_hindsight(name) for name in values[headline]}
+    hindsight = {ORACLE, CONTEXT_ORACLE, ANY, *(best_of_name(source, n) for source, n in draws.items())}
     results["systems"] = {
         name: {
             **_means({metric: of_metric[name] for metric, of_metric in values.items()}, seed),
-            "hindsight": hindsight[name],
+            "hindsight": name in hindsight,
         }
         for name in values[headline]
     }
@@ -98,10 +98,6 @@ def channel_results(
 
 def best_of_name(source: str, n: int) -> str:
     return f"{source}: best of {n}"
-
-
-def _is_hindsight(system: str) -> bool:
-    return system.startswith("oracle") or ": best of " in system or system == ANY
 
 
 def _values(rows: Sequence[Measured], draws: Mapping[str, int], value: Value) -> Values:

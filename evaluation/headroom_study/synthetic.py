@@ -23,6 +23,7 @@ _POLITE: dict[Language, str] = {
 }
 _SENTENCE_END = re.compile(r"(?<=[。！？!?；;])|(?<=\.)\s+|\n+")
 _KEYWORDS = 4
+_READ = 5000  # passages whose words are counted
 _LONGEST = 200  # characters of a query
 
 
@@ -32,8 +33,12 @@ def make_queries(passages: Sequence[Passage], tenant: TenantSettings, count: int
     Relevant is the passage a query is from, and every other with the same text (for a title: with the same title).
     """
     chance = random.Random(seed)
-    frequencies = Frequencies(passage.text for passage in passages)
     order = chance.sample(passages, len(passages))
+    frequencies = Frequencies(passage.text for passage in order[:_READ])
+    alike: dict[tuple[str, str], list[str]] = {}
+    for passage in passages:
+        alike.setdefault(("title", passage.title), []).append(passage.doc_id)
+        alike.setdefault(("text", passage.text), []).append(passage.doc_id)
     made: list[Sample] = []
     seen: set[str] = set()
     # Round after round: each passage gives its next style, so that no style crowds out the others.
@@ -45,21 +50,17 @@ def make_queries(passages: Sequence[Passage], tenant: TenantSettings, count: int
             query = _query(style, passage, frequencies, tenant.language, chance)
             if query and query not in seen:
                 seen.add(query)
-                made.append(_sample(len(made), query, style, passage, passages, tenant))
+                relevant = alike[("title", passage.title) if style == "title" else ("text", passage.text)]
+                made.append(_sample(len(made), query, style, relevant, tenant))
     return made
 
 
-def _sample(
-    number: int, query: str, style: str, passage: Passage, passages: Sequence[Passage], tenant: TenantSettings
-) -> Sample:
-    def is_relevant(other: Passage) -> bool:
-        return other.title == passage.title if style == "title" else other.text == passage.text
-
+def _sample(number: int, query: str, style: str, relevant: Sequence[str], tenant: TenantSettings) -> Sample:
     return Sample(
         sample_id=f"{tenant.short_id}_synthetic_{number:04d}",
         original_query=query,
         metadata=Metadata(tenant_id=tenant.tenant_id, split="test", slices=(f"synthetic_{style}",)),
-        relevant_doc_ids=tuple(mask_id(other.doc_id) for other in passages if is_relevant(other)),
+        relevant_doc_ids=tuple(map(mask_id, relevant)),
     )
 
 

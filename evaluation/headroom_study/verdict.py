@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     detail: str
 
 
-def judge(results: Mapping[str, Any], *, by_rank: bool, synthetic: bool) -> Verdict:
+def verdict_of(results: Mapping[str, Any], *, by_rank: bool, synthetic: bool) -> Verdict:
     """Conclude from one channel's results, over the stronger of the original query and the deployed rewriter.
 
     Room is claimed where the interval of the gain that hindsight reaches lies above `MATERIAL`, little where it lies

@@ -22,7 +22,7 @@ from evaluation import headroom
 from evaluation.headroom_study.asking import Retrieved
 from evaluation.headroom_study.best_of import chosen_by, expected_best, steps_to
 from evaluation.headroom_study.subsets import search_subsets
-from evaluation.headroom_study.verdict import judge
+from evaluation.headroom_study.verdict import verdict_of
 from evaluation.headroom_study.words import Frequencies, context_words, join_words, words_of
 from reward.records.files import write_atomically
 from reward.records.sample import Candidates, Metadata, Sample
@@ -368,7 +368,7 @@ def test_verdict_follows_the_interval(gain: float, ci95: list[float], outcome: s
         "best_of": {},
         "left_out": {},
     }
-    verdict = judge(results, by_rank=True, synthetic=False)
+    verdict = verdict_of(results, by_rank=True, synthetic=False)
     assert verdict.outcome == outcome
     assert f"{gain:+.3f} (95 % interval {ci95[0]:+.3f} to {ci95[1]:+.3f})" in verdict.sentences
     assert "ceiling" in verdict.sentences
@@ -393,3 +393,32 @@ def test_bad_options(
         code = int(str(end.code))
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_draws_of_a_model_differ_and_are_kept(tmp_path: Path, tenant: Path) -> None:
+    """A tiny random model through vLLM, in a child process."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from evaluation.headroom_study.candidates import model_draws
+    from reward.settings.recipe import load_tenant
+    from tests.support.tiny_models import save_tokenizer
+
+    folder = tmp_path / "model"
+    tokenizer = save_tokenizer(folder, "鱼油怎么吃钙片改写查询原始询用户的请")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 512}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), **size, **heads)).save_pretrained(folder)
+    samples = [sample(0, "鱼油怎么吃"), sample(1, "钙片怎么吃")]
+    options = {"n": 4, "temperature": 1.0, "max_new_tokens": 8, "seed": 0}
+    draws = model_draws(folder, samples, load_tenant(str(tenant)), tmp_path / "cache", **options)
+    assert [len(of_sample) for of_sample in draws] == [4, 4]
+    assert len({text for of_sample in draws for text in of_sample}) > 2
+    kept = next((tmp_path / "cache").glob("draws_*.jsonl"))
+    made = kept.stat().st_mtime_ns
+    assert model_draws(folder, samples, load_tenant(str(tenant)), tmp_path / "cache", **options) == draws
+    assert kept.stat().st_mtime_ns == made
