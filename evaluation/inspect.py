@@ -92,7 +92,7 @@ def inspect(
         if not choice.counts.rows:
             first = f"; {broken.named[0]}" if broken.named else ""
             raise BadInput(f"{source}: holds no row that can be read{first}")
-    shown, title = choice.rows(), f"Inspect {source.name}"
+    shown, title = choice.rows(), f"Inspect {source.resolve().name}"
     page = render_page(shown, choice.counts, broken.named, broken.count, title=title, source=str(source))
     write_atomically(out / PAGE_FILE, [page])
     text = markdown(shown, choice.counts, broken.named, broken.count, title)

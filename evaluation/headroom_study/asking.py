@@ -68,23 +68,33 @@ class Asker:
     def baseline_requests(self) -> int:
         return self._baseline.calls
 
-    async def identify(self, samples: list[Sample], described: dict[str, Any] | None) -> None:
+    async def identify(self, samples: list[Sample], described: dict[str, Any] | None) -> Sample:
         """Ask `PROBES` of the queries anew: answers that were kept count only for a retriever that answers these alike.
 
         Args:
             described: what the service says of its knowledge base and index; None where it does not.
 
+        Returns:
+            The first sample that was answered.
+
         Raises:
-            BadInput: the service does not answer.
+            BadInput: the service answers none of them.
         """
         seen: list[Any] = []
+        answered: Sample | None = None
+        failure = ""
         for sample in samples[:PROBES]:
             answer = await self._retrieve(sample, sample.original_query, SERVICE)
             if isinstance(answer, ServiceFailure):
-                raise BadInput(f"{self._tenant.rag.url}: {answer.reason}")
-            seen.append([[hit.doc_id, hit.content[:200]] for hit in answer.hits[:10]])
+                failure = failure or answer.reason
+                continue
+            answered = answered or sample
+            seen.append([sample.sample_id, [[hit.doc_id, hit.content[:200]] for hit in answer.hits[:10]]])
             self.scorers.add(answer.reranker)
+        if answered is None:
+            raise BadInput(f"{self._tenant.rag.url}: {failure}")
         self.fingerprint = content_key("retriever", seen, sorted(self.scorers), described or {})[:16]
+        return answered
 
     async def why_unmeasured(self, sample: Sample, channel: str) -> str | None:
         """Ask one query through a channel; say why the service cannot measure it, None where it can."""

@@ -101,9 +101,9 @@ async def ask_everything(
     study = Study()
     asker = Asker(tenant, ledger, cost.max_calls)
     try:
-        await asker.identify(samples, described)
+        answered = await asker.identify(samples, described)
         for channel in channels:
-            if why := await asker.why_unmeasured(samples[0], channel):
+            if why := await asker.why_unmeasured(answered, channel):
                 study.unmeasured[channel] = why
         channels = [channel for channel in channels if channel not in study.unmeasured]
         if not channels:

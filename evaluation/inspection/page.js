@@ -91,7 +91,7 @@ function card(row) {
   add("context", row.context);
   add("rewrite", row.rewrite === undefined ? "(empty)" : row.rewrite);
   add("baseline", row.baseline);
-  add("parts", Object.entries(row.parts).filter(([, value]) => value !== 0)
+  add("parts", Object.entries(row.parts).filter(([, value]) => value)
     .map(([name, value]) => `${name} ${value > 0 ? "+" : ""}${value}`).join("   "));
   add("ranks", Object.entries(row.ranks).map(([name, rank]) => `${name} ${rank === null ? "not found" : rank}`).join("   "));
   add("judge", row.judge);

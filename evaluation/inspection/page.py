@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def render_page(
     data, shown = [], 0
     size = 0
     for row in rows:
-        text = json.dumps(_row(row), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(_row(row), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size += len(text.encode("utf-8", "replace"))
         if size > MOST_BYTES:
             break
@@ -92,13 +93,18 @@ def _row(row: Row) -> dict[str, Any]:
         "id": visible(row.sample_id),
         "kind": row.kind,
         "reason": row.reason,
-        "reward": row.reward,
-        "parts": {name: round(value, 4) for name, value in row.parts.items()},
+        "reward": _finite(row.reward),
+        "parts": {name: _finite(round(value, 4)) for name, value in row.parts.items()},
         "ranks": row.ranks,
         "slices": [visible(name) for name in row.slices],
         "odd": row.anomalies,
         **{name: _clipped(text) for name, text in texts.items() if text},
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return the number, None for what JSON has no word for."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _clipped(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from unicodedata import normalize
 
 from evaluation.inspection.rows import Row
 from plain_text.text_file import open_text
@@ -117,13 +118,13 @@ def read_review(path: Path, origin: str) -> Review:
             review.problems.append(f"{where}: pair_id: {pair_id} is in row {seen[pair_id]} already")
             continue
         seen[pair_id] = row
-        texts = {name: cells[name] for name in TEXTS}
-        if changed := _changed(pair_id, texts, cells["check"]):
+        texts, changed = _restored(pair_id, cells)
+        if changed:
             review.problems.append(
                 f"{where}: {', '.join(changed)}: was changed since the sheet was written ({pair_id})"
             )
             continue
-        said = cells["preferred"].strip().casefold()
+        said = normalize("NFKC", cells["preferred"]).strip().casefold()
         if not said:
             review.open += 1
             continue
@@ -142,7 +143,7 @@ def read_review(path: Path, origin: str) -> Review:
                 rewrite_a=texts["rewrite_a"],
                 rewrite_b=texts["rewrite_b"],
                 preferred=label,
-                note=cells["note"],
+                note=_unquoted(cells["note"]),
                 origin=origin,
             )
         )
@@ -168,19 +169,26 @@ def _plain(text: str) -> str:
 
 
 def _check(pair_id: str, texts: dict[str, str]) -> str:
-    """Return five characters for each text. The letters before them keep a spreadsheet from taking it for a number."""
-    return "c" + "-".join(
-        hashlib.sha256(f"{pair_id} {name} {text}".encode()).hexdigest()[:5] for name, text in texts.items()
-    )
+    """Return five characters for each text. The letter before them keeps a spreadsheet from taking it for a number."""
+    return "c" + "-".join(_digest(pair_id, name, text) for name, text in texts.items())
 
 
-def _changed(pair_id: str, texts: dict[str, str], check: str) -> list[str]:
-    """Return the columns whose text is not the one that was written."""
-    before = check.strip().removeprefix("c").split("-")
-    now = _check(pair_id, texts).removeprefix("c").split("-")
-    if len(before) != len(now):
-        return ["check"]
-    return [name for name, one, other in zip(TEXTS, before, now, strict=True) if one != other]
+def _digest(pair_id: str, name: str, text: str) -> str:
+    return hashlib.sha256(f"{pair_id} {name} {text}".encode()).hexdigest()[:5]
+
+
+def _restored(pair_id: str, cells: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the texts as they were written, and the columns whose text is another one now."""
+    before = cells["check"].removeprefix("c").split("-")
+    if len(before) != len(TEXTS):
+        return {}, ["check"]
+    texts: dict[str, str] = {}
+    for name, digest in zip(TEXTS, before, strict=True):
+        # The writer put a sign before what looks like a formula; a text may begin with that sign of its own.
+        for text in (_unquoted(cells[name]), cells[name]):
+            if _digest(pair_id, name, text) == digest:
+                texts[name] = text
+    return texts, [name for name in TEXTS if name not in texts]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -206,7 +214,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if any(cell.strip() for cell in cells[len(headings) :]):
                 raise BadInput(f"{path}: row {row}: has more cells than there are headings")
             padded = [*cells, *[""] * len(headings)]
-            yield row, {name: _plain(_unquoted(padded[headings.index(name)])) for name in COLUMNS}
+            yield row, {name: _plain(padded[headings.index(name)]) for name in COLUMNS}
     except csv.Error as error:
         raise BadInput(f"{path}: not a table: {error}") from None
 

@@ -48,7 +48,7 @@ class WordsService:
             query, rewrite = body["query"], body["rewritten_query"]
             self.asked[query, rewrite] += 1
             await asyncio.sleep(self.pause)
-            if self.down or ("broken" in query and rewrite != query):
+            if self.down or "refused" in query or ("broken" in query and rewrite != query):
                 return JSONResponse({"detail": "no"}, status_code=400)
             said = set(rewrite.split())
             first = {"b", "d"} <= said and "a" not in said
@@ -170,6 +170,7 @@ def test_search_finds_the_words_that_matter(words: int, most: int, exhaustive: b
 def test_study_end_to_end(tmp_path: Path, tenant: Path, words_service: WordsService, capsys: Any) -> None:
     """Two queries that the right words lift to the first place, one that is first already, one that fails."""
     samples = [
+        sample(9, "refused always", "b d"),  # the first probe: that one query fails is no reason to give up
         sample(0, "a b c d", "b c d", slices=("trap",)),
         sample(1, "a b d", "a b d"),
         sample(2, "b d", "b d"),
@@ -178,7 +179,7 @@ def test_study_end_to_end(tmp_path: Path, tenant: Path, words_service: WordsServ
     draws = [("a b c d", "b d"), ("a b c d", "a"), ("a b d", "a b"), ("a b d", "d"), ("b d", "b d"), ("b d", "b d")]
     lines = [
         json.dumps({"query": query, "rewritten_query": rewrite})
-        for query, rewrite in [*draws, *[("broken a b d", "b d")] * 2]
+        for query, rewrite in [*draws, *[("broken a b d", "b d"), ("refused always", "b d")] * 2]
     ]
     write_atomically(tmp_path / "draws.jsonl", lines)
     more = ("--recorded", f"policy={tmp_path / 'draws.jsonl'}", "--n", "2", "--channels", "service", "bm25")
@@ -196,22 +197,22 @@ def test_study_end_to_end(tmp_path: Path, tenant: Path, words_service: WordsServ
     # Its score tells the good draw of the first query; nothing tells one of the second.
     assert service["best_of"]["policy"]["hindsight"]["mrr@10"] == pytest.approx(0)
     assert service["where"] == {"first_already": 1, "can_be_first": 2, "can_rise": 0, "no_better": 0, "never_in_10": 0}
-    # The failed sample leaves every system's mean, and is counted and named.
+    # The failed samples leave every system's mean, and are counted and named.
     assert service["n"] == 3
-    assert list(service["left_out"].values()) == [1]
-    assert service["left_out_ids"] == ["t_003"]
+    assert list(service["left_out"].values()) == [1, 1]
+    assert service["left_out_ids"] == ["t_009", "t_003"]
     assert service["slices"]["trap"]["systems"]["baseline"]["mrr@10"] == 1
     # A service that cannot switch says nothing of a channel.
     assert "bm25" in results["not_measured"]
     assert list(results["channels"]) == ["service"]
     assert "Rewriting has room" in results["verdict"]["sentences"] or "cannot tell" in results["verdict"]["sentences"]
-    assert "1 queries are left out" in results["verdict"]["detail"]
+    assert "2 queries are left out" in results["verdict"]["detail"]
     # Whatever was asked was asked once, the probes apart.
     twice = {pair for pair, count in words_service.asked.items() if count > 1 and pair[0] != pair[1]}
     assert not twice - {pair for pair in words_service.asked if "broken" in pair[0]}
     page = (tmp_path / "out" / "headroom.md").read_text(encoding="utf-8")
     assert "b d" in page
-    assert len((tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+    assert len((tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()) == 5
     assert "oracle" in capsys.readouterr().out
 
 

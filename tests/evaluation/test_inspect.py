@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,9 +196,22 @@ def fill(sheet: Path, change: Any, **how: Any) -> Path:
     return filled
 
 
+def test_text_that_begins_like_the_writers_own_sign(tmp_path: Path) -> None:
+    """`'=钙片` and `=鱼油` look alike in the sheet; each comes back as it was."""
+    rollouts = [
+        make_rollout(number=i, rewrite=f"{query} 用法用量", sample=make_sample(i, original_query=query))
+        for i, query in enumerate(("=鱼油怎么吃", "'=钙片怎么吃", "＠益生菌怎么吃", "-葡萄籽怎么吃"))
+    ]
+    sheet = inspected(tmp_path, rollouts, "--review", "9") / "review.csv"
+    filled = fill(sheet, prefer_policy)
+    assert inspect.main(["--read-review", str(filled), "--pairs", str(tmp_path / "pairs.jsonl")]) == 0
+    lines = (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["original_query"] for line in lines} == {r.sample.original_query for r in rollouts}
+
+
 def prefer_policy(rows: list[dict[str, str]]) -> None:
     for i, row in enumerate(rows):
-        row["preferred"] = "TIE " if i == 5 else "A" if is_policy_first(row["pair_id"]) else "b"
+        row["preferred"] = "TIE " if i == 5 else "Ａ" if is_policy_first(row["pair_id"]) else "b"
         row["note"] = '更清楚, "好"'
 
 
@@ -303,6 +317,21 @@ def test_page_shows_hostile_text_as_text(page: Page) -> None:
     expect(page.locator("article").nth(2)).to_contain_text("more characters are in the CSV file")
     # Nothing makes a phone scroll sideways.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@needs_chromium
+def test_page_of_a_reward_that_is_no_number(browser: Browser, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [make_rollout(number=1), make_rollout(number=2, rank=1)])
+    log = next((run / FOLDER).glob("*.jsonl"))
+    log.write_text(
+        re.sub(r'"reward":[-0-9.e]+,"parts"', '"reward":NaN,"parts"', log.read_text(encoding="utf-8"), count=1)
+    )
+    assert inspect.main(["--run", str(run), "--out", str(tmp_path / "out")]) == 0
+    opened = browser.new_page()
+    opened.goto((tmp_path / "out" / "index.html").as_uri())
+    expect(opened.locator("#found")).to_contain_text("2 of 2 rows match")
+    expect(opened.locator("article").first).not_to_contain_text("reward NaN")
+    opened.close()
 
 
 @needs_chromium
