@@ -1,10 +1,9 @@
-"""Generate rewrites with vLLM's offline engine, in a process of its own so that its memory is freed at the end.
+"""Generate greedy rewrites with vLLM's offline engine, in a process of its own so that its memory is freed at the end.
 
     python -m evaluation.generate_rewrites --model MODEL_FOLDER --prompts prompts.jsonl --out rewrites.jsonl
 
 `prompts.jsonl` holds {"sample_id", "messages"} a line, `rewrites.jsonl` {"sample_id", "rewrite", "cut"} in that order;
-`cut` says whether the rewrite ended at the limit of new tokens. One greedy rewrite a prompt; with `--draws N` each
-prompt has N lines in a row, drawn at `--temperature`.
+`cut` says whether the rewrite ended at the limit of new tokens.
 Prompts become token ids by the tokenizer's own chat template, exactly as the trainer's rollouts do.
 """
 
@@ -24,18 +23,9 @@ CPU_KV_CACHE_GIB = "1"
 
 
 def generate_rewrites(
-    model: Path,
-    conversations: list[list[dict[str, str]]],
-    *,
-    max_new_tokens: int,
-    seed: int,
-    draws: int = 1,
-    temperature: float = 0.0,
+    model: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int, seed: int
 ) -> list[tuple[str, bool]]:
-    """Generate the model's answers, special tokens removed and trimmed, `draws` a conversation; was it cut?
-
-    Args:
-        temperature: 0 is greedy.
+    """Generate the model's greedy answers, special tokens removed and trimmed, one a conversation; was it cut?
 
     Raises:
         BadInput: a prompt and its answer do not fit the model's context.
@@ -80,39 +70,30 @@ def generate_rewrites(
     )
     answers = llm.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
-        SamplingParams(temperature=temperature, max_tokens=max_new_tokens, n=draws),
+        SamplingParams(temperature=0.0, max_tokens=max_new_tokens),
         use_tqdm=False,
     )
-    return [(output.text.strip(), output.finish_reason == "length") for answer in answers for output in answer.outputs]
+    return [(answer.outputs[0].text.strip(), answer.outputs[0].finish_reason == "length") for answer in answers]
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Rewrites of one model with vLLM's offline engine.")
+    parser = argparse.ArgumentParser(description="Greedy rewrites of one model with vLLM's offline engine.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL of sample_id, messages")
     parser.add_argument("--out", type=Path, required=True, help="JSONL of sample_id, rewrite, cut")
     parser.add_argument("--max-new-tokens", type=int, required=True)
-    parser.add_argument("--draws", type=int, default=1, metavar="N", help="answers a prompt (default: 1)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="(default: 0, greedy)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     prompts = [line for _, line in read_jsonl(args.prompts)]
     rewrites = generate_rewrites(
-        args.model,
-        [p["messages"] for p in prompts],
-        max_new_tokens=args.max_new_tokens,
-        seed=args.seed,
-        draws=args.draws,
-        temperature=args.temperature,
+        args.model, [p["messages"] for p in prompts], max_new_tokens=args.max_new_tokens, seed=args.seed
     )
     write_atomically(
         args.out,
         (
-            json.dumps(
-                {"sample_id": prompts[i // args.draws]["sample_id"], "rewrite": text, "cut": cut}, ensure_ascii=False
-            )
-            for i, (text, cut) in enumerate(rewrites)
+            json.dumps({"sample_id": prompt["sample_id"], "rewrite": rewrite, "cut": cut}, ensure_ascii=False)
+            for prompt, (rewrite, cut) in zip(prompts, rewrites, strict=True)
         ),
     )
     return 0

@@ -139,15 +139,17 @@ def model_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def generate_in_child(folder: Path, prompts: list[str], out: Path, *options: str) -> None:
-    """Run `evaluation.generate_rewrites` with further options; its log stays on disk only when it fails.
+def generate_in_child(
+    folder: Path, prompts: list[str], out: Path, *options: str, module: str = "evaluation.generate_rewrites"
+) -> None:
+    """Run `module` with further options; its log stays on disk only when it fails.
 
     Raises:
         BadInput: it failed (names the log and its last error).
     """
     prompts_file, log_file = out.with_suffix(".prompts"), out.with_suffix(".log")
     write_atomically(prompts_file, prompts)
-    command = [sys.executable, "-m", "evaluation.generate_rewrites", "--model", str(folder.resolve())]
+    command = [sys.executable, "-m", module, "--model", str(folder.resolve())]
     command += ["--prompts", str(prompts_file), "--out", str(out), *options]
     with log_file.open("w", encoding="utf-8") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode

@@ -113,11 +113,10 @@ def model_draws(
     digest.update("\n".join(prompts).encode())
     kept = cache / f"draws_{digest.hexdigest()[:16]}.jsonl"
     if not kept.is_file():
-        generate_in_child(folder, prompts, kept, *(str(part) for option in options.items() for part in option))
-    draws: dict[str, list[str]] = {sample.sample_id: [] for sample in samples}
-    for _, line in read_jsonl(kept):
-        draws.setdefault(str(line.get("sample_id")), []).append(str(line.get("rewrite") or ""))
-    if any(len(draws[sample.sample_id]) != n for sample in samples):
+        given = (str(part) for option in options.items() for part in option)
+        generate_in_child(folder, prompts, kept, *given, module="evaluation.draw_rewrites")
+    draws = {line["sample_id"]: [str(text) for text in line["rewrites"]] for _, line in read_jsonl(kept)}
+    if any(len(draws.get(sample.sample_id, ())) != n for sample in samples):
         raise BadInput(f"{kept}: is not complete; delete the file and run again")
     return [draws[sample.sample_id] for sample in samples]
 

@@ -10,7 +10,7 @@ from evaluation.headroom_study.asking import Retrieved
 from evaluation.headroom_study.best_of import chosen_by, expected_best, steps_to
 from evaluation.headroom_study.study import CONTEXT_ORACLE, ORACLE, Measured
 from evaluation.metrics import reciprocal_rank
-from evaluation.significance import bootstrap_difference, bootstrap_mean
+from evaluation.significance import bootstrap_means
 from evaluation.systems import BASELINE, ORIGINAL
 from reward.records.sample import Sample
 
@@ -65,9 +65,11 @@ def channel_results(
     draws = {name: min(len(row.draws[name]) for row in rows) for name in rows[0].draws}
     values = {name: _values(rows, draws, value) for name, value in metrics.items()}
     hindsight = {ORACLE, CONTEXT_ORACLE, ANY, *(best_of_name(source, n) for source, n in draws.items())}
+    means = _Means(seed)
     results["systems"] = {
         name: {
-            **_means({metric: of_metric[name] for metric, of_metric in values.items()}, seed),
+            **means.of({metric: of_metric[name] for metric, of_metric in values.items()}),
+            "n": len(kept),
             "hindsight": name in hindsight,
         }
         for name in values[headline]
@@ -75,16 +77,17 @@ def channel_results(
     references = [name for name in (ORIGINAL, BASELINE) if name in values[headline]]
     results["gains"] = {
         name: {
-            f"over_{reference}": _difference(values[headline], name, reference, headline, seed)
+            f"over_{reference}": means.of_one(headline, _minus(values[headline][name], values[headline][reference]))
             for reference in references
             if reference != name
         }
         for name in values[headline]
         if name != ORIGINAL
     }
-    results["best_of"] = {name: _curve(rows, name, n, metrics[headline], headline, seed) for name, n in draws.items()}
+    results["best_of"] = {name: _curve(rows, name, n, metrics[headline], headline, means) for name, n in draws.items()}
     if by_rank:
         results["where"] = _where(rows)
+    means.finish()
     results["search"] = _search(rows)
     row_of = {place: row for row, place in enumerate(kept)}
     of_slices = {name: [row_of[i] for i in places if i in row_of] for name, places in slices.items()}
@@ -114,32 +117,52 @@ def _values(rows: Sequence[Measured], draws: Mapping[str, int], value: Value) ->
     return values
 
 
-def _means(by_metric: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
-    means: dict[str, Any] = {name: sum(values) / len(values) for name, values in by_metric.items()}
-    intervals = {name: list(bootstrap_mean(values, seed=seed)) for name, values in by_metric.items()}
-    return {**means, "n": len(next(iter(by_metric.values()))), "ci95": intervals}
+class _Means:
+    """Means whose intervals are computed all at once, with the same resamples, when `finish` is called."""
+
+    def __init__(self, seed: int):
+        self._seed = seed
+        self._columns: list[Sequence[float]] = []
+        self._places: list[tuple[dict[str, Any], str]] = []
+
+    def of(self, by_metric: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+        """Return metric → mean, and `ci95`: metric → interval."""
+        intervals: dict[str, Any] = {}
+        for metric, values in by_metric.items():
+            self._columns.append(values)
+            self._places.append((intervals, metric))
+        return {**{metric: sum(values) / len(values) for metric, values in by_metric.items()}, "ci95": intervals}
+
+    def of_one(self, metric: str, values: Sequence[float]) -> dict[str, Any]:
+        """Return the mean under `metric`, and `ci95`: its interval."""
+        result: dict[str, Any] = {metric: sum(values) / len(values), "ci95": None}
+        self._columns.append(values)
+        self._places.append((result, "ci95"))
+        return result
+
+    def finish(self) -> None:
+        """Fill in the intervals."""
+        columns = list(zip(*self._columns, strict=True))
+        for (target, key), interval in zip(self._places, bootstrap_means(columns, seed=self._seed), strict=True):
+            target[key] = list(interval)
 
 
-def _difference(values: Values, a: str, b: str, metric: str, seed: int) -> dict[str, Any]:
-    difference, interval = bootstrap_difference(values[a], values[b], seed=seed)
-    return {metric: difference, "ci95": list(interval)}
+def _minus(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return [one - other for one, other in zip(a, b, strict=True)]
 
 
-def _curve(rows: Sequence[Measured], source: str, n: int, value: Value, metric: str, seed: int) -> dict[str, Any]:
+def _curve(rows: Sequence[Measured], source: str, n: int, value: Value, metric: str, means: _Means) -> dict[str, Any]:
     """Return the best of k draws for k up to `n`, and what the service's own score would choose among all draws."""
     of_draws = [[value(one) for one in row.draws[source]] for row in rows]
     curve = {}
     for k in steps_to(n):
-        best = [expected_best(one, k) for one in of_draws]
-        curve[str(k)] = {metric: sum(best) / len(best), "ci95": list(bootstrap_mean(best, seed=seed))}
+        curve[str(k)] = means.of_one(metric, [expected_best(one, k) for one in of_draws])
     by_score = [chosen_by(v, [one.top1 for one in row.draws[source]]) for v, row in zip(of_draws, rows, strict=True)]
-    all_draws = [max(one) for one in of_draws]
-    hindsight, interval = bootstrap_difference(all_draws, by_score, seed=seed)
     return {
         "n": n,
         "curve": curve,
-        "chosen_by_score": {metric: sum(by_score) / len(by_score), "ci95": list(bootstrap_mean(by_score, seed=seed))},
-        "hindsight": {metric: hindsight, "ci95": list(interval)},
+        "chosen_by_score": means.of_one(metric, by_score),
+        "hindsight": means.of_one(metric, _minus([max(one) for one in of_draws], by_score)),
     }
 
 
@@ -178,9 +201,8 @@ def _search(rows: Sequence[Measured]) -> dict[str, Any]:
 
 def _slice(values: Values, places: Sequence[int], metric: str, references: Sequence[str], seed: int) -> dict[str, Any]:
     of_slice = {name: [column[i] for i in places] for name, column in values.items()}
-    systems = {
-        name: {metric: sum(column) / len(column), "ci95": list(bootstrap_mean(column, seed=seed))}
-        for name, column in of_slice.items()
-    }
-    gains = {reference: _difference(of_slice, ANY, reference, metric, seed) for reference in references}
+    means = _Means(seed)
+    systems = {name: means.of_one(metric, column) for name, column in of_slice.items()}
+    gains = {reference: means.of_one(metric, _minus(of_slice[ANY], of_slice[reference])) for reference in references}
+    means.finish()
     return {"n": len(places), "systems": systems, "gain_of_any_over": gains}
