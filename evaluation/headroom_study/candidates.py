@@ -57,6 +57,13 @@ def rule_rewrites(samples: Sequence[Sample], frequencies: Frequencies) -> dict[s
     return rules if widened == [s.original_query for s in samples] else {**rules, CONTEXT_WORDS: widened}
 
 
+def baseline_draws(samples: Sequence[Sample], tenant: TenantSettings, n: int) -> list[int]:
+    """Return how often the deployed rewriter is asked about each sample: `n` times; once only what is unrecorded."""
+    if not tenant.baseline.url:
+        return [0] * len(samples)
+    return [n if n > 1 else 0 if sample.candidates.baseline else 1 for sample in samples]
+
+
 async def baseline_rewrites(
     samples: Sequence[Sample], asker: Asker, tenant: TenantSettings, n: int, on_answer: Callable[[], None]
 ) -> tuple[list[str | None] | None, list[list[str]] | None, int]:
@@ -68,7 +75,7 @@ async def baseline_rewrites(
     recorded = [sample.candidates.baseline or None for sample in samples]
     if not tenant.baseline.url:
         return (recorded if any(recorded) else None), None, 0
-    wanted = [n if n > 1 else 0 if known else 1 for known in recorded]
+    wanted = baseline_draws(samples, tenant, n)
 
     async def draw(sample: Sample, count: int) -> list[str]:
         answers: list[str] = []

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evaluation.headroom_study.asking import NOTHING, Asker, Result, Retrieved
-from evaluation.headroom_study.candidates import Candidates, baseline_rewrites
+from evaluation.headroom_study.candidates import Candidates, baseline_draws, baseline_rewrites
 from evaluation.headroom_study.subsets import Search, search_subsets, widen
 from evaluation.headroom_study.words import Frequencies, context_words, join_words, words_of
 from evaluation.systems import BASELINE, ORIGINAL
@@ -125,9 +125,9 @@ async def ask_everything(
 
                 return advance
 
+            console.print(_plan(samples, candidates, tenant, channels, cost), markup=False, soft_wrap=True)
             # The deployed rewriter first: what it says is retrieved with like the rest.
             await _add_baseline(samples, candidates, asker, tenant, cost.baseline_n, begin("deployed rewriter"))
-            console.print(_plan(samples, candidates, channels, cost))
             frequencies = Frequencies(f"{s.original_query}\n{s.context.text}" for s in samples)
             # All candidates before any oracle: where the cap ends the study, they are what is compared.
             for channel in channels:
@@ -164,19 +164,22 @@ async def _add_baseline(
         candidates.draws[BASELINE] = draws
 
 
-def _plan(samples: Sequence[Sample], candidates: Candidates, channels: Sequence[str], cost: Cost) -> str:
-    """Say how many questions there are at most, before they are asked."""
-    texts = [
-        {text for rows in candidates.fixed.values() if (text := rows[i])}
-        | {text for rows in candidates.draws.values() for text in rows[i]}
-        for i in range(len(samples))
-    ]
-    fixed = sum(map(len, texts)) * len(channels)
+def _plan(
+    samples: Sequence[Sample], candidates: Candidates, tenant: TenantSettings, channels: Sequence[str], cost: Cost
+) -> str:
+    """Say how much is asked of whom at most, before it is asked."""
+    asked = baseline_draws(samples, tenant, cost.baseline_n)
+    retrievals = len(samples)  # with the deployed rewriter's rewrites, at least the recorded ones
+    for place, count in enumerate(asked):
+        texts = {text for rows in candidates.fixed.values() if (text := rows[place])}
+        texts |= {text for rows in candidates.draws.values() for text in rows[place]}
+        retrievals += len(texts) + count
     contexts = sum(bool(sample.context.text) for sample in samples)
     searched = (len(samples) + contexts) * cost.subsets * len(channels)
     return (
-        f"plan: {len(samples)} queries, {len(channels)} channels ({', '.join(channels)}): {fixed} retrievals with "
-        f"rewrites, at most {searched} for the oracle; at most {cost.max_calls} requests (--max-calls)"
+        f"plan: {len(samples)} queries, {len(channels)} channels ({', '.join(channels)}): at most {sum(asked)} answers "
+        f"of the deployed rewriter, {retrievals * len(channels)} retrievals with rewrites, {searched} for the oracle; "
+        f"--max-calls stops at {cost.max_calls} retrieval requests"
     )
 
 

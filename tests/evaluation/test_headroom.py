@@ -28,7 +28,7 @@ from reward.records.files import write_atomically
 from reward.records.sample import Candidates, Metadata, Sample
 from tests.support import ROOT
 from tests.support.asgi_server import AsgiServer
-from tests.support.rag_server import HEALTH, add_knowledge_base, serving
+from tests.support.rag_server import HEALTH, add_knowledge_base, rewriter_service, serving
 
 
 class WordsService:
@@ -226,6 +226,35 @@ def test_second_run_asks_nothing_but_the_probes(tmp_path: Path, tenant: Path, wo
     assert again["channels"] == first["channels"]
     assert again["calls"]["questions_asked"] == 0
     assert sum(words_service.asked.values()) - asked == again["calls"]["retrieval_requests"] <= 6
+
+
+def test_best_of_n_of_the_deployed_rewriter(
+    tmp_path: Path, tenant: Path, words_service: WordsService, capsys: Any
+) -> None:
+    """It answers the first query otherwise each time, the second always alike: then three answers are enough."""
+    asked: Counter[str] = Counter()
+
+    def answer(request: dict[str, Any]) -> tuple[int, bytes]:
+        query = request["query"]
+        asked[query] += 1
+        rewrite = "b d" if query.endswith("q1") or asked[query] == 4 else f"a b {asked[query]}"
+        return 200, json.dumps({"rewritten_query": rewrite}).encode()
+
+    with rewriter_service(answer) as url:
+        values = yaml.safe_load(tenant.read_text(encoding="utf-8"))
+        tenant.write_text(yaml.safe_dump({**values, "baseline": {"url": url}}, allow_unicode=True), encoding="utf-8")
+        samples = [sample(0, "a b c d q0"), sample(1, "a b c d q1")]
+        more = ("--channels", "service", "--baseline-n", "6", "--subsets", "0")
+        assert run(tmp_path, tenant, words_service.url, samples, *more) == 0
+    assert asked == {"a b c d q0": 6, "a b c d q1": 3}
+    assert "at most 12 answers of the deployed rewriter" in capsys.readouterr().out
+    results = results_of(tmp_path)
+    systems = results["channels"]["service"]["systems"]
+    assert results["provenance"]["baseline_always_alike"] == 1
+    assert systems["baseline: one draw"]["success@1"] == pytest.approx((1 / 6 + 1) / 2)
+    assert systems["baseline: best of 6"]["success@1"] == 1
+    curve = results["channels"]["service"]["best_of"]["baseline"]["curve"]
+    assert curve["2"]["mrr@10"] == pytest.approx(((1 / 3) * 1 + (2 / 3) / 3 + 1) / 2)
 
 
 def test_killed_study_goes_on_where_it_was(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
