@@ -101,7 +101,8 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     """Ask, choose, conclude, write. Returns what `headroom.json` holds.
 
     Raises:
-        BadInput: an option or a file cannot be used, the service does not answer, or no channel can be measured.
+        BadInput: an option or a file cannot be used, the service does not answer, no channel can be measured, or no
+            query was answered for every rewrite.
     """
     started = time.monotonic()
     given = load_tenant(options.tenant)
@@ -125,6 +126,9 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
         name: channel_results(samples, measured, slices, by_rank=by_rank, seed=options.seed)
         for name, measured in study.measured.items()
     }
+    if not any(part["n"] for part in channels.values()):
+        reason, count = next(iter(next(iter(channels.values()))["left_out"].items()))
+        raise BadInput(f"{tenant.rag.url}: no query could be compared; {count} of {len(samples)}: {reason}")
     synthetic = options.test is None
     verdicts = {
         name: verdict_of(results, by_rank=by_rank, synthetic=synthetic)._asdict() for name, results in channels.items()

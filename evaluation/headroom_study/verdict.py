@@ -9,6 +9,7 @@ from evaluation.headroom_study.results import ANY
 from evaluation.systems import BASELINE, ORIGINAL
 
 MATERIAL = 0.02  # a gain below it pays for no training
+FEWEST = 20  # queries; of fewer a bootstrap interval says too little
 _PHRASES = {ORIGINAL: "the original query", BASELINE: "the deployed rewriter"}
 _METRICS = {"mrr@10": "MRR@10", "top1": "the mean score of the first hit"}
 
@@ -25,10 +26,12 @@ def verdict_of(results: Mapping[str, Any], *, by_rank: bool, synthetic: bool) ->
     """Conclude from one channel's results, over the stronger of the original query and the deployed rewriter.
 
     Room is claimed where the interval of the gain that hindsight reaches lies above `MATERIAL`, little where it lies
-    below.
+    below; never of fewer than `FEWEST` queries. An interval has no width where every query gains the same, however few
+    they are: one more query that gains all, or nothing, must not change the claim.
     """
-    if not results["n"]:
-        return Verdict("undecided", "Nothing can be said: no query was answered for every rewrite.", "")
+    if not (n := results["n"]):
+        why = f"They are left out: {_reasons(results['left_out'])}."
+        return Verdict("undecided", "Nothing can be said: no query was answered for every rewrite.", why)
     metric = "mrr@10" if by_rank else "top1"
     systems, gains = results["systems"], results["gains"]
     reference = max((name for name in (ORIGINAL, BASELINE) if name in systems), key=lambda name: systems[name][metric])
@@ -39,15 +42,15 @@ def verdict_of(results: Mapping[str, Any], *, by_rank: bool, synthetic: bool) ->
         f"the best rewrite tried of each query lifts {_METRICS[metric]} from {start:.3f} ({_PHRASES[reference]}) to "
         f"{end:.3f}, by {_signed(ceiling, metric)}"
     )
-    if low > MATERIAL:
+    if n >= FEWEST and low * n / (n + 1) > MATERIAL:
         outcome: Literal["room", "little", "undecided"] = "room"
         first = f"Rewriting has room on this knowledge base: with hindsight, {reach}."
-    elif high < MATERIAL:
+    elif n >= FEWEST and (high * n + 1) / (n + 1) < MATERIAL:
         outcome = "little"
         first = f"Rewriting has little to gain on this knowledge base: even with hindsight, {reach}."
     else:
         outcome = "undecided"
-        first = f"{results['n']} queries cannot tell whether there is room: with hindsight, {reach}."
+        first = f"{n} queries cannot tell whether there is room: with hindsight, {reach}."
     return Verdict(
         outcome, f"{first} {_floor(systems, gains, reference, metric)}", _detail(results, by_rank, synthetic)
     )

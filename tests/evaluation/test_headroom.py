@@ -205,7 +205,7 @@ def test_study_end_to_end(tmp_path: Path, tenant: Path, words_service: WordsServ
     # A service that cannot switch says nothing of a channel.
     assert "bm25" in results["not_measured"]
     assert list(results["channels"]) == ["service"]
-    assert "Rewriting has room" in results["verdict"]["sentences"] or "cannot tell" in results["verdict"]["sentences"]
+    assert results["verdict"]["sentences"].startswith("3 queries cannot tell whether there is room")
     assert "2 queries are left out" in results["verdict"]["detail"]
     # Whatever was asked was asked once, the probes apart.
     twice = {pair for pair, count in words_service.asked.items() if count > 1 and pair[0] != pair[1]}
@@ -288,6 +288,17 @@ def test_cap_on_calls_is_kept_and_named(tmp_path: Path, tenant: Path, words_serv
     assert results["calls"]["not_asked_for_max_calls"] > 0
     assert results["channels"]["service"]["search"]["cut_short"] > 0
     assert results["channels"]["service"]["n"] == 6
+
+
+def test_deployed_rewriter_that_never_answers_is_named(
+    tmp_path: Path, tenant: Path, words_service: WordsService, capsys: Any
+) -> None:
+    values = yaml.safe_load(tenant.read_text(encoding="utf-8"))
+    values["baseline"] = {"url": "http://127.0.0.1:1", "attempts": 1}
+    tenant.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    samples = [sample(i, f"a b c d q{i}") for i in range(3)]
+    assert run(tmp_path, tenant, words_service.url, samples, "--channels", "service") == 2
+    assert "no query could be compared; 3 of 3: baseline: no rewrite" in capsys.readouterr().err
 
 
 def test_service_that_dies_ends_the_study_with_its_answers_kept(
@@ -377,17 +388,25 @@ def test_without_relevant_passages_the_score_judges(tmp_path: Path, tenant: Path
 
 
 @pytest.mark.parametrize(
-    ("gain", "ci95", "outcome"),
-    [(0.2, [0.1, 0.3], "room"), (0.005, [0.0, 0.01], "little"), (0.05, [-0.01, 0.1], "undecided")],
+    ("n", "gain", "ci95", "outcome"),
+    [
+        (50, 0.2, [0.1, 0.3], "room"),
+        (200, 0.005, [0.0, 0.01], "little"),
+        (200, 0.05, [-0.01, 0.1], "undecided"),
+        # Intervals without a width: forty queries that gain nothing do not rule out that one in forty gains all.
+        (40, 0.0, [0.0, 0.0], "undecided"),
+        (100, 0.0, [0.0, 0.0], "little"),
+        (19, 1.0, [1.0, 1.0], "undecided"),
+    ],
 )
-def test_verdict_follows_the_interval(gain: float, ci95: list[float], outcome: str) -> None:
+def test_verdict_follows_the_interval(n: int, gain: float, ci95: list[float], outcome: str) -> None:
     systems = {
         "original": {"mrr@10": 0.4, "hindsight": False},
         "rule: content words": {"mrr@10": 0.41, "hindsight": False},
         "best of all that was tried": {"mrr@10": 0.4 + gain, "hindsight": True},
     }
     results = {
-        "n": 50,
+        "n": n,
         "systems": systems,
         "gains": {
             "rule: content words": {"over_original": {"mrr@10": 0.01, "ci95": [-0.02, 0.03]}},
