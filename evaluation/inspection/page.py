@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from markupsafe import Markup
 
 from evaluation.inspection.choice import Counts
 from evaluation.inspection.rows import PARTS, Row
+from evaluation.markdown_table import visible
 
 LONGEST = 2000  # characters of one text in the page
 MOST_BYTES = 16_000_000  # of the rows' data
-# What changes the reading of a line or cannot be seen: shown by its code.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _LISTED = 20
 
 
@@ -69,12 +67,6 @@ def render_page(
         style_hash=_hash(style),
         data=Markup(_safe(f"[{','.join(data)}]")),
     )
-
-
-def visible(text: str) -> str:
-    """Show characters that cannot be seen, or turn a line round, by their codes; what is no character as U+FFFD."""
-    shown = _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
-    return shown.encode("utf-8", "replace").decode("utf-8")
 
 
 def _row(row: Row) -> dict[str, Any]:

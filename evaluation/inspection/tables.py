@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.inspection.choice import Counts
 from evaluation.inspection.rows import PARTS, Row
-from evaluation.markdown_table import shorten, table_head, table_row
+from evaluation.markdown_table import shorten, table_head, table_row, visible
 
 _RANKS = ("policy", "baseline", "plain")
 COLUMNS = (
@@ -37,9 +37,9 @@ def cells_of(row: Row) -> list[Any]:
 
 def markdown(rows: Sequence[Row], counts: Counts, broken: Sequence[str], broken_count: int, title: str) -> str:
     """Return the counts of all rows, the highest and lowest rewards of those shown, and examples of what is odd."""
-    lines = [f"# {shorten(title)}", "", f"{counts.rows} rows; the tables below are of {len(rows)} of them."]
+    lines = [f"# {visible(shorten(title))}", "", f"{counts.rows} rows; the tables below are of {len(rows)} of them."]
     if broken_count:
-        lines += ["", f"{broken_count} broken lines:", "", *(f"- {shorten(line)}" for line in broken)]
+        lines += ["", f"{broken_count} broken lines:", "", *(f"- {visible(shorten(line))}" for line in broken)]
         lines += [f"- … and {broken_count - len(broken)} more"] if broken_count > len(broken) else []
     for heading, counted in (("Outcome", counts.kinds), ("Odd", counts.anomalies), ("Slice", counts.slices)):
         if counted:

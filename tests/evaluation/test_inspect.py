@@ -93,6 +93,7 @@ def test_markdown_keeps_hostile_text_in_its_cell(tmp_path: Path) -> None:
     out = inspected(tmp_path, [*odd_rollouts(), make_rollout(number=12, step=5, rewrite="a | b\n| c | [x](http://e)")])
     text = (out / "rows.md").read_text(encoding="utf-8")
     assert "<script" not in text and "<img" not in text
+    assert "\u202e" not in text and "⟨U+202E⟩" in text
     assert "a \\| b \\| c \\| \\[x](http://e)" in text
     for line in text.splitlines():
         if line.startswith("|") and "reward" not in line:
