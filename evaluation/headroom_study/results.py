@@ -195,6 +195,7 @@ def _search(rows: Sequence[Measured]) -> dict[str, Any]:
         "exhaustive": sum(search.exhaustive for search in searches),
         "cut_short": sum(search.cut_short for search in searches),
         "failed_questions": sum(search.failed for search in searches),
+        "barred_by_gates": sum(len(search.barred) for search in searches),
         "rewrites_tried_mean": sum(row.asked for row in rows) / len(rows),
     }
 

@@ -22,11 +22,14 @@ from evaluation.systems import BASELINE, ORIGINAL
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput
 from reward.records.sample import Sample
-from reward.settings.recipe import TenantSettings
+from reward.rewrite.combination import check_text
+from reward.settings.recipe import RewardSettings, TenantSettings
+from reward.text.terms import Lexicon
 
 ORACLE, CONTEXT_ORACLE = "oracle: the query's words", "oracle: words of query and context"
 _CONTEXT_POOL = 16  # words of the context that the second oracle chooses from
 _ANSWERED = 0.9  # share of a sample's draws that must be answered
+_REWARD = RewardSettings()  # whose gates the oracles' choices pass
 _LINE_SECONDS = 30.0
 _COLUMNS = (
     TextColumn("{task.description}"),
@@ -135,7 +138,9 @@ async def ask_everything(
                 study.measured[channel] = await ask_candidates(samples, candidates, channel, asker, bar)
             for channel in channels if cost.subsets else ():
                 bar = begin(f"{channel}: oracle")
-                await ask_oracles(samples, study.measured[channel], frequencies, channel, asker, cost.subsets, bar)
+                await ask_oracles(
+                    samples, study.measured[channel], frequencies, channel, asker, cost.subsets, tenant.lexicon, bar
+                )
     finally:
         await asker.aclose()
     study.calls = {
@@ -213,6 +218,7 @@ async def ask_oracles(
     channel: str,
     asker: Asker,
     most: int,
+    lexicon: Lexicon,
     on_sample: Callable[[], None] = lambda: None,
     at_once: int = 40,
 ) -> None:
@@ -227,7 +233,7 @@ async def ask_oracles(
     async def search(place: int) -> None:
         async with turns:
             if measured[place].failure is None:
-                await _search(samples[place], measured[place], frequencies, channel, asker, most, with_context)
+                await _search(samples[place], measured[place], frequencies, channel, asker, most, with_context, lexicon)
             on_sample()
 
     await asyncio.gather(*map(search, range(len(samples))))
@@ -277,6 +283,7 @@ async def _search(
     asker: Asker,
     most: int,
     with_context: bool,
+    lexicon: Lexicon,
 ) -> None:
     query = sample.original_query
     words = words_of(query)
@@ -290,23 +297,33 @@ async def _search(
         # All the words are the query itself, punctuation included.
         return await asker.ask(sample, query if kept == whole else text_of(kept), channel)
 
+    def admits(kept: frozenset[int]) -> bool:
+        """Say whether the reward's gates let the subset pass: words whose loss turns the meaning must stay."""
+        return check_text(_REWARD, lexicon, sample, text_of(kept)) is None
+
     whole = frozenset(range(len(words)))
     known = measured.fixed[ORIGINAL]
     # Words that say least are left out first.
     order = sorted(range(len(words)), key=lambda i: frequencies.weight(words[i].text))
-    search = await search_subsets(len(words), ask, most, known, order)
+    search = await search_subsets(len(words), ask, most, known, order, admits)
     measured.search = search
     measured.fixed[ORACLE] = search.found
     measured.chosen[ORACLE] = query if search.best in (whole, None) else text_of(search.best or whole)
     if with_context:
         # Begin with the best words of the query; a passage that is first already ends the search.
-        wider = Search(best=search.best, found=search.found, answers={search.best or whole: search.found, whole: known})
+        wider = Search(
+            best=search.best,
+            found=search.found,
+            answers={search.best or whole: search.found, whole: known},
+            admits=admits,
+        )
         if search.found.rank != 1 and extra:
             pool = range(len(words), len(words) + len(extra))
             await widen(wider, ask, search.best or whole, pool, most)
             search.failed += wider.failed
             search.cut_short |= wider.cut_short
             search.answers.update(wider.answers)
+            search.barred |= wider.barred
         measured.fixed[CONTEXT_ORACLE] = wider.found
         best = wider.best or whole
         measured.chosen[CONTEXT_ORACLE] = query if best == whole else text_of(best)

@@ -22,13 +22,17 @@ class Search:
     Args:
         best: the words kept; None before any answer.
         answers: subset → what it retrieved, without failures.
-        exhaustive: every subset was asked about.
+        admits: says which subsets count; the others are never asked about.
+        barred: subsets that do not count.
+        exhaustive: every subset that counts was asked about.
         cut_short: the cap on requests of the whole study ended the search.
     """
 
     best: Subset | None = None
     found: Retrieved = NOTHING
     answers: dict[Subset, Retrieved] = field(default_factory=dict)
+    admits: Callable[[Subset], bool] = lambda subset: True
+    barred: set[Subset] = field(default_factory=set)
     failed: int = 0
     exhaustive: bool = False
     cut_short: bool = False
@@ -39,7 +43,14 @@ def is_better(one: Retrieved, other: Retrieved) -> bool:
     return _place(one) < _place(other)
 
 
-async def search_subsets(count: int, ask: Ask, most: int, known: Retrieved, order: Sequence[int] = ()) -> Search:
+async def search_subsets(
+    count: int,
+    ask: Ask,
+    most: int,
+    known: Retrieved,
+    order: Sequence[int] = (),
+    admits: Callable[[Subset], bool] = lambda subset: True,
+) -> Search:
     """Search the subsets of `count` words, of which all together found `known`.
 
     With at most `most` subsets all are asked about. Otherwise half of the questions go to leaving words out one by one,
@@ -49,9 +60,10 @@ async def search_subsets(count: int, ask: Ask, most: int, known: Retrieved, orde
     Args:
         most: subsets asked about, at most.
         order: in which words are left out, those that say least first; empty: as they stand.
+        admits: says which subsets count.
     """
     whole = frozenset(range(count))
-    search = Search(best=whole, found=known, answers={whole: known})
+    search = Search(best=whole, found=known, answers={whole: known}, admits=admits)
     if known.rank == 1 or count < 2:
         search.exhaustive = count < 2
         return search
@@ -137,7 +149,14 @@ def _place(found: Retrieved) -> float:
 
 async def _ask_all(search: Search, ask: Ask, subsets: Iterable[Subset], most: int) -> bool:
     """Ask about the subsets that are new, as far as `most` reaches; return whether one has the passage first."""
-    new = [subset for subset in subsets if subset not in search.answers]
+    new = []
+    for subset in subsets:
+        if subset in search.answers or subset in search.barred:
+            continue
+        if search.admits(subset):
+            new.append(subset)
+        else:
+            search.barred.add(subset)
     new = new[: max(0, most - len(search.answers))]
     for subset, answer in zip(new, await asyncio.gather(*map(ask, new)), strict=True):
         if isinstance(answer, ServiceFailure):

@@ -167,6 +167,19 @@ def test_search_finds_the_words_that_matter(words: int, most: int, exhaustive: b
     assert len(asked) == (2**words - 2 if exhaustive else len(asked))
 
 
+def test_oracle_leaves_no_negation_out(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
+    """The passage comes first without `a`; with a negation in its place the gates of the reward bar that choice."""
+    free, bound = sample(0, "a b d"), sample(1, "a b d 不能吃")
+    assert run(tmp_path, tenant, words_service.url, [free, bound], "--channels", "service") == 0
+    lines = (tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    chosen = [json.loads(line)["channels"]["service"]["chosen"]["oracle: the query's words"] for line in lines]
+    assert chosen[0] == "b d"
+    assert "不能" in chosen[1]
+    asked = [rewrite for query, rewrite in words_service.asked if query == bound.original_query]
+    assert len(asked) > 2 and all("不" in rewrite for rewrite in asked)
+    assert results_of(tmp_path)["channels"]["service"]["search"]["barred_by_gates"] > 0
+
+
 def test_study_end_to_end(tmp_path: Path, tenant: Path, words_service: WordsService, capsys: Any) -> None:
     """Two queries that the right words lift to the first place, one that is first already, one that fails."""
     samples = [
@@ -258,7 +271,7 @@ def test_best_of_n_of_the_deployed_rewriter(
 
 
 def test_killed_study_goes_on_where_it_was(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
-    samples = [sample(i, f"a c d e f g q{i}") for i in range(12)]
+    samples = [sample(i, f"a c d e f g {chr(104 + i)}") for i in range(12)]
     write_atomically(tmp_path / "test.jsonl", [one.to_json() for one in samples])
     fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "out")]
     arguments = [*fixed, "--rag-url", words_service.url, "--channels", "service", "--subsets", "40"]
