@@ -167,16 +167,16 @@ def test_search_finds_the_words_that_matter(words: int, most: int, exhaustive: b
     assert len(asked) == (2**words - 2 if exhaustive else len(asked))
 
 
-def test_oracle_leaves_no_negation_out(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
-    """The passage comes first without `a`; with a negation in its place the gates of the reward bar that choice."""
-    free, bound = sample(0, "a b d"), sample(1, "a b d 不能吃")
+def test_oracle_leaves_no_number_out(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
+    """The passage comes first without `a`; with a dose behind it the gates of the reward bar every choice without it."""
+    free, bound = sample(0, "a b d"), sample(1, "a b d 20 mg")
     assert run(tmp_path, tenant, words_service.url, [free, bound], "--channels", "service") == 0
     lines = (tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
     chosen = [json.loads(line)["channels"]["service"]["chosen"]["oracle: the query's words"] for line in lines]
     assert chosen[0] == "b d"
-    assert "不能" in chosen[1]
+    assert chosen[1] == "b d 20 mg"
     asked = [rewrite for query, rewrite in words_service.asked if query == bound.original_query]
-    assert len(asked) > 2 and all("不" in rewrite for rewrite in asked)
+    assert len(asked) > 2 and all("20" in rewrite for rewrite in asked)
     assert results_of(tmp_path)["channels"]["service"]["search"]["barred_by_gates"] > 0
 
 
