@@ -168,7 +168,7 @@ def test_search_finds_the_words_that_matter(words: int, most: int, exhaustive: b
 
 
 def test_oracle_leaves_no_number_out(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
-    """The passage comes first without `a`; with a dose behind it the gates of the reward bar every choice without it."""
+    """The passage comes first without `a`; with a dose behind it the gates bar every choice without it."""
     free, bound = sample(0, "a b d"), sample(1, "a b d 20 mg")
     assert run(tmp_path, tenant, words_service.url, [free, bound], "--channels", "service") == 0
     lines = (tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
