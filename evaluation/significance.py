@@ -47,10 +47,19 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     Raises:
         ValueError: `values` is empty.
     """
-    sample = np.asarray(values, dtype=np.float64)
+    return bootstrap_means(np.asarray(values, dtype=np.float64)[:, None], seed=seed)[0]
+
+
+def bootstrap_means(columns: ArrayLike, *, seed: int = 0) -> list[Interval]:
+    """Compute the interval of `bootstrap_mean` for each column, shape [queries, columns], with the same resamples.
+
+    Raises:
+        ValueError: there are no queries.
+    """
+    sample = np.asarray(columns, dtype=np.float64)
     if sample.size == 0:
         raise ValueError("bootstrap of no values")
-    return _percentiles(_resampled_means(sample[:, None], seed)[:, 0])
+    return [_percentiles(means) for means in _resampled_means(sample, seed).T]
 
 
 def bootstrap_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> tuple[float, Interval]:

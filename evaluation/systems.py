@@ -103,7 +103,7 @@ def rewrite_by_model(
     digest.update("\n".join(prompts).encode())
     kept = cache / f"rewrites_{digest.hexdigest()[:16]}.jsonl"
     if not kept.is_file():
-        _generate_in_child(folder, prompts, kept, max_new_tokens=max_new_tokens, seed=seed)
+        generate_in_child(folder, prompts, kept, "--max-new-tokens", str(max_new_tokens), "--seed", str(seed))
     lines = {line["sample_id"]: line for _, line in read_jsonl(kept)}
     missing = [sample.sample_id for sample in samples if sample.sample_id not in lines]
     if missing:
@@ -139,17 +139,18 @@ def model_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _generate_in_child(folder: Path, prompts: list[str], out: Path, *, max_new_tokens: int, seed: int) -> None:
-    """Run `evaluation.generate_rewrites`; its log stays on disk only when it fails.
+def generate_in_child(
+    folder: Path, prompts: list[str], out: Path, *options: str, module: str = "evaluation.generate_rewrites"
+) -> None:
+    """Run `module` with further options; its log stays on disk only when it fails.
 
     Raises:
         BadInput: it failed (names the log and its last error).
     """
     prompts_file, log_file = out.with_suffix(".prompts"), out.with_suffix(".log")
     write_atomically(prompts_file, prompts)
-    command = [sys.executable, "-m", "evaluation.generate_rewrites", "--model", str(folder.resolve())]
-    command += ["--prompts", str(prompts_file), "--out", str(out)]
-    command += ["--max-new-tokens", str(max_new_tokens), "--seed", str(seed)]
+    command = [sys.executable, "-m", module, "--model", str(folder.resolve())]
+    command += ["--prompts", str(prompts_file), "--out", str(out), *options]
     with log_file.open("w", encoding="utf-8") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if code != 0 or not out.is_file():

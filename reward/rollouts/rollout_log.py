@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from reward.records.files import BadInput, first_problem
 from reward.records.outcome import Rollout
 
 FOLDER = "rollouts"
+# Takes the file, the row and what is wrong with it.
+OnBroken = Callable[[Path, int, str], None]
 _NAME = re.compile(r"rollouts-(\d{5,})\.jsonl")
 
 
@@ -87,47 +89,58 @@ def rollout_files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("rollouts-*.jsonl") if _NAME.fullmatch(path.name)), key=_number)
 
 
-def read_rollouts(run: Path) -> Iterator[Rollout]:
+def read_rollouts(run: Path, on_broken: OnBroken | None = None) -> Iterator[Rollout]:
     """Rollouts of a run in the order they were scored, of each step only the last attempt (see the module's text).
 
     Args:
         run: the run's output folder. It may be growing: what is appended while reading may or may not be seen.
+        on_broken: takes each line that holds no rollout, a torn one at the end included, and reading goes on.
 
     Raises:
-        BadInput: no log, or a line does not hold a rollout (names file and row).
+        BadInput: no log; without `on_broken` also a line that does not hold a rollout (names file and row).
     """
     files = rollout_files(run / FOLDER)
     if not files:
         raise BadInput(f"{run / FOLDER}: no rollouts-*.jsonl")
-    first_steps = [_first_step(path) for path in files]
+    first_steps = [_first_step(path, None if on_broken is None else _ignore) for path in files]
     for index, path in enumerate(files):
         replaced_from = min((s for s in first_steps[index + 1 :] if s is not None), default=None)
-        for rollout in _rollouts(path, is_last=index == len(files) - 1):
+        for rollout in _rollouts(path, on_broken, is_last=index == len(files) - 1):
             if replaced_from is None or rollout.step < replaced_from:
                 yield rollout
 
 
-def _first_step(path: Path) -> int | None:
+def _first_step(path: Path, on_broken: OnBroken | None) -> int | None:
     """The step of a file's first training rollout; None for a file that holds none yet.
 
     A validation before training bears any step, so it proves nothing.
     """
-    rollouts = _rollouts(path, is_last=True)
+    rollouts = _rollouts(path, on_broken, is_last=True)
     return next((rollout.step for rollout in rollouts if rollout.sample.metadata.split == "train"), None)
 
 
-def _rollouts(path: Path, *, is_last: bool) -> Iterator[Rollout]:
+def _rollouts(path: Path, on_broken: OnBroken | None, *, is_last: bool) -> Iterator[Rollout]:
     """Every rollout of one file; only in the last file a torn line may stand at the end."""
     with path.open("rb") as lines:
         for row, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
-                if is_last:
-                    return
-                raise BadInput(f"{path}: row {row}: ends in the middle of a line")
+                if on_broken is not None:
+                    on_broken(path, row, "ends in the middle of a line")
+                elif not is_last:
+                    raise BadInput(f"{path}: row {row}: ends in the middle of a line")
+                return
             try:
-                yield Rollout.model_validate_json(line)
+                rollout = Rollout.model_validate_json(line)
             except ValidationError as error:
-                raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
+                if on_broken is None:
+                    raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
+                on_broken(path, row, first_problem(error))
+                continue
+            yield rollout
+
+
+def _ignore(path: Path, row: int, problem: str) -> None:
+    """Look past a broken line that is named elsewhere."""
 
 
 def _cut_torn_line(path: Path) -> None:

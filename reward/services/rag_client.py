@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -27,6 +28,7 @@ class RagAnswer:
     Args:
         reranker: what the service names as the giver of `reranker_score`.
         origin: what gave the hits their scores: that name, `fused`, or "" where no hit has a score.
+        channels: what became of each switch of retrieval; empty for a service without switches.
     """
 
     hits: tuple[Hit, ...]
@@ -35,6 +37,7 @@ class RagAnswer:
     history_summary: str
     reranker: str = ""
     origin: str = ""
+    channels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RagClient:
@@ -58,11 +61,16 @@ class RagClient:
         rewritten_query: str | None = None,
         top_k: int = 5,
         score_threshold: float = 0.5,
+        channels: Mapping[str, bool] | None = None,
         priority: float = 0.0,
     ) -> tuple[RagAnswer | ServiceFailure, CallTrace]:
         """Retrieve hits for `query` with `rewritten_query` as it is, or with the service's own rewrite where none is
-        given; return them and how the call went. No hit is an answer too."""
-        body = {
+        given; return them and how the call went. No hit is an answer too.
+
+        Args:
+            channels: switches of this project's service (docs/rag.md); None: as the tenant has them.
+        """
+        body: dict[str, Any] = {
             "query": query,
             "tenant_id": self._tenant_id,
             "kb_name": self._settings.kb_name,
@@ -74,6 +82,8 @@ class RagClient:
         }
         if rewritten_query is not None:
             body["rewritten_query"] = rewritten_query
+        if channels is not None:
+            body["channels"] = dict(channels)
         path = "/api/chat/general_rag"
         answer, trace = await self._service.post(path, body, priority=priority, check=_unequal_scores)
         if not isinstance(answer, ServiceFailure):
@@ -97,6 +107,7 @@ class RagClient:
         except ValueError as error:
             return ServiceFailure(f"data.recall: {error}", FailureKind.MALFORMED)
         reranker = str(data.get("reranker") or "")
+        channels = data.get("channels")
         return RagAnswer(
             hits=hits,
             rewritten_query=str(data.get("rewritten_query") or ""),
@@ -104,6 +115,7 @@ class RagClient:
             history_summary=str(data.get("history_summary") or ""),
             reranker=reranker,
             origin=origin_of(hits, reranker) or "",
+            channels={str(k): str(v) for k, v in channels.items()} if isinstance(channels, dict) else {},
         )
 
     def _scaled(self, hit: Hit, row: int) -> Hit:
