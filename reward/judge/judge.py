@@ -84,7 +84,7 @@ class Judge:
         self._system = render_rubric(prompt, tenant.system_prompt)
         self._settings, self._tenant, self._calls, self._cny_per_usd = settings, tenant, calls, cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
-        self.service = f"{settings.model}@{settings.version}" if settings.version else settings.model
+        self.service = settings.service
         self._api = ChatApi(settings)
         self._batches = Batches(settings.batching, self._ask_together)
 
