@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ir_measures
-from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
+from ir_measures import RR, Measure, Qrel, R, ScoredDoc, Success, nDCG
 
 from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
 from reward.records.sample import Hit
 
 MEASURES: dict[str, Measure] = {
+    "success@1": Success @ 1,
     "recall@1": R @ 1,
     "recall@5": R @ 5,
     "recall@10": R @ 10,
@@ -38,7 +39,7 @@ def ranked_doc_ids(hits: Sequence[Hit]) -> list[str]:
 def query_metrics(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Compute the five metrics of every query, each in [0, 1].
+    """Compute the metrics of every query, each in [0, 1].
 
     Args:
         rankings: query id -> document ids, best first, without repeats. A query that found nothing scores 0.

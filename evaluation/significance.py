@@ -93,6 +93,21 @@ def win_rate(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> WinRat
     return WinRate(win, len(a) - decided, loss, win / decided, interval, p)
 
 
+def share_interval(count: int, n: int) -> Interval:
+    """Compute Wilson's 95 % interval of the share `count / n`: unlike the bootstrap's it has a width at 0 and 1 too."""
+    found = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for how many they are (Holm 1979), so that any false finding among them keeps its level."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
+
+
 def _resampled_means(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Compute column means of `RESAMPLES` resamples of the rows: [queries, columns] -> [resamples, columns]."""
     rng = np.random.default_rng(seed)

@@ -77,7 +77,7 @@ class Judge:
     """
 
     def __init__(self, settings: JudgeSettings, tenant: TenantSettings, cny_per_usd: float, calls: Calls):
-        prompt = _read_prompt(settings)
+        prompt = read_prompt(settings)
         self._prompt_key = content_key(prompt)
         self._facts = asks_facts(prompt)
         self._surplus = 1.0  # the most that a call has used, in shares of its bound; at least the bound itself
@@ -216,7 +216,12 @@ def _failure_among(answers: Sequence[Answer]) -> ServiceFailure:
     return min(failures, key=lambda failure: not failure.kind.ends_run)
 
 
-def _read_prompt(settings: JudgeSettings) -> str:
+def read_prompt(settings: JudgeSettings) -> str:
+    """Read the prompt file of the profile's mode and version.
+
+    Raises:
+        BadInput: there is none.
+    """
     path = PROMPTS / f"{settings.mode}-{settings.prompt}.txt"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.txt")))

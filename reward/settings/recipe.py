@@ -24,6 +24,7 @@ from reward.settings.data import (
     StrictSettings,
 )
 from reward.settings.services import BaselineSettings, RagSettings
+from reward.settings.targets import TargetSettings
 from reward.text.terms import Lexicon
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
@@ -57,6 +58,7 @@ class TenantSettings(StrictSettings):
     augment: AugmentSettings = AugmentSettings()
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
+    targets: TargetSettings = TargetSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
+from reward.settings.services import RagSettings
 from reward.text.terms import Lexicon
 
 COMPOSED = Path("recipe.yaml")  # written by recipes.launch, read by the trainer
@@ -67,6 +68,36 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
     except ValidationError as error:
         raise BadInput(f"{source}: {first_problem(error)}") from None
     return RunSettings(source, node.get("task", "rewrite"), reward, tenant, has_judge=bool(node.get("judge")))
+
+
+@dataclass(frozen=True)
+class RecordedServices:
+    """What judged a run's rollouts, as its recipe names it. `judge_model` is "" where no judge took part."""
+
+    judge_model: str
+    judge_version: str
+    kb_name: str
+    kb_version: str
+
+
+def load_recorded_services(run: Path) -> RecordedServices | None:
+    """Return the judge and the knowledge base that `<run>/recipe.yaml` names, None where there is no such file.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    path = run / COMPOSED
+    if not path.is_file():
+        return None
+    node = _rewriter_node(path)
+    judge, tenant = (_values(node, key, str(path)) for key in ("judge", "tenant"))
+    rag = tenant.get("rag") or {}
+    return RecordedServices(
+        judge_model=str(judge.get("model") or ""),
+        judge_version=str(judge.get("version") or ""),
+        kb_name=str(rag.get("kb_name") or RagSettings.model_fields["kb_name"].default),
+        kb_version=str(rag.get("kb_version") or ""),
+    )
 
 
 def _rewriter_node(path: Path) -> DictConfig:
