@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.judging.judging import Jury
 from evaluation.options import CompareOptions
 from evaluation.paid.plan import check_key
-from evaluation.provenance.training_run import TrainingRun, find_training_run, refuse_training_judge
+from evaluation.provenance.training_run import TrainingRun, find_training_run, trained_by
 from evaluation.rewriters.former_run import rewrite_by_former_run
 from evaluation.rewriters.model_folder import check_vocabulary, ready_folder
 from evaluation.rewriters.prompted_profile import PromptedSettings, load_prompted
@@ -72,9 +72,14 @@ def read_inputs(options: CompareOptions) -> Inputs:
     jury = None
     if options.judge is not None:
         profile = load_judge(options.judge)
-        of_log = {"the training log": find_training_run(options.train_log)} if options.train_log else {}
-        refuse_training_judge(profile.model, {**runs, **of_log}, options.force_judge)
-        jury = Jury(profile, runs, read_pairs(options.labels) if options.labels else [])
+        of_log = {"--train-log": find_training_run(options.train_log)} if options.train_log else {}
+        trained = trained_by(profile.model, {**runs, **of_log})
+        if trained and not options.force_judge:
+            raise BadInput(
+                f"--judge {options.judge}: {profile.model} judged the training of {', '.join(trained)} and would grade "
+                "what it taught: take another judge, or --force-judge, which marks the result"
+            )
+        jury = Jury(profile, runs, trained, read_pairs(options.labels) if options.labels else [])
     for settings in (*prompted.values(), *([jury.profile] if jury else [])):
         check_key(settings)
     # A checkpoint is merged last: that takes a while.

@@ -16,7 +16,7 @@ from evaluation.judging.summary import judge_metrics, preference, questions
 from evaluation.options import CompareOptions
 from evaluation.paid.ledger_use import count_answers, read_spent
 from evaluation.paid.plan import PlannedCalls, plan_calls
-from evaluation.provenance.training_run import TrainingRun, same_model
+from evaluation.provenance.training_run import TrainingRun
 from reward.judge.canary import CanaryPair
 from reward.judge.judge import read_prompt
 from reward.judge.protocol import pairwise_question, pointwise_question, render_rubric
@@ -35,11 +35,13 @@ class Jury:
 
     Args:
         runs: model -> the training run that it comes from.
+        trained: the models whose training it judged; there are none unless it was forced.
         labelled: pairs that people labelled.
     """
 
     profile: JudgeSettings
     runs: Mapping[str, TrainingRun | None]
+    trained: Sequence[str]
     labelled: Sequence[CanaryPair]
 
 
@@ -110,12 +112,7 @@ def judge_systems(
         "profile": options.judge,
         "model": jury.profile.service,
         "trained_with": trained_with,
-        "forced": any(
-            run is not None
-            and bool(run.services.judge_model)
-            and same_model(run.services.judge_model, jury.profile.model)
-            for run in jury.runs.values()
-        ),
+        "forced": bool(jury.trained),
         **summary,
         "labels": _labels(calibration) if calibration else None,
         "spent": read_spent(options.ledger_file, options.run_id, CallKind.JUDGE),

@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -20,8 +21,11 @@ PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")
 
 def versions() -> dict[str, str]:
     """Return the versions of what made the metrics; a package that is not installed took no part."""
-    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def scorers_of(answers: Mapping[str, Sequence[RetrievalResult]]) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward.records.files import BadInput
 from reward.rollouts.reranker_pin import PIN_FILE
 from reward.settings.recorded_run import COMPOSED, RecordedServices, load_recorded_services
 
@@ -47,22 +46,15 @@ def find_training_run(model: Path) -> TrainingRun | None:
     return None
 
 
-def refuse_training_judge(judge: str, runs: Mapping[str, TrainingRun | None], forced: bool) -> None:
-    """Refuse a judge that trained one of the models: it would grade what it taught.
+def trained_by(judge: str, runs: Mapping[str, TrainingRun | None]) -> list[str]:
+    """Return the models whose training a judge took part in.
 
     Args:
         judge: its model.
         runs: model -> the run that it comes from.
-
-    Raises:
-        BadInput: a model's training was judged by it, and `forced` is not set.
     """
-    for name, run in runs.items():
-        if run and run.services.judge_model and same_model(judge, run.services.judge_model) and not forced:
-            raise BadInput(
-                f"--judge: {judge} judged the training of {name} ({run.folder / COMPOSED}): take another judge, or "
-                "--force-judge, which marks the result"
-            )
+    judged = {name: run for name, run in runs.items() if run and run.services.judge_model}
+    return [name for name, run in judged.items() if same_model(judge, run.services.judge_model)]
 
 
 def same_model(one: str, other: str) -> bool:
