@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -36,6 +37,7 @@ from evaluation.paid.plan import PlannedCalls, check_consent, plan_calls, print_
 from evaluation.provenance.retriever import describe_retriever, read_index
 from evaluation.provenance.rows import failed_gates, gate_metrics, origins_of, rows, scorers_of, versions
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
+from evaluation.rewriters.former_run import former_run
 from evaluation.rewriters.prompted import OUTPUT_TOKENS, prompted_key, prompted_question
 from evaluation.rewriting import limit_of, rewrite_all
 from evaluation.summary import METRICS_FILE, REWRITES_FILE, print_summary
@@ -137,11 +139,10 @@ def compare(options: CompareOptions) -> dict[str, Any]:
         "tenant": tenant.tenant_id,
         "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
         "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in inputs.folders.items()},
-        "recorded": {name: file_sha256(path) for name, path in options.recorded.items()},
+        "recorded": {name: _recording_hash(path) for name, path in options.recorded.items()},
         "prompted": {
             name: {"model": profile.service, "prompt": profile.prompt} for name, profile in inputs.prompted.items()
         },
-        "former": {name: f"{folder}:{system}" for name, (folder, system) in options.former.items()},
         "counts": {
             "samples": len(inputs.samples),
             "evaluated": len(kept),
@@ -200,6 +201,11 @@ def _plan(inputs: Inputs, tenant: TenantSettings, options: CompareOptions) -> li
         systems += [*inputs.given, *inputs.prompted, *inputs.folders]
         plan.append(plan_judging(inputs.jury, tenant, inputs.judged, systems, options))
     return plan
+
+
+def _recording_hash(path: Path) -> str:
+    run, _ = former_run(path, "")
+    return file_sha256(run / REWRITES_FILE if run else path)
 
 
 def _ledger_settings(options: CompareOptions) -> LedgerSettings:

@@ -13,7 +13,7 @@ from evaluation.judging.judging import Jury
 from evaluation.options import CompareOptions
 from evaluation.paid.plan import check_key
 from evaluation.provenance.training_run import TrainingRun, find_training_run, trained_by
-from evaluation.rewriters.former_run import rewrite_by_former_run
+from evaluation.rewriters.former_run import former_run, rewrite_by_former_run
 from evaluation.rewriters.model_folder import check_vocabulary, ready_folder
 from evaluation.rewriters.prompted_profile import PromptedSettings, load_prompted
 from evaluation.systems import Rewrite, has_baseline, model_hash, rewrite_by_recording
@@ -64,9 +64,8 @@ def read_inputs(options: CompareOptions) -> Inputs:
     judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
     given: dict[str, Sequence[Rewrite]] = {}
     for name, recording in options.recorded.items():
-        given[name] = rewrite_by_recording(judged, recording)
-    for name, (folder, system) in options.former.items():
-        given[name] = rewrite_by_former_run(judged, folder, system)
+        run, system = former_run(recording, name)
+        given[name] = rewrite_by_former_run(judged, run, system) if run else rewrite_by_recording(judged, recording)
     prompted = {name: load_prompted(profile) for name, profile in options.prompted.items()}
     runs = {name: find_training_run(path) for name, path in options.models.items()}
     jury = None

@@ -24,9 +24,9 @@ class CompareOptions:
         out: folder of `metrics.json`, `rewrites.jsonl`, the cache of rewrites and the ledger.
         models: name → Hugging Face model folder, or a trainer's checkpoint; the names are lower case and none of the
             fixed systems'.
-        recorded: name → JSONL of `query`, `history_context`, `rewritten_query`: rewrites made elsewhere.
+        recorded: name → rewrites made elsewhere: a JSONL of `query`, `history_context`, `rewritten_query`, or an earlier
+            comparison (FOLDER or FOLDER:SYSTEM).
         prompted: name → profile of a chat model that is asked for rewrites, or its YAML file.
-        former: name → folder of an earlier comparison, and the system's name there.
         rag_url: retrieval service; None: the tenant's.
         max_new_tokens: of a model's rewrite; None: as many as its rollouts had in training.
         seed: of the bootstrap and the engine.
@@ -47,7 +47,6 @@ class CompareOptions:
     models: Mapping[str, Path]
     recorded: Mapping[str, Path] = field(default_factory=dict)
     prompted: Mapping[str, str] = field(default_factory=dict)
-    former: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     rag_url: str | None = None
     max_new_tokens: int | None = None
     seed: int = 0
@@ -85,14 +84,12 @@ def parse_options(argv: list[str] | None) -> CompareOptions:
     models = parse_systems("--model", "PATH", args.pop("model"), ())
     recorded = parse_systems("--recorded", "PATH", args.pop("recorded"), models)
     prompted = parse_systems("--prompted", "PROFILE", args.pop("prompted"), {*models, *recorded})
-    former = parse_systems("--former", "FOLDER[:SYSTEM]", args.pop("former"), {*models, *recorded, *prompted})
     if args["labels"] and not args["judge"]:
         raise BadInput("--labels: correct a judge's win rates, but no --judge is given")
     return CompareOptions(
         models={name: Path(path) for name, path in models.items()},
         recorded={name: Path(path) for name, path in recorded.items()},
         prompted=prompted,
-        former={name: _former(name, value) for name, value in former.items()},
         **args,
     )
 
@@ -116,12 +113,6 @@ def parse_systems(option: str, what: str, texts: Sequence[str], taken: Container
     return systems
 
 
-def _former(name: str, value: str) -> tuple[Path, str]:
-    """Read FOLDER or FOLDER:SYSTEM; without SYSTEM the system has the same name there."""
-    folder, found, system = value.rpartition(":")
-    return (Path(folder), system) if found and not Path(value).is_dir() else (Path(value), name)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.compare",
@@ -137,15 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     systems.add_argument(
         "--model", metavar="NAME=FOLDER", help="a Hugging Face model folder, or a checkpoint of the trainer", **several
     )
-    systems.add_argument("--recorded", metavar="NAME=FILE", help="rewrites made elsewhere", **several)
     systems.add_argument(
-        "--prompted", metavar="NAME=PROFILE", help="a chat model asked to rewrite (recipes/config/prompted)", **several
+        "--recorded",
+        metavar="NAME=FILE",
+        help="rewrites made elsewhere: a JSONL, or FOLDER[:SYSTEM] of an earlier comparison",
+        **several,
     )
     systems.add_argument(
-        "--former",
-        metavar="NAME=FOLDER[:SYSTEM]",
-        help="a system of an earlier comparison, as it wrote then",
-        **several,
+        "--prompted", metavar="NAME=PROFILE", help="a chat model asked to rewrite (recipes/config/prompted)", **several
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: as many as in the model's training)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")

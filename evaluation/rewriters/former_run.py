@@ -11,6 +11,18 @@ from reward.records.files import BadInput, read_jsonl
 from reward.records.sample import Sample
 
 
+def former_run(path: Path, system: str) -> tuple[Path | None, str]:
+    """Read FOLDER or FOLDER:SYSTEM; None where `path` is no folder.
+
+    Args:
+        system: its name there where `path` names none.
+    """
+    if path.is_dir():
+        return path, system
+    folder, found, named = str(path).rpartition(":")
+    return (Path(folder), named) if found and Path(folder).is_dir() else (None, system)
+
+
 def rewrite_by_former_run(samples: Sequence[Sample], folder: Path, system: str) -> list[str | ServiceFailure]:
     """Return what `system` wrote for each sample in the comparison in `folder`; a failure where it had failed there.
 

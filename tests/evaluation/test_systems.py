@@ -163,20 +163,20 @@ def test_a_former_comparison_competes(tmp_path: Path, tenant: Path, service: Ran
     samples = [sample(0, "rank 2"), sample(1, "rank 1"), sample(2, "", query="no baseline")]
     assert run(tmp_path, tenant, service, samples) == 0
     (tmp_path / "run").rename(tmp_path / "old")
-    assert run(tmp_path, tenant, service, samples[:2], "--former", f"last={tmp_path / 'old'}:baseline") == 0
+    assert run(tmp_path, tenant, service, samples[:2], "--recorded", f"last={tmp_path / 'old'}:baseline") == 0
     metrics, rows = read_run(tmp_path)
     assert metrics["win_rate"]["last_vs_baseline"]["tie"] == 2
     assert [row["systems"]["last"]["rewrite"] for row in rows] == ["rank 2", "rank 1"]
     capsys.readouterr()
     # What failed there is missing here too; another query, sample or system is an error.
-    assert run(tmp_path, tenant, service, samples, "--former", f"last={tmp_path / 'old'}:baseline") == 0
+    assert run(tmp_path, tenant, service, samples, "--recorded", f"last={tmp_path / 'old'}:baseline") == 0
     cases = [
         ([sample(0, "rank 2", query="另一问")], "baseline", "had another query"),
         ([*samples, sample(9, "rank 2")], "baseline", "compared no sample t_009 (1 of 4 samples)"),
         (samples, "rl", "has no system 'rl' (there are: original, baseline)"),
     ]
     for others, system, message in cases:
-        assert run(tmp_path, tenant, service, others, "--former", f"last={tmp_path / 'old'}:{system}") == 2
+        assert run(tmp_path, tenant, service, others, "--recorded", f"last={tmp_path / 'old'}:{system}") == 2
         assert message in capsys.readouterr().err
 
 
