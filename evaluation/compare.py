@@ -32,14 +32,14 @@ from evaluation.efficiency import efficiency
 from evaluation.inputs import Inputs, missing_inputs, read_inputs
 from evaluation.judging.judging import Judged, judge_systems, plan_judging
 from evaluation.options import CompareOptions, parse_options
-from evaluation.paid.ledger_use import read_uses
+from evaluation.paid.ledger_use import read_spent_usd, read_uses
 from evaluation.paid.plan import PlannedCalls, check_consent, plan_calls, print_plan
 from evaluation.provenance.retriever import describe_retriever, read_index
 from evaluation.provenance.rows import failed_gates, gate_metrics, origins_of, rows, scorers_of, versions
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
 from evaluation.rewriters.former_run import former_run
 from evaluation.rewriters.prompted import OUTPUT_TOKENS, prompted_key, prompted_question
-from evaluation.rewriting import limit_of, rewrite_all
+from evaluation.rewriting import rewrite_all
 from evaluation.summary import METRICS_FILE, REWRITES_FILE, print_summary
 from evaluation.systems import (
     BASELINE,
@@ -80,7 +80,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
     plan = _plan(inputs, tenant, options)
     if plan:
         print_plan(console, plan)
-        check_consent(plan, options.max_cost)
+        check_consent(plan, read_spent_usd(options.ledger_file, options.run_id), options.max_cost)
 
     with closing(Ledger(_ledger_settings(options))) if plan else nullcontext() as ledger:
         made = rewrite_all(
@@ -90,6 +90,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
             given=inputs.given,
             prompted=inputs.prompted,
             folders={name: folder for name, (folder, _) in inputs.folders.items()},
+            limits=inputs.limits,
             ledger=ledger,
             console=console,
         )
@@ -155,7 +156,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
         "llm_judge": {"evaluation": bool(verdicts), "training": judge_took_part(inputs.log) if inputs.log else None},
         "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
         "retriever": describe_retriever(tenant.rag, index, scorers, inputs.runs),
-        "max_new_tokens": {name: limit_of(options, folder) for name, (folder, _) in inputs.folders.items()}
+        "max_new_tokens": inputs.limits
         | {name: profile.max_output_tokens for name, profile in inputs.prompted.items()},
         "cut": made.cut,
         "measured_as": {name: use.measured_as for name, use in made.uses.items() if use.measured_as},

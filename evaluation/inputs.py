@@ -16,7 +16,7 @@ from evaluation.provenance.training_run import TrainingRun, find_training_run, t
 from evaluation.rewriters.former_run import former_run, rewrite_by_former_run
 from evaluation.rewriters.model_folder import check_vocabulary, ready_folder
 from evaluation.rewriters.prompted_profile import PromptedSettings, load_prompted
-from evaluation.systems import Rewrite, has_baseline, model_hash, rewrite_by_recording
+from evaluation.systems import Rewrite, answer_limit, has_baseline, model_hash, rewrite_by_recording
 from evaluation.training_log import read_training_log
 from reward.judge.canary import read_pairs
 from reward.records.files import BadInput
@@ -34,6 +34,7 @@ class Inputs:
         samples: of the test file; `judged` are those that can be compared.
         by_rank: whether relevant passages are known for any of them.
         folders: model -> its Hugging Face model folder, and the hash of that.
+        limits: model -> limit of new tokens.
         runs: model -> the training run that it comes from.
         given: system -> rewrites made elsewhere.
     """
@@ -44,6 +45,7 @@ class Inputs:
     costs: dict[str, dict[str, float]]
     log: list[dict[str, Any]] | None
     folders: dict[str, tuple[Path, str]]
+    limits: dict[str, int]
     runs: dict[str, TrainingRun | None]
     given: dict[str, Sequence[Rewrite]]
     prompted: dict[str, PromptedSettings]
@@ -64,8 +66,10 @@ def read_inputs(options: CompareOptions) -> Inputs:
     judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
     given: dict[str, Sequence[Rewrite]] = {}
     for name, recording in options.recorded.items():
-        run, system = former_run(recording, name)
-        given[name] = rewrite_by_former_run(judged, run, system) if run else rewrite_by_recording(judged, recording)
+        former, system = former_run(recording, name)
+        given[name] = (
+            rewrite_by_former_run(judged, former, system) if former else rewrite_by_recording(judged, recording)
+        )
     prompted = {name: load_prompted(profile) for name, profile in options.prompted.items()}
     runs = {name: find_training_run(path) for name, path in options.models.items()}
     jury = None
@@ -83,11 +87,14 @@ def read_inputs(options: CompareOptions) -> Inputs:
         check_key(settings)
     # A checkpoint is merged last: that takes a while.
     folders: dict[str, tuple[Path, str]] = {}
+    limits: dict[str, int] = {}
     for name, path in options.models.items():
         ready = ready_folder(name, path, options.out / "merged")
         folders[name] = (ready, model_hash(ready))
         check_vocabulary(ready)
-    return Inputs(samples, judged, by_rank, costs, log, folders, runs, given, prompted, jury)
+        run_folders = [run.folder] if (run := runs[name]) else []
+        limits[name] = options.max_new_tokens or answer_limit(ready, *run_folders)
+    return Inputs(samples, judged, by_rank, costs, log, folders, limits, runs, given, prompted, jury)
 
 
 def missing_inputs(

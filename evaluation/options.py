@@ -24,8 +24,8 @@ class CompareOptions:
         out: folder of `metrics.json`, `rewrites.jsonl`, the cache of rewrites and the ledger.
         models: name → Hugging Face model folder, or a trainer's checkpoint; the names are lower case and none of the
             fixed systems'.
-        recorded: name → rewrites made elsewhere: a JSONL of `query`, `history_context`, `rewritten_query`, or an earlier
-            comparison (FOLDER or FOLDER:SYSTEM).
+        recorded: name → rewrites made elsewhere: a JSONL of `query`, `history_context`, `rewritten_query`; or FOLDER or
+            FOLDER:SYSTEM of an earlier comparison.
         prompted: name → profile of a chat model that is asked for rewrites, or its YAML file.
         rag_url: retrieval service; None: the tenant's.
         max_new_tokens: of a model's rewrite; None: as many as its rollouts had in training.

@@ -21,7 +21,6 @@ from evaluation.systems import (
     DESCRIPTION,
     ORIGINAL,
     Rewrite,
-    answer_limit,
     rewrite_by_baseline,
     rewrite_by_description,
     rewrite_by_model,
@@ -58,6 +57,7 @@ def rewrite_all(
     given: Mapping[str, Sequence[Rewrite]],
     prompted: Mapping[str, PromptedSettings],
     folders: Mapping[str, Path],
+    limits: Mapping[str, int],
     ledger: Ledger | None,
     console: Console,
 ) -> Rewriting:
@@ -65,7 +65,7 @@ def rewrite_all(
 
     Args:
         given: system -> rewrites made elsewhere.
-        folders: model -> Hugging Face model folder.
+        folders, limits: model -> Hugging Face model folder, and its limit of new tokens.
         ledger: of the prompted systems' calls.
     """
     done = Rewriting()
@@ -94,7 +94,7 @@ def rewrite_all(
                 samples,
                 tenant,
                 options.out / "cache",
-                max_new_tokens=limit_of(options, folder),
+                max_new_tokens=limits[name],
                 seed=options.seed,
             )
         done.rewrites[name], done.cut[name] = made.rewrites, made.cut
@@ -103,11 +103,6 @@ def rewrite_all(
         )
     done.missing += [sentence for use in done.uses.values() for sentence in use.missing]
     return done
-
-
-def limit_of(options: CompareOptions, folder: Path) -> int:
-    """Return the limit of new tokens of a model's rewrites."""
-    return options.max_new_tokens or answer_limit(folder)
 
 
 async def _ask_prompted(

@@ -142,13 +142,20 @@ def rewrite_by_model(
     )
 
 
-def answer_limit(folder: Path) -> int:
-    """Read how many new tokens the model's rollouts had, else `MAX_NEW_TOKENS`: a shorter limit would cut rewrites."""
-    try:
-        limit = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get("max_new_tokens")
-    except (OSError, ValueError, AttributeError):
-        limit = None
-    return limit if isinstance(limit, int) and limit > 0 else MAX_NEW_TOKENS
+def answer_limit(*folders: Path) -> int:
+    """Read how many new tokens the model's rollouts had, else `MAX_NEW_TOKENS`: a shorter limit would cut rewrites.
+
+    Args:
+        folders: of the model and of its training run; the first record that names a limit counts.
+    """
+    for folder in folders:
+        try:
+            limit = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get("max_new_tokens")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return MAX_NEW_TOKENS
 
 
 def model_hash(folder: Path) -> str:

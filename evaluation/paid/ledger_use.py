@@ -50,3 +50,11 @@ def read_spent(ledger: Path, run_id: str, kind: CallKind) -> dict[str, float]:
     with closing(open_to_read(ledger)) as db:
         values = db.execute(query, (run_id, kind.value)).fetchone()
     return dict(zip(("calls", "input_tokens", "output_tokens", "usd"), values, strict=True))
+
+
+def read_spent_usd(ledger: Path, run_id: str) -> float:
+    """Return the US dollars that a run has spent so far."""
+    if not ledger.is_file():
+        return 0.0
+    with closing(open_to_read(ledger)) as db:
+        return float(db.execute("SELECT total(usd) FROM calls WHERE run_id = ?", (run_id,)).fetchone()[0])

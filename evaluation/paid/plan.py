@@ -77,16 +77,20 @@ def print_plan(console: Console, plan: Sequence[PlannedCalls]) -> None:
     console.print(table)
 
 
-def check_consent(plan: Sequence[PlannedCalls], max_cost: float | None) -> None:
+def check_consent(plan: Sequence[PlannedCalls], spent: float, max_cost: float | None) -> None:
     """Refuse to begin without a limit, or with one that will not do. Calls that cost nothing need none.
 
+    Args:
+        spent: what earlier runs of this comparison have cost, in US dollars, as `max_cost`.
+
     Raises:
-        BadInput: the plan costs something and `max_cost` (US dollars) is not given, or less than it probably costs.
+        BadInput: the plan costs something and `max_cost` is not given, or less than all will probably have cost.
     """
     expected, most = (sum(getattr(planned, key) for planned in plan) for key in ("expected_usd", "most_usd"))
     if most == 0:
         return
+    before = f" (after ${spent:,.2f} spent)" if spent else ""
     if max_cost is None:
-        raise BadInput(f"nothing was asked yet: this costs about ${expected:,.2f}; allow it with --max-cost DOLLARS")
-    if max_cost < expected:
-        raise BadInput(f"--max-cost {max_cost:g}: this costs about ${expected:,.2f}; nothing was asked yet")
+        raise BadInput(f"nothing was asked: this costs about ${expected:,.2f}{before}; allow it with --max-cost USD")
+    if max_cost < spent + expected:
+        raise BadInput(f"--max-cost {max_cost:g}: this costs about ${expected:,.2f}{before}; nothing was asked")

@@ -17,23 +17,38 @@ _DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")  # of a provider's snapshot of a mo
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a run's folder records. `reranker`: the one pinned where no relevant passage was known, else ""."""
+    """What a run's folder records.
+
+    Args:
+        reranker: the one pinned where no relevant passage was known, else "".
+        before: the run that made the model it began with.
+    """
 
     folder: Path
     services: RecordedServices
     reranker: str
+    before: TrainingRun | None
+
+    @property
+    def judges(self) -> list[str]:
+        """The models that judged it and the runs before it."""
+        own = [self.services.judge_model] if self.services.judge_model else []
+        return own + (self.before.judges if self.before else [])
 
     @property
     def judge(self) -> str:
-        """The judge's model and version, "none" where no judge took part."""
+        """Judge and version, those of the runs before it too; "none" where no judge took part."""
         services = self.services
-        if not services.judge_model:
-            return "none"
-        return f"{services.judge_model}@{services.judge_version}" if services.judge_version else services.judge_model
+        own = f"{services.judge_model}@{services.judge_version}".rstrip("@")
+        earlier = self.before.judge if self.before else "none"
+        return ", ".join(dict.fromkeys(name for name in (own, earlier) if name and name != "none")) or "none"
 
 
-def find_training_run(model: Path) -> TrainingRun | None:
+def find_training_run(model: Path, *, depth: int = 5) -> TrainingRun | None:
     """Find the run that a model folder or checkpoint lies in, or was merged from; None where no recipe is recorded.
+
+    Args:
+        depth: so many runs, one begun with the model of the other, are followed.
 
     Raises:
         BadInput: the recipe cannot be read.
@@ -42,7 +57,11 @@ def find_training_run(model: Path) -> TrainingRun | None:
         if (folder / COMPOSED).is_file():
             services = load_recorded_services(folder)
             assert services is not None
-            return TrainingRun(folder, services, _pinned(folder / PIN_FILE))
+            start = Path(services.start_from) if services.start_from else None
+            before = find_training_run(start, depth=depth - 1) if start and start.is_dir() and depth > 1 else None
+            if before and before.folder == folder:
+                before = None
+            return TrainingRun(folder, services, _pinned(folder / PIN_FILE), before)
     return None
 
 
@@ -53,8 +72,7 @@ def trained_by(judge: str, runs: Mapping[str, TrainingRun | None]) -> list[str]:
         judge: its model.
         runs: model -> the run that it comes from.
     """
-    judged = {name: run for name, run in runs.items() if run and run.services.judge_model}
-    return [name for name, run in judged.items() if same_model(judge, run.services.judge_model)]
+    return [name for name, run in runs.items() if run and any(same_model(judge, other) for other in run.judges)]
 
 
 def same_model(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reward.records.files import BadInput
 
-_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "model.language_model.embed_tokens.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 
 def ready_folder(name: str, path: Path, merged: Path) -> Path:
@@ -73,23 +73,20 @@ def _embedding_rows(folder: Path) -> int | None:
                 header = json.loads(weights.read(length))
             except ValueError:
                 raise BadInput(f"{path}: damaged: its header is not JSON") from None
-        for name in _EMBEDDINGS:
-            if name in header:
-                return int(header[name]["shape"][0])
+        for name, tensor in header.items():
+            if name.endswith(_EMBEDDINGS):
+                return int(tensor["shape"][0])
     return None
 
 
 def _highest_token(path: Path) -> int | None:
+    """Return the highest id of the tokenizer's own vocabulary. Tokens added for other uses (images) may lie beyond."""
     if not path.is_file():
         return None
-    tokenizer = _read_object(path)
-    vocabulary = (tokenizer.get("model") or {}).get("vocab")
-    ids: list[int] = [token["id"] for token in tokenizer.get("added_tokens") or []]
+    vocabulary = (_read_object(path).get("model") or {}).get("vocab")
     if isinstance(vocabulary, dict):
-        ids += vocabulary.values()
-    elif isinstance(vocabulary, list):
-        ids.append(len(vocabulary) - 1)
-    return max(ids, default=None)
+        return max(vocabulary.values(), default=None)
+    return len(vocabulary) - 1 if isinstance(vocabulary, list) else None
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -72,12 +72,14 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
 
 @dataclass(frozen=True)
 class RecordedServices:
-    """What judged a run's rollouts, as its recipe names it. `judge_model` is "" where no judge took part."""
+    """What judged a run's rollouts, as its recipe names it. `judge_model` is "" where no judge took part; `start_from`
+    is the model that training began with."""
 
     judge_model: str
     judge_version: str
     kb_name: str
     kb_version: str
+    start_from: str
 
 
 def load_recorded_services(run: Path) -> RecordedServices | None:
@@ -97,6 +99,7 @@ def load_recorded_services(run: Path) -> RecordedServices | None:
         judge_version=str(judge.get("version") or ""),
         kb_name=str(rag.get("kb_name") or RagSettings.model_fields["kb_name"].default),
         kb_version=str(rag.get("kb_version") or ""),
+        start_from=str(OmegaConf.select(OmegaConf.load(path), "recipe.start_from") or ""),
     )
 
 

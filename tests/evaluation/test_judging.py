@@ -147,13 +147,15 @@ def test_the_budget_holds(tmp_path: Path, tenant: Path, service: RankService, ju
     assert any("run budget" in sentence for sentence in metrics["provenance"]["missing"])
 
 
-def training_run(folder: Path, judge: dict | None, reranker: str = "") -> Path:
+def training_run(folder: Path, judge: dict | None, reranker: str = "", start_from: str = "") -> Path:
     """The folder of an RL run as the launcher leaves it, with a model of zeros."""
     final = folder / "final"
     final.mkdir(parents=True)
     rag = {"kb_name": "default", "kb_version": "7"}
     tenant = {"tenant_id": "shop", "short_id": "shop", "system_prompt": "x", "rag": rag}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"rewriter": {"tenant": tenant, "judge": judge}}))
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({"recipe": {"start_from": start_from}, "rewriter": {"tenant": tenant, "judge": judge}})
+    )
     if reranker:
         (folder / "reranker.json").write_text(json.dumps({"reranker": reranker, "first_step": 1}))
     return final
@@ -180,6 +182,21 @@ def test_the_judge_of_the_training_is_refused(
     (merged / "provenance.json").write_text(json.dumps({"checkpoint": str(final.parent / "global_step_4" / "actor")}))
     assert find_training_run(merged) == runs["rl"]
     assert find_training_run(training_run(tmp_path / "sft", None)).judge == "none"
+    # The judge of a run that this one began with taught the model too.
+    second = find_training_run(training_run(tmp_path / "rl2", {"model": "deepseek-chat"}, start_from=str(final)))
+    assert second.judge == "deepseek-chat, openai/GPT-5@2025" and trained_by("GPT-5", {"rl2": second}) == ["rl2"]
+
+
+def test_new_tokens_are_those_of_the_training_run(tmp_path: Path) -> None:
+    """A merged checkpoint has no record of its own."""
+    from evaluation.systems import MAX_NEW_TOKENS, answer_limit
+
+    final = training_run(tmp_path / "rl", None)
+    assert answer_limit(final, final.parent) == MAX_NEW_TOKENS
+    (final.parent / "run.json").write_text('{"max_new_tokens": 96}')
+    assert answer_limit(tmp_path / "merged", final.parent) == 96
+    (final / "run.json").write_text('{"max_new_tokens": 64}')
+    assert answer_limit(final, final.parent) == 64
 
 
 def test_the_training_logs_run_counts_too(tmp_path: Path, tenant: Path, service: RankService, judge, capsys) -> None:

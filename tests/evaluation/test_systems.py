@@ -76,9 +76,9 @@ def test_nothing_is_asked_without_consent(tmp_path: Path, tenant: Path, service:
     with loopback_llm(lambda body: completion("rank 1")) as url:
         more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, price=PRICE)}"]
         assert run(tmp_path, tenant, service, samples, *more) == 2
-        assert "nothing was asked yet" in capsys.readouterr().err
+        assert "nothing was asked" in capsys.readouterr().err
         assert run(tmp_path, tenant, service, samples, *more, "--max-cost", "0.00001") == 2
-        assert "nothing was asked yet" in capsys.readouterr().err
+        assert "nothing was asked" in capsys.readouterr().err
         assert not url.requests and not service.bodies
         # A model of one's own has no price: nobody has to consent.
         free = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url)}"]
@@ -184,8 +184,8 @@ def model_folder(folder: Path, *, config: int, rows: int, tokens: int) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"vocab_size": config}))
     (folder / "tokenizer_config.json").write_text("{}")
-    vocabulary = {f"t{i}": i for i in range(tokens - 1)}
-    added = [{"id": tokens - 1, "content": "<|im_end|>"}]
+    vocabulary = {f"t{i}": i for i in range(tokens)}
+    added = [{"id": tokens, "content": "<image>"}]  # nothing that a text model is ever given
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added}))
     header = json.dumps({"model.embed_tokens.weight": {"dtype": "BF16", "shape": [rows, 8], "data_offsets": [0, 0]}})
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
@@ -196,6 +196,7 @@ def test_a_checkpoint_of_another_vocabulary_is_one_error(
     tmp_path: Path, tenant: Path, service: RankService, capsys
 ) -> None:
     check_vocabulary(model_folder(tmp_path / "padded", config=128, rows=128, tokens=100))
+    check_vocabulary(model_folder(tmp_path / "exact", config=100, rows=100, tokens=100))
     cases = {
         "more tokens than embeddings": ({"config": 100, "rows": 100, "tokens": 120}, "token ids up to 119"),
         "weights of another model": ({"config": 120, "rows": 100, "tokens": 120}, "a vocabulary of 120, the weights"),
