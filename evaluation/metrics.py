@@ -9,7 +9,7 @@ from typing import Any
 import ir_measures
 from ir_measures import RR, Measure, Qrel, R, ScoredDoc, Success, nDCG
 
-from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
+from evaluation.significance import bootstrap_difference, bootstrap_means, win_rate
 from reward.records.sample import Hit
 
 MEASURES: dict[str, Measure] = {
@@ -70,13 +70,17 @@ def summarise(metrics: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[
     Args:
         metrics: one mapping of metric -> value a query, all with the same keys. At least one.
     """
-    summary: dict[str, Any] = {}
-    intervals: dict[str, list[float]] = {}
-    for name in metrics[0]:
-        values = [query[name] for query in metrics]
-        summary[name] = math.fsum(values) / len(values)
-        intervals[name] = list(bootstrap_mean(values, seed=seed))
-    return {**summary, "n": len(metrics), "ci95": intervals}
+    names = list(metrics[0])
+    values = [[query[name] for name in names] for query in metrics]
+    intervals = bootstrap_means(values, seed=seed)
+    return {
+        **{
+            name: math.fsum(column) / len(metrics)
+            for name, column in zip(names, zip(*values, strict=True), strict=True)
+        },
+        "n": len(metrics),
+        "ci95": {name: list(interval) for name, interval in zip(names, intervals, strict=True)},
+    }
 
 
 def compare_systems(

@@ -47,10 +47,19 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     Raises:
         ValueError: `values` is empty.
     """
-    sample = np.asarray(values, dtype=np.float64)
+    return bootstrap_means(np.asarray(values, dtype=np.float64)[:, None], seed=seed)[0]
+
+
+def bootstrap_means(columns: ArrayLike, *, seed: int = 0) -> list[Interval]:
+    """Compute the interval of `bootstrap_mean` for each column, shape [queries, columns], with the same resamples.
+
+    Raises:
+        ValueError: there are no queries.
+    """
+    sample = np.asarray(columns, dtype=np.float64)
     if sample.size == 0:
         raise ValueError("bootstrap of no values")
-    return _percentiles(_resampled_means(sample[:, None], seed)[:, 0])
+    return [_percentiles(means) for means in _resampled_means(sample, seed).T]
 
 
 def bootstrap_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> tuple[float, Interval]:
@@ -81,14 +90,15 @@ def win_rate(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> WinRat
     if len(a) != len(b) or not len(a):
         raise ValueError(f"win rate of {len(a)} against {len(b)} queries")
     sign = np.sign(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
-    won, lost = (sign > 0).astype(np.float64), (sign < 0).astype(np.float64)
-    win, loss = int(won.sum()), int(lost.sum())
+    win, loss = int((sign > 0).sum()), int((sign < 0).sum())
     decided = win + loss
     if decided == 0:
         return WinRate(0, len(a), 0, None, None, 1.0)
-    means = _resampled_means(np.stack([won, lost], axis=1), seed)
-    totals = means.sum(axis=1)
-    interval = _percentiles(means[totals > 0, 0] / totals[totals > 0])
+    # Drawing queries with replacement is drawing their three outcomes in proportion.
+    shares = np.array([win, len(a) - decided, loss]) / len(a)
+    draws = np.random.default_rng(seed).multinomial(len(a), shares, size=RESAMPLES)
+    totals = draws[:, 0] + draws[:, 2]
+    interval = _percentiles(draws[totals > 0, 0] / totals[totals > 0])
     p = float(binomtest(win, decided).pvalue)
     return WinRate(win, len(a) - decided, loss, win / decided, interval, p)
 
