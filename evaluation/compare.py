@@ -47,7 +47,6 @@ from evaluation.systems import (
     ORIGINAL,
     Rewrite,
     has_baseline,
-    rewrite_by_description,
 )
 from evaluation.targets import compare_with_targets
 from evaluation.training_log import judge_took_part, reward_change
@@ -197,8 +196,7 @@ def _plan(inputs: Inputs, tenant: TenantSettings, options: CompareOptions) -> li
         left = list(asked.values())
         plan.append(plan_calls(name, profile, left, len(asked), done, OUTPUT_TOKENS[profile.prompt]))
     if inputs.jury:
-        systems = [ORIGINAL, *([DESCRIPTION] if rewrite_by_description(inputs.judged) else [])]
-        systems += [BASELINE] if has_baseline(inputs.judged, tenant) else []
+        systems = [ORIGINAL, *([BASELINE] if has_baseline(inputs.judged, tenant) else [])]
         systems += [*inputs.given, *inputs.prompted, *inputs.folders]
         plan.append(plan_judging(inputs.jury, tenant, inputs.judged, systems, options))
     return plan
@@ -230,7 +228,7 @@ def _judge(
 ) -> Judged | None:
     if inputs.jury is None or ledger is None:
         return None
-    chosen = {name: [rewrites[j] for j in headline] for name, rewrites in texts.items()}
+    chosen = {name: [t[j] for j in headline] for name, t in texts.items() if name != DESCRIPTION}
     return judge_systems(inputs.jury, tenant, [samples[j] for j in headline], chosen, ledger, options, console)
 
 
@@ -249,7 +247,7 @@ def _answered(
     """
     kept = [index for index, failure in enumerate(failures) if failure is None]
     if not kept:
-        raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
+        raise BadInput(f"no sample could be compared through {tenant.rag.url}; first failure: {failures[0]}")
     if all(set(options.held_out_slices) & set(judged[i].metadata.slices) for i in kept):
         names = " ".join(options.held_out_slices)
         raise BadInput(f"--held-out-slices {names}: no sample is left for the headline metrics")

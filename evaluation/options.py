@@ -84,6 +84,9 @@ def parse_options(argv: list[str] | None) -> CompareOptions:
     models = parse_systems("--model", "PATH", args.pop("model"), ())
     recorded = parse_systems("--recorded", "PATH", args.pop("recorded"), models)
     prompted = parse_systems("--prompted", "PROFILE", args.pop("prompted"), {*models, *recorded})
+    for option, least in (("max_cost", 0.0), ("usd_per_hour", 0.0), ("max_new_tokens", 1)):
+        if args[option] is not None and not args[option] >= least:
+            raise BadInput(f"--{option.replace('_', '-')} {args[option]:g}: expected {least:g} or more")
     if args["labels"] and not args["judge"]:
         raise BadInput("--labels: correct a judge's win rates, but no --judge is given")
     return CompareOptions(

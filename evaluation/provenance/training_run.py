@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reward.records.files import BadInput
 from reward.rollouts.reranker_pin import PIN_FILE
-from reward.settings.recorded_run import COMPOSED, RecordedServices, load_recorded_services
+from reward.settings.recorded_run import RecordedServices, load_recorded_services
 
 _PARENTS = 4  # outputs/rl/<tenant>/global_step_40/actor is the deepest folder that is ever given
 _DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")  # of a provider's snapshot of a model
@@ -49,14 +50,13 @@ def find_training_run(model: Path, *, depth: int = 5) -> TrainingRun | None:
 
     Args:
         depth: so many runs, one begun with the model of the other, are followed.
-
-    Raises:
-        BadInput: the recipe cannot be read.
     """
     for folder in _folders_above(model):
-        if (folder / COMPOSED).is_file():
+        try:
             services = load_recorded_services(folder)
-            assert services is not None
+        except BadInput:  # a damaged record tells nothing, as none does
+            continue
+        if services is not None:
             start = Path(services.start_from) if services.start_from else None
             before = find_training_run(start, depth=depth - 1) if start and start.is_dir() and depth > 1 else None
             if before and before.folder == folder:

@@ -83,7 +83,7 @@ class RecordedServices:
 
 
 def load_recorded_services(run: Path) -> RecordedServices | None:
-    """Return the judge and the knowledge base that `<run>/recipe.yaml` names, None where there is no such file.
+    """Return the judge and the knowledge base that `<run>/recipe.yaml` names, None where no recipe of ours is there.
 
     Raises:
         BadInput: the file cannot be read.
@@ -91,25 +91,31 @@ def load_recorded_services(run: Path) -> RecordedServices | None:
     path = run / COMPOSED
     if not path.is_file():
         return None
-    node = _rewriter_node(path)
-    judge, tenant = (_values(node, key, str(path)) for key in ("judge", "tenant"))
+    recipe = _load(path)
+    if not isinstance(recipe, DictConfig) or not isinstance(recipe.get("rewriter"), DictConfig):
+        return None
+    judge, tenant = (_values(recipe.rewriter, key, str(path)) for key in ("judge", "tenant"))
     rag = tenant.get("rag") or {}
     return RecordedServices(
         judge_model=str(judge.get("model") or ""),
         judge_version=str(judge.get("version") or ""),
         kb_name=str(rag.get("kb_name") or RagSettings.model_fields["kb_name"].default),
         kb_version=str(rag.get("kb_version") or ""),
-        start_from=str(OmegaConf.select(OmegaConf.load(path), "recipe.start_from") or ""),
+        start_from=str(_values(recipe, "recipe", str(path)).get("start_from") or ""),
     )
 
 
-def _rewriter_node(path: Path) -> DictConfig:
+def _load(path: Path) -> Any:
     try:
-        config = OmegaConf.load(path)
+        return OmegaConf.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _rewriter_node(path: Path) -> DictConfig:
+    config = _load(path)
     node = config.get("rewriter", config) if isinstance(config, DictConfig) else None
     if not isinstance(node, DictConfig):
         raise BadInput(f"{path}: expected the keys `reward` and `tenant`, or a recipe with them under `rewriter`")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from reward.settings.data import StrictSettings
 
@@ -30,3 +32,11 @@ class TargetSettings(StrictSettings):
     top1_accuracy: StageTargets = StageTargets(baseline=0.78, sft=0.72, rl=0.85)
     latency_ms: StageTargets = StageTargets(baseline=850, sft=320, rl=350)
     usd_per_1000: StageTargets = StageTargets(baseline=2.50, sft=0.80, rl=0.85)
+
+    @model_validator(mode="after")
+    def _on_their_scales(self) -> Self:
+        for name, most in (("judge_score", 5), ("top1_accuracy", 1)):
+            for stage, value in getattr(self, name):
+                if value is not None and value > most:
+                    raise ValueError(f"{name}.{stage}: {value:g} is more than {most}")
+        return self

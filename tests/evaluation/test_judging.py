@@ -176,6 +176,10 @@ def test_the_judge_of_the_training_is_refused(
     assert runs["far"] is None and runs["rl"] is not None
     assert (runs["rl"].judge, runs["rl"].reranker) == ("openai/GPT-5@2025", "reranker@123456789012")
     assert trained_by("deepseek-chat", runs) == [] and trained_by("gpt-5", runs) == ["rl"]
+    # A damaged recipe, or somebody else's, tells nothing; the search goes on above it.
+    for text in ("rewriter: [", "- salt", "name: soup"):
+        (final / "recipe.yaml").write_text(text)
+        assert find_training_run(final) == runs["rl"]
     # A merged model elsewhere names the checkpoint that it came from.
     merged = tmp_path / "merged"
     merged.mkdir()

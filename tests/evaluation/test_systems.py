@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from evaluation.rewriters.model_folder import check_vocabulary
+from evaluation.rewriters.prompted_profile import PROMPTED_CONFIGS, load_prompted
 from reward.records.files import BadInput, write_atomically
 from tests.support.loopback_llm import Fault, loopback_llm
 from tests.support.rank_service import RankService, read_run, run, sample, write_shop
@@ -271,3 +272,29 @@ def test_targets_stand_beside_what_was_measured(tmp_path: Path, service: RankSer
         "metric": "top1_accuracy", "system": "baseline", "target": 0.5, "measured": 1.0, "met": None
     }  # fmt: skip
     assert rows["top1_accuracy", "rl"]["measured"] is None and rows["judge_score", "rl"]["target"] == 4.5
+
+
+def test_numbers_that_cannot_be_are_one_line(tmp_path: Path, tenant: Path, service: RankService, capsys) -> None:
+    cases = [
+        (["--max-cost", "-1"], "--max-cost -1: expected 0 or more"),
+        (["--max-cost", "nan"], "--max-cost nan: expected"),
+        (["--usd-per-hour", "-2"], "--usd-per-hour -2: expected 0"),
+        (["--max-new-tokens", "0"], "--max-new-tokens 0: expected 1 or more"),
+        (["--prompted", "zero=nobody"], "prompted 'nobody': no file"),
+        (["--prompted", "a_vs_b=self_hosted"], "could be read as a pair"),
+        (["--judge", "nobody"], "judge 'nobody': no file"),
+        (["--recorded", f"old={tmp_path}"], "rewrites.jsonl: no such file"),
+    ]
+    for more, message in cases:
+        assert run(tmp_path, tenant, service, [sample(0, "rank 1")], *more) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and message in told and told.count("\n") == 1
+    for targets, message in (({"top1_accuracy": {"rl": 85}}, "more than 1"), ({"speed": {}}, "targets.speed")):
+        assert run(tmp_path, write_shop(tenant, targets=targets), service, [sample(0, "rank 1")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_profiles_of_the_house_are_valid() -> None:
+    for file in PROMPTED_CONFIGS.glob("*.yaml"):
+        settings = load_prompted(file.stem)
+        assert settings.api_key_env or settings.base_url.startswith("http://127.0.0.1")
