@@ -39,7 +39,7 @@ from evaluation.provenance.rows import failed_gates, gate_metrics, origins_of, r
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
 from evaluation.rewriters.former_run import former_run
 from evaluation.rewriters.prompted import OUTPUT_TOKENS, prompted_key, prompted_question
-from evaluation.rewriting import rewrite_all
+from evaluation.rewriting import Rewriting, rewrite_all
 from evaluation.summary import METRICS_FILE, REWRITES_FILE, print_summary
 from evaluation.systems import (
     BASELINE,
@@ -132,41 +132,7 @@ def compare(options: CompareOptions) -> dict[str, Any]:
         "peak_gb": {name: cost["peak_gb"] for name, cost in inputs.costs.items()},
     }
     metrics["targets"] = compare_with_targets(tenant.targets, list(options.models), metrics)
-    scorers = scorers_of(answers)
-    index = read_index(tenant.rag, tenant.tenant_id)
-    metrics["provenance"] = {
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tenant": tenant.tenant_id,
-        "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
-        "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in inputs.folders.items()},
-        "recorded": {name: _recording_hash(path) for name, path in options.recorded.items()},
-        "prompted": {
-            name: {"model": profile.service, "prompt": profile.prompt} for name, profile in inputs.prompted.items()
-        },
-        "counts": {
-            "samples": len(inputs.samples),
-            "evaluated": len(kept),
-            "abstained": len(judged) - len(kept),
-            "without_relevant_passages": len(inputs.samples) - len(judged),
-        },
-        "abstained_because": dict(Counter(failure for failure in failures if failure)),
-        "judged_by": BY_RANK if inputs.by_rank else BY_TOP1,
-        "scorer": ", ".join(scorers) or "not stated by the service",
-        "llm_judge": {"evaluation": bool(verdicts), "training": judge_took_part(inputs.log) if inputs.log else None},
-        "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
-        "retriever": describe_retriever(tenant.rag, index, scorers, inputs.runs),
-        "max_new_tokens": inputs.limits
-        | {name: profile.max_output_tokens for name, profile in inputs.prompted.items()},
-        "cut": made.cut,
-        "measured_as": {name: use.measured_as for name, use in made.uses.items() if use.measured_as},
-        "missing": [
-            *missing_inputs(inputs, tenant, len(kept), origins_of(answers), index is None),
-            *made.missing,
-            *(verdicts.missing if verdicts else []),
-        ],
-        "seed": options.seed,
-        "versions": versions(),
-    }
+    metrics["provenance"] = _provenance(inputs, tenant, options, made, answers, failures, verdicts)
     # metrics.json comes last: where it is, the rewrites are too.
     options.out.mkdir(parents=True, exist_ok=True)
     lines = rows(
@@ -181,6 +147,54 @@ def compare(options: CompareOptions) -> dict[str, Any]:
     write_atomically(options.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
     print_summary(console, metrics, options.out)
     return metrics
+
+
+def _provenance(
+    inputs: Inputs,
+    tenant: TenantSettings,
+    options: CompareOptions,
+    made: Rewriting,
+    answers: Mapping[str, Sequence[RetrievalResult]],
+    failures: Sequence[str | None],
+    verdicts: Judged | None,
+) -> dict[str, Any]:
+    """Return what the metrics are made of, and what is missing of them."""
+    evaluated = sum(failure is None for failure in failures)
+    scorers = scorers_of(answers)
+    index = read_index(tenant.rag, tenant.tenant_id)
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tenant": tenant.tenant_id,
+        "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
+        "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in inputs.folders.items()},
+        "recorded": {name: _recording_hash(path) for name, path in options.recorded.items()},
+        "prompted": {
+            name: {"model": profile.service, "prompt": profile.prompt} for name, profile in inputs.prompted.items()
+        },
+        "counts": {
+            "samples": len(inputs.samples),
+            "evaluated": evaluated,
+            "abstained": len(inputs.judged) - evaluated,
+            "without_relevant_passages": len(inputs.samples) - len(inputs.judged),
+        },
+        "abstained_because": dict(Counter(failure for failure in failures if failure)),
+        "judged_by": BY_RANK if inputs.by_rank else BY_TOP1,
+        "scorer": ", ".join(scorers) or "not stated by the service",
+        "llm_judge": {"evaluation": bool(verdicts), "training": judge_took_part(inputs.log) if inputs.log else None},
+        "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
+        "retriever": describe_retriever(tenant.rag, index, scorers, inputs.runs),
+        "max_new_tokens": inputs.limits
+        | {name: profile.max_output_tokens for name, profile in inputs.prompted.items()},
+        "cut": made.cut,
+        "measured_as": {name: use.measured_as for name, use in made.uses.items() if use.measured_as},
+        "missing": [
+            *missing_inputs(inputs, tenant, evaluated, origins_of(answers), index is None),
+            *made.missing,
+            *(verdicts.missing if verdicts else []),
+        ],
+        "seed": options.seed,
+        "versions": versions(),
+    }
 
 
 def _plan(inputs: Inputs, tenant: TenantSettings, options: CompareOptions) -> list[PlannedCalls]:

@@ -10,9 +10,13 @@ from typing import Any
 
 import yaml
 
+from evaluation.provenance.retriever import describe_retriever
+from evaluation.provenance.training_run import TrainingRun
 from evaluation.rewriters.model_folder import check_vocabulary
 from evaluation.rewriters.prompted_profile import PROMPTED_CONFIGS, load_prompted
 from reward.records.files import BadInput, write_atomically
+from reward.settings.recorded_run import RecordedServices
+from reward.settings.services import RagSettings
 from tests.support.loopback_llm import Fault, loopback_llm
 from tests.support.rank_service import RankService, read_run, run, sample, write_shop
 
@@ -298,3 +302,34 @@ def test_profiles_of_the_house_are_valid() -> None:
     for file in PROMPTED_CONFIGS.glob("*.yaml"):
         settings = load_prompted(file.stem)
         assert settings.api_key_env or settings.base_url.startswith("http://127.0.0.1")
+
+
+def test_the_retriever_has_a_fingerprint(tmp_path: Path, tenant: Path, service: RankService) -> None:
+    """It changes with the index, and says where training had another knowledge base or reranker."""
+    kb = {
+        "tenant_id": "shop", "kb_name": "default", "version": 3, "embedder_id": "e@1", "tokenizer_id": "t",
+        "fusion": "rrf", "store_id": "qdrant", "reranker": "lexical", "documents": 9,
+    }  # fmt: skip
+    service.health = {"knowledge_bases": [{"tenant_id": "other", "kb_name": "default"}, kb]}
+    samples = [sample(0, "rank 1")]
+    assert run(tmp_path, tenant, service, samples) == 0
+    first = read_run(tmp_path)[0]["provenance"]["retriever"]
+    assert first["index"]["embedder_id"] == "e@1" and first["scorers"] == ["lexical"] and first["training"] == {}
+    assert run(tmp_path, tenant, service, samples) == 0
+    assert read_run(tmp_path)[0]["provenance"]["retriever"] == first
+    service.health = {"knowledge_bases": [kb | {"version": 4}]}
+    assert run(tmp_path, tenant, service, samples) == 0
+    assert read_run(tmp_path)[0]["provenance"]["retriever"]["fingerprint"] != first["fingerprint"]
+    # A service that does not describe its index: said, not guessed.
+    service.health = None
+    assert run(tmp_path, tenant, service, samples) == 0
+    provenance = read_run(tmp_path)[0]["provenance"]
+    assert provenance["retriever"]["index"] is None
+    assert any("the retriever's index is not known" in sentence for sentence in provenance["missing"])
+    recorded = RecordedServices("", "", kb_name="default", kb_version="7", start_from="")
+    trained = TrainingRun(tmp_path, recorded, reranker="bge@123456789012", before=None)
+    told = describe_retriever(RagSettings(), None, ["lexical"], {"rl": trained, "sft": None})["training"]
+    assert told["sft"] is None and told["rl"]["changed"] == [
+        "kb_version: '7' in training, '' here",
+        "reranker: 'bge@123456789012' in training, 'lexical' here",
+    ]

@@ -19,13 +19,21 @@ from tests.support.asgi_server import AsgiServer
 
 
 class RankService:
-    """Answers a rewrite `rank N` with the passage of the query at rank N; a query `broken…` always fails."""
+    """Answers a rewrite `rank N` with the passage of the query at rank N; a query `broken…` always fails.
+
+    `health` is what /healthz says; None: there is no such path.
+    """
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.with_ids = True
+        self.health: dict[str, Any] | None = None
         app = FastAPI()
+
+        @app.get("/healthz")
+        async def healthz() -> JSONResponse:
+            return JSONResponse(self.health, status_code=200 if self.health else 404)
 
         @app.post("/api/chat/general_rag")
         async def general_rag(request: Request) -> JSONResponse:
@@ -51,7 +59,6 @@ class RankService:
 
         self._server = AsgiServer(app, log_level="error")
         self.url, self.close = self._server.url, self._server.close
-        self.close = self._server.close
 
 
 def sample(
