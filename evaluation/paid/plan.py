@@ -81,16 +81,19 @@ def check_consent(plan: Sequence[PlannedCalls], spent: float, max_cost: float | 
     """Refuse to begin without a limit, or with one that will not do. Calls that cost nothing need none.
 
     Args:
-        spent: what earlier runs of this comparison have cost, in US dollars, as `max_cost`.
+        spent: what earlier runs of this comparison have cost, in US dollars, as `max_cost`. Once something is spent the
+            plan is too high by every answer that serves twice: then the ledger alone holds the limit.
 
     Raises:
-        BadInput: the plan costs something and `max_cost` is not given, or less than all will probably have cost.
+        BadInput: the plan costs something and `max_cost` is not given, or less than it probably costs.
     """
     expected, most = (sum(getattr(planned, key) for planned in plan) for key in ("expected_usd", "most_usd"))
     if most == 0:
         return
     before = f" (after ${spent:,.2f} spent)" if spent else ""
     if max_cost is None:
-        raise BadInput(f"nothing was asked: this costs about ${expected:,.2f}{before}; allow it with --max-cost USD")
-    if max_cost < spent + expected:
-        raise BadInput(f"--max-cost {max_cost:g}: this costs about ${expected:,.2f}{before}; nothing was asked")
+        raise BadInput(
+            f"nothing was asked: this costs up to about ${expected:,.2f}{before}; allow it with --max-cost USD"
+        )
+    if not spent and max_cost < expected:
+        raise BadInput(f"--max-cost {max_cost:g}: this costs about ${expected:,.2f}; nothing was asked")

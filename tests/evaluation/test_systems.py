@@ -97,7 +97,7 @@ def test_late_empty_and_odd_answers_are_counted(tmp_path: Path, tenant: Path, se
     """Late, empty, refused by the server: no rewrite, and the sample leaves for all. Markup and another language are
     rewrites, and named."""
     answers = {
-        "late": Fault(delay=2, text="rank 1"),
+        "late": Fault(delay=8, text="rank 1"),
         "empty": Fault(text=" "),
         "thought": Fault(text="<think>用户想问"),
         "down": Fault(status=500),
@@ -111,7 +111,7 @@ def test_late_empty_and_odd_answers_are_counted(tmp_path: Path, tenant: Path, se
         return next(fault for name, fault in answers.items() if name in query_of(body))
 
     with loopback_llm(answer) as url:
-        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, timeout=1)}"]
+        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, timeout=4)}"]
         assert run(tmp_path, tenant, service, samples, *more) == 0
     metrics, rows = read_run(tmp_path)
     by_query = {row["query"].split()[-1]: row for row in rows}
