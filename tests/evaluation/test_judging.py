@@ -30,7 +30,7 @@ def profile(path: Path, judge: LoopbackJudge, **more: Any) -> Path:
         "model": "other-judge",
         "base_url": judge.url,
         "attempts": 1,
-        "timeout": 20,
+        "timeout": 60,
         "backoff": [0, 0],
         "price": FREE,
         **more,

@@ -111,7 +111,7 @@ def test_late_empty_and_odd_answers_are_counted(tmp_path: Path, tenant: Path, se
         return next(fault for name, fault in answers.items() if name in query_of(body))
 
     with loopback_llm(answer) as url:
-        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, timeout=4)}"]
+        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, timeout=4, attempts=1)}"]
         assert run(tmp_path, tenant, service, samples, *more) == 0
     metrics, rows = read_run(tmp_path)
     by_query = {row["query"].split()[-1]: row for row in rows}
@@ -135,7 +135,7 @@ def test_a_dead_service_is_given_up(tmp_path: Path, tenant: Path, service: RankS
         return Fault(status=500) if dead and len(asked) > 5 else Fault(text="rank 1")
 
     with loopback_llm(answer) as url:
-        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, max_concurrency=1)}"]
+        more = ["--prompted", f"zero_shot={profile(tmp_path / 'zero.yaml', url, max_concurrency=1, attempts=1)}"]
         assert run(tmp_path, tenant, service, samples, *more) == 0
         metrics, _ = read_run(tmp_path)
         assert sum(asked.values()) == 15

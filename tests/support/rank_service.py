@@ -80,7 +80,7 @@ def write_shop(path: Path, **more: Any) -> Path:
         "tenant_id": "shop",
         "short_id": "shop",
         "system_prompt": "改写查询。",
-        "rag": {"attempts": 1, "timeout": 20},
+        "rag": {"attempts": 3, "timeout": 60},
         **more,
     }
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
