@@ -139,13 +139,18 @@ def _use_of_prompted(
     uses = list(read_uses(options.ledger_file, keys).values())
     if not uses:
         return Use(missing=[f"{name}: latency, tokens and cost are not measured: nothing was answered"]), 0.0
-    priced = profile.price is not None
+    known = [use for use in uses if not use.estimated]
+    missing = []
+    if len(known) < len(uses):
+        missing.append(f"{name}: tokens of {len(uses) - len(known)} of {len(uses)} answers are not reported: left out")
+    if profile.price is None:
+        missing.append(f"{name}: cost is not known: its profile names no price")
     use = Use(
         seconds=[use.seconds for use in uses],
         measured_as=f"calls to {profile.service}, up to {profile.max_concurrency} at a time, without queueing",
-        input_tokens=[use.input_tokens for use in uses],
-        output_tokens=[use.output_tokens for use in uses],
-        usd_per_1000=1000 * sum(use.usd for use in uses) / len(uses) if priced else None,
-        missing=[] if priced else [f"{name}: cost is not known: its profile names no price"],
+        input_tokens=[use.input_tokens for use in known],
+        output_tokens=[use.output_tokens for use in known],
+        usd_per_1000=1000 * sum(use.usd for use in known) / len(known) if profile.price and known else None,
+        missing=missing,
     )
-    return use, sum(use.output_tokens >= profile.max_output_tokens for use in uses) / len(uses)
+    return use, sum(use.output_tokens >= profile.max_output_tokens for use in known) / max(1, len(known))

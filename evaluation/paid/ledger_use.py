@@ -13,12 +13,14 @@ from reward.records.call import CallKind
 
 
 class CallUse(NamedTuple):
-    """One answered call, all its attempts together."""
+    """One answered call, all its attempts together. `estimated`: the service reported no usable token counts, and the
+    most that it can have used was booked."""
 
     seconds: float
     input_tokens: float
     output_tokens: float
     usd: float
+    estimated: bool
 
 
 def read_uses(ledger: Path, keys: Iterable[str]) -> dict[str, CallUse]:
@@ -27,11 +29,13 @@ def read_uses(ledger: Path, keys: Iterable[str]) -> dict[str, CallUse]:
         return {}
     with closing(open_to_read(ledger)) as db:
         rows = db.execute(
-            """SELECT key, latency, input_tokens, output_tokens, usd FROM calls
+            """SELECT key, latency, input_tokens, output_tokens, usd, estimated FROM calls
                WHERE status = 'ok' AND key IN (SELECT value FROM json_each(?)) ORDER BY id DESC""",
             (json.dumps(sorted(set(keys))),),
         ).fetchall()
-    return {key: CallUse(*use) for key, *use in rows}  # of several the first
+    return {
+        key: CallUse(seconds, read, written, usd, bool(bound)) for key, seconds, read, written, usd, bound in rows
+    }  # of several the first
 
 
 def count_answers(ledger: Path, run_id: str, kind: CallKind, service: str) -> int:

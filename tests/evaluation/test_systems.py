@@ -259,6 +259,7 @@ def test_the_ledger_names_prompted_calls(tmp_path: Path, tenant: Path, service: 
     with loopback_llm(lambda body: completion("rank 1")) as url:
         more = ["--prompted", f"zero={profile(tmp_path / 'zero.yaml', url)}", "--ledger", str(tmp_path / "l.sqlite")]
         assert run(tmp_path, tenant, service, [sample(0, "rank 1")], *more) == 0
+    assert read_run(tmp_path)[0]["provenance"]["cut"]["zero"] == 0
     with sqlite3.connect(tmp_path / "l.sqlite") as db:
         assert db.execute("SELECT kind, service, status FROM calls").fetchall() == [("prompted", "m", "ok")]
 
@@ -333,3 +334,22 @@ def test_the_retriever_has_a_fingerprint(tmp_path: Path, tenant: Path, service: 
         "kb_version: '7' in training, '' here",
         "reranker: 'bge@123456789012' in training, 'lexical' here",
     ]
+
+
+def test_tokens_that_nobody_reports_are_missing(tmp_path: Path, tenant: Path, service: RankService) -> None:
+    """What is booked for such an answer is its bound: neither a measurement, nor a sign that it was cut."""
+    with loopback_llm(lambda body: "rank 1") as url:
+        more = ["--prompted", f"zero={profile(tmp_path / 'zero.yaml', url, price=PRICE)}", "--max-cost", "1"]
+        assert run(tmp_path, tenant, service, [sample(0, "rank 1")], *more) == 0
+    metrics, _ = read_run(tmp_path)
+    assert metrics["tokens"]["zero"] is None and metrics["cost_per_1000"]["zero"] is None
+    assert metrics["provenance"]["cut"]["zero"] == 0 and metrics["latency_ms"]["zero"]["n"] == 1
+    assert "zero: tokens of 1 of 1 answers are not reported: left out" in metrics["provenance"]["missing"]
+
+
+def test_cut_answers_are_counted(tmp_path: Path, tenant: Path, service: RankService) -> None:
+    with loopback_llm(lambda body: completion("rank 1", written=16)) as url:
+        more = ["--prompted", f"zero={profile(tmp_path / 'zero.yaml', url, max_output_tokens=16)}"]
+        assert run(tmp_path, tenant, service, [sample(0, "rank 1")], *more) == 0
+    provenance = read_run(tmp_path)[0]["provenance"]
+    assert provenance["cut"]["zero"] == 1 and provenance["max_new_tokens"]["zero"] == 16
