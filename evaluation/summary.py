@@ -17,7 +17,7 @@ _TARGETS = {
     "judge_score": ("judge score (of 5)", "{:.2f}"),
     "top1_accuracy": ("top-1 accuracy", "{:.1%}"),
     "latency_ms": ("rewrite latency, p50 (ms)", "{:,.0f}"),
-    "usd_per_1000": ("cost per 1000 rewrites ($)", "{:.2f}"),
+    "usd_per_1000": ("cost per 1000 rewrites ($)", "{:.3g}"),
 }
 
 
