@@ -1,164 +1,249 @@
 """Compare systems side by side on held-out samples, through live retrieval.
 
     python -m evaluation.compare --test rl_test.jsonl --tenant fivedoctors --out outputs/eval/fivedoctors \\
-        --model sft=outputs/sft/fivedoctors/final --model rl=outputs/rl/fivedoctors/final
+        --model sft=outputs/sft/fivedoctors/final --model rl=outputs/rl/fivedoctors/final \\
+        --prompted zero_shot=self_hosted --judge gpt5 --max-cost 20
 
 Every system rewrites every sample, the tenant's RAG service retrieves with each rewrite, and the rank of the first
 relevant passage decides. A sample that any system got no answer for leaves the comparison for all of them and is
-counted. Writes `rewrites.jsonl` (a line a sample) and `metrics.json`; `python -m evaluation.report` reads both.
+counted. A judge that trained none of the models grades the rewrites and compares them in both orders. What costs money
+is planned and shown first, and goes through a ledger: the same command again pays for nothing twice. Writes
+`rewrites.jsonl` (a line a sample) and `metrics.json`; what could not be measured stands in `provenance.missing`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import platform
-import re
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from data_prep.baseline.asking import with_options
+from data_prep.baseline.asking import run_until_stopped, with_options
 from evaluation.comparison import BY_RANK, BY_TOP1, compare_answers
+from evaluation.efficiency import efficiency
+from evaluation.inputs import Inputs, missing_inputs, read_inputs
+from evaluation.judging.judging import Judged, judge_systems, plan_judging
+from evaluation.options import CompareOptions, parse_options
+from evaluation.paid.ledger_use import read_spent_usd, read_uses
+from evaluation.paid.plan import PlannedCalls, check_consent, plan_calls, print_plan
+from evaluation.provenance.retriever import describe_retriever, read_index
+from evaluation.provenance.rows import failed_gates, gate_metrics, origins_of, rows, scorers_of, versions
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
+from evaluation.rewriters.former_run import former_run
+from evaluation.rewriters.prompted import OUTPUT_TOKENS, prompted_key, prompted_question
+from evaluation.rewriting import Rewriting, rewrite_all
 from evaluation.summary import METRICS_FILE, REWRITES_FILE, print_summary
 from evaluation.systems import (
     BASELINE,
     DESCRIPTION,
     ORIGINAL,
-    answer_limit,
-    model_hash,
-    rewrite_by_baseline,
-    rewrite_by_description,
-    rewrite_by_model,
-    rewrite_by_original,
-    rewrite_by_recording,
+    Rewrite,
+    has_baseline,
 )
-from evaluation.training_log import judge_took_part, read_training_log, reward_change
+from evaluation.targets import compare_with_targets
+from evaluation.training_log import judge_took_part, reward_change
+from reward.ledger.ledger import Ledger
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically
-from reward.records.sample import Sample, read_samples
-from reward.settings.recipe import TenantSettings, load_tenant
-
-PACKAGES = ("ir-measures", "numpy", "scipy", "torch", "transformers", "vllm")
+from reward.records.sample import Sample
+from reward.settings.recipe import BudgetLimits, LedgerSettings, TenantSettings, load_tenant
 
 console = Console()
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    args = _parse_args(argv)
-    models = _parse_systems("--model", args.pop("model"), ())
-    recorded = _parse_systems("--recorded", args.pop("recorded"), models)
-    compare(CompareOptions(models=models, recorded=recorded, **args))
-    return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions:
-    """What to compare on which samples, and where the results go.
-
-    Args:
-        test: held-out samples (JSONL).
-        tenant: its name, or its YAML file.
-        out: folder of `metrics.json`, `rewrites.jsonl` and the cache of rewrites.
-        models: name → Hugging Face model folder; the names are lower case and none of the fixed systems'.
-        recorded: name → JSONL of `query`, `history_context`, `rewritten_query`: rewrites made elsewhere.
-        rag_url: retrieval service; None: the tenant's.
-        max_new_tokens: of a model's rewrite; None: as many as its rollouts had in training.
-        seed: of the bootstrap and the engine.
-        train_log: `reward_metrics.jsonl` of the RL run.
-        held_out_slices: slices left out of the headline metrics and reported by themselves.
-        costs: JSON object of stage: {seconds, peak_gb}.
-    """
-
-    test: Path
-    tenant: str
-    out: Path
-    models: Mapping[str, Path]
-    recorded: Mapping[str, Path] = field(default_factory=dict)
-    rag_url: str | None = None
-    max_new_tokens: int | None = None
-    seed: int = 0
-    train_log: Path | None = None
-    held_out_slices: Sequence[str] = ()
-    costs: Path | None = None
+    options = parse_options(argv)
+    return run_until_stopped(lambda: compare(options), f"paid answers are kept in {options.ledger_file}")
 
 
 def compare(options: CompareOptions) -> dict[str, Any]:
-    """Rewrite, retrieve, judge, write. Returns what `metrics.json` holds.
+    """Plan, rewrite, retrieve, judge, write. Returns what `metrics.json` holds.
 
     Raises:
-        BadInput: an option or a file cannot be used, or nothing is left to compare.
+        BadInput: an option or a file cannot be used, money was not consented to, or nothing is left to compare.
     """
     started = time.monotonic()
     given = load_tenant(options.tenant)
     tenant = given.model_copy(update={"rag": with_options(given.rag, {"url": options.rag_url})})
-    # Every file is read before the first model is loaded: a typing error must not cost the minutes of a generation.
-    samples = _read_test(options.test)
-    costs = _read_costs(options.costs)
-    log = read_training_log(options.train_log) if options.train_log else None
-    models = {name: (folder, model_hash(folder)) for name, folder in options.models.items()}
+    inputs = read_inputs(options)
+    judged = inputs.judged
+    plan = _plan(inputs, tenant, options)
+    if plan:
+        print_plan(console, plan)
+        check_consent(plan, read_spent_usd(options.ledger_file, options.run_id), options.max_cost)
 
-    # Where relevant passages are known for some samples, only those can be judged.
-    by_rank = any(sample.relevant_doc_ids for sample in samples)
-    judged = [sample for sample in samples if sample.relevant_doc_ids] if by_rank else samples
-    rewrites, cut = _rewrite_all(judged, tenant, options)
-    answers = _retrieve_all(judged, rewrites, tenant)
-    failures = [failure_of(index, answers) for index in range(len(judged))]
-    kept, found = _answered(judged, answers, failures, by_rank, options, tenant)
+    with closing(Ledger(_ledger_settings(options))) if plan else nullcontext() as ledger:
+        made = rewrite_all(
+            judged,
+            tenant,
+            options,
+            given=inputs.given,
+            prompted=inputs.prompted,
+            folders={name: folder for name, (folder, _) in inputs.folders.items()},
+            limits=inputs.limits,
+            ledger=ledger,
+            console=console,
+        )
+        answers = _retrieve_all(judged, made.rewrites, tenant)
+        failures = [failure_of(index, answers) for index in range(len(judged))]
+        kept, found = _answered(judged, answers, failures, inputs.by_rank, options, tenant)
+        texts = {
+            name: [text for i in kept if isinstance(text := rewrites[i], str)]
+            for name, rewrites in made.rewrites.items()
+        }
+        compared_samples = [judged[i] for i in kept]
+        gated = {
+            name: failed_gates(compared_samples, rewrites, tenant)
+            for name, rewrites in texts.items()
+            if name not in (ORIGINAL, DESCRIPTION)
+        }
+        compared = compare_answers(
+            compared_samples,
+            found,
+            by_rank=inputs.by_rank,
+            seed=options.seed,
+            held_out_slices=options.held_out_slices,
+            gated=gated,
+            language=tenant.language,
+        )
+        # The judge is asked about the headline samples alone, and last: what retrieval could not compare costs nothing.
+        headline = [
+            j for j, s in enumerate(compared_samples) if not set(options.held_out_slices) & set(s.metadata.slices)
+        ]
+        verdicts = _judge(inputs, tenant, compared_samples, texts, headline, ledger, options)
 
-    compared = compare_answers(
-        [judged[i] for i in kept],
-        found,
-        by_rank=by_rank,
-        seed=options.seed,
-        held_out_slices=options.held_out_slices,
-    )
-    metrics = {
+    metrics: dict[str, Any] = {
         **compared,
-        **({"reward": change} if log and (change := reward_change(log)) else {}),
-        "seconds": {name: cost["seconds"] for name, cost in costs.items()}
+        "gated": gate_metrics(gated),
+        **efficiency(made.uses),
+        "judge": verdicts.metrics if verdicts else None,
+        **({"reward": change} if inputs.log and (change := reward_change(inputs.log)) else {}),
+        "seconds": {name: cost["seconds"] for name, cost in inputs.costs.items()}
         | {"evaluation": round(time.monotonic() - started, 1)},
-        "peak_gb": {name: cost["peak_gb"] for name, cost in costs.items()},
-        "provenance": {
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "tenant": tenant.tenant_id,
-            "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
-            "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in models.items()},
-            "recorded": {name: file_sha256(path) for name, path in options.recorded.items()},
-            "counts": {
-                "samples": len(samples),
-                "evaluated": len(kept),
-                "abstained": len(judged) - len(kept),
-                "without_relevant_passages": len(samples) - len(judged),
-            },
-            "abstained_because": dict(Counter(failure for failure in failures if failure)),
-            "judged_by": BY_RANK if by_rank else BY_TOP1,
-            "scorer": _scorer_of(answers),
-            "llm_judge": {"evaluation": False, "training": judge_took_part(log) if log else None},
-            "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
-            "max_new_tokens": {name: _limit(options, folder) for name, folder in options.models.items()},
-            "cut": cut,
-            "seed": options.seed,
-            "versions": _versions(),
-        },
+        "peak_gb": {name: cost["peak_gb"] for name, cost in inputs.costs.items()},
     }
+    metrics["targets"] = compare_with_targets(tenant.targets, list(options.models), metrics)
+    metrics["provenance"] = _provenance(inputs, tenant, options, made, answers, failures, verdicts)
     # metrics.json comes last: where it is, the rewrites are too.
     options.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out / REWRITES_FILE, _rows(judged, rewrites, answers, failures))
+    lines = rows(
+        judged,
+        made.rewrites,
+        answers,
+        failures,
+        {name: dict(zip(kept, gates, strict=True)) for name, gates in gated.items()},
+        {kept[j]: row for j, row in zip(headline, verdicts.rows, strict=True)} if verdicts else {},
+    )
+    write_atomically(options.out / REWRITES_FILE, lines)
     write_atomically(options.out / METRICS_FILE, [json.dumps(metrics, ensure_ascii=False, indent=2)])
     print_summary(console, metrics, options.out)
     return metrics
+
+
+def _provenance(
+    inputs: Inputs,
+    tenant: TenantSettings,
+    options: CompareOptions,
+    made: Rewriting,
+    answers: Mapping[str, Sequence[RetrievalResult]],
+    failures: Sequence[str | None],
+    verdicts: Judged | None,
+) -> dict[str, Any]:
+    """Return what the metrics are made of, and what is missing of them."""
+    evaluated = sum(failure is None for failure in failures)
+    scorers = scorers_of(answers)
+    index = read_index(tenant.rag, tenant.tenant_id)
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tenant": tenant.tenant_id,
+        "test": {"path": str(options.test), "sha256": file_sha256(options.test)},
+        "models": {name: {"path": str(folder), "sha256": sha256} for name, (folder, sha256) in inputs.folders.items()},
+        "recorded": {name: _recording_hash(path) for name, path in options.recorded.items()},
+        "prompted": {
+            name: {"model": profile.service, "prompt": profile.prompt} for name, profile in inputs.prompted.items()
+        },
+        "counts": {
+            "samples": len(inputs.samples),
+            "evaluated": evaluated,
+            "abstained": len(inputs.judged) - evaluated,
+            "without_relevant_passages": len(inputs.samples) - len(inputs.judged),
+        },
+        "abstained_because": dict(Counter(failure for failure in failures if failure)),
+        "judged_by": BY_RANK if inputs.by_rank else BY_TOP1,
+        "scorer": ", ".join(scorers) or "not stated by the service",
+        "llm_judge": {"evaluation": bool(verdicts), "training": judge_took_part(inputs.log) if inputs.log else None},
+        "retrieval": {"url": tenant.rag.url, "kb_name": tenant.rag.kb_name, "top_k": TOP_K, "score_threshold": 0},
+        "retriever": describe_retriever(tenant.rag, index, scorers, inputs.runs),
+        "max_new_tokens": inputs.limits
+        | {name: profile.max_output_tokens for name, profile in inputs.prompted.items()},
+        "cut": made.cut,
+        "measured_as": {name: use.measured_as for name, use in made.uses.items() if use.measured_as},
+        "missing": [
+            *missing_inputs(inputs, tenant, evaluated, origins_of(answers), index is None),
+            *made.missing,
+            *(verdicts.missing if verdicts else []),
+        ],
+        "seed": options.seed,
+        "versions": versions(),
+    }
+
+
+def _plan(inputs: Inputs, tenant: TenantSettings, options: CompareOptions) -> list[PlannedCalls]:
+    """List what is asked of paid services, at most."""
+    plan = []
+    for name, profile in inputs.prompted.items():
+        asked = {
+            prompted_key(profile, question): question
+            for sample in inputs.judged
+            for question in [prompted_question(profile, tenant, sample)]
+        }
+        done = len(read_uses(options.ledger_file, asked))
+        left = list(asked.values())
+        plan.append(plan_calls(name, profile, left, len(asked), done, OUTPUT_TOKENS[profile.prompt]))
+    if inputs.jury:
+        systems = [ORIGINAL, *([BASELINE] if has_baseline(inputs.judged, tenant) else [])]
+        systems += [*inputs.given, *inputs.prompted, *inputs.folders]
+        plan.append(plan_judging(inputs.jury, tenant, inputs.judged, systems, options))
+    return plan
+
+
+def _recording_hash(path: Path) -> str:
+    run, _ = former_run(path, "")
+    return file_sha256(run / REWRITES_FILE if run else path)
+
+
+def _ledger_settings(options: CompareOptions) -> LedgerSettings:
+    limit = None if options.max_cost is None else options.max_cost * options.cny_per_usd
+    return LedgerSettings(
+        path=options.ledger_file,
+        run_id=options.run_id,
+        cny_per_usd=options.cny_per_usd,
+        run=BudgetLimits(cny=limit),
+    )
+
+
+def _judge(
+    inputs: Inputs,
+    tenant: TenantSettings,
+    samples: Sequence[Sample],
+    texts: Mapping[str, Sequence[str]],
+    headline: Sequence[int],
+    ledger: Ledger | None,
+    options: CompareOptions,
+) -> Judged | None:
+    if inputs.jury is None or ledger is None:
+        return None
+    chosen = {name: [t[j] for j in headline] for name, t in texts.items() if name != DESCRIPTION}
+    return judge_systems(inputs.jury, tenant, [samples[j] for j in headline], chosen, ledger, options, console)
 
 
 def _answered(
@@ -176,7 +261,7 @@ def _answered(
     """
     kept = [index for index, failure in enumerate(failures) if failure is None]
     if not kept:
-        raise BadInput(f"{tenant.rag.url}: no sample could be compared; first failure: {failures[0]}")
+        raise BadInput(f"no sample could be compared through {tenant.rag.url}; first failure: {failures[0]}")
     if all(set(options.held_out_slices) & set(judged[i].metadata.slices) for i in kept):
         names = " ".join(options.held_out_slices)
         raise BadInput(f"--held-out-slices {names}: no sample is left for the headline metrics")
@@ -188,44 +273,15 @@ def _answered(
     return kept, found
 
 
-def _rewrite_all(
-    samples: Sequence[Sample], tenant: TenantSettings, options: CompareOptions
-) -> tuple[dict[str, Sequence[str | None]], dict[str, float]]:
-    """Rewrite every sample with every system.
-
-    Returns:
-        System → rewrite of each sample; a system that cannot rewrite any is left out. Model → share of rewrites that
-        ended at the limit of new tokens.
-    """
-    cut = {}
-    rewrites: dict[str, Sequence[str | None] | None] = {
-        ORIGINAL: rewrite_by_original(samples),
-        DESCRIPTION: rewrite_by_description(samples),
-        BASELINE: rewrite_by_baseline(samples, tenant),
-    }
-    for name, recording in options.recorded.items():
-        rewrites[name] = rewrite_by_recording(samples, recording)
-    for name, folder in options.models.items():
-        with console.status(f"{name}: rewriting {len(samples)} queries"):
-            rewrites[name], cut[name] = rewrite_by_model(
-                folder,
-                samples,
-                tenant,
-                options.out / "cache",
-                max_new_tokens=_limit(options, folder),
-                seed=options.seed,
-            )
-    return {name: texts for name, texts in rewrites.items() if texts is not None}, cut
-
-
-def _limit(options: CompareOptions, folder: Path) -> int:
-    return options.max_new_tokens or answer_limit(folder)
-
-
 def _retrieve_all(
-    samples: Sequence[Sample], rewrites: Mapping[str, Sequence[str | None]], tenant: TenantSettings
+    samples: Sequence[Sample], rewrites: Mapping[str, Sequence[Rewrite]], tenant: TenantSettings
 ) -> dict[str, list[RetrievalResult]]:
-    unique = {(i, text) for texts in rewrites.values() for i, text in enumerate(texts) if text and text.strip()}
+    unique = {
+        (i, text)
+        for texts in rewrites.values()
+        for i, text in enumerate(texts)
+        if isinstance(text, str) and text.strip()
+    }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("retrieving", total=len(unique))
@@ -234,112 +290,6 @@ def _retrieve_all(
 
 def _has_document_ids(found: Found) -> bool:
     return any(not doc_id.startswith("\0") for doc_id in found.doc_ids)
-
-
-def _rows(
-    samples: Sequence[Sample],
-    rewrites: Mapping[str, Sequence[str | None]],
-    answers: Mapping[str, Sequence[RetrievalResult]],
-    failures: Sequence[str | None],
-) -> list[str]:
-    """Return the lines of `rewrites.jsonl`: a sample each, with every system's rewrite and what it found."""
-    rows = []
-    for index, (sample, failure) in enumerate(zip(samples, failures, strict=True)):
-        systems: dict[str, Any] = {}
-        for name, texts in rewrites.items():
-            answer = answers[name][index]
-            systems[name] = {"rewrite": texts[index]}
-            if isinstance(answer, Found):
-                systems[name] |= {"rank": answer.rank, "top1": answer.top1}
-        row = {
-            "sample_id": sample.sample_id,
-            "query": sample.original_query,
-            "context": sample.context.text,
-            "slices": sample.metadata.slices,
-            "abstained": failure,
-            "systems": systems,
-        }
-        rows.append(json.dumps(row, ensure_ascii=False))
-    return rows
-
-
-def _read_test(path: Path) -> list[Sample]:
-    """Read the samples. Raises BadInput when two share a sample_id."""
-    samples = read_samples(path)
-    repeated = [key for key, count in Counter(s.sample_id for s in samples).items() if count > 1]
-    if repeated:
-        raise BadInput(f"{path}: sample_id {repeated[0]!r} occurs more than once")
-    return samples
-
-
-def _parse_systems(option: str, texts: Sequence[str], taken: Container[str]) -> dict[str, Path]:
-    """Turn NAME=PATH texts into name → path.
-
-    Raises:
-        BadInput: a text is of another form, or its name is taken.
-    """
-    systems: dict[str, Path] = {}
-    for text in texts:
-        name, _, path = text.partition("=")
-        if not re.fullmatch(r"[a-z0-9_]+", name) or not path:
-            raise BadInput(f"{option} {text!r}: expected NAME=PATH, the name in lower-case letters, digits and _")
-        if name in (ORIGINAL, DESCRIPTION, BASELINE) or name in systems or name in taken:
-            raise BadInput(f"{option} {text!r}: the name {name!r} is taken")
-        systems[name] = Path(path)
-    return systems
-
-
-def _scorer_of(answers: Mapping[str, Sequence[RetrievalResult]]) -> str:
-    """Return the reranker scorer that the service named in its answers."""
-    named = {answer.scorer for system in answers.values() for answer in system if isinstance(answer, Found)}
-    return ", ".join(sorted(named - {""})) or "not stated by the service"
-
-
-def _read_costs(path: Path | None) -> dict[str, dict[str, float]]:
-    """Read stage → {seconds, peak_gb}. Raises BadInput when the file holds something else."""
-    if path is None:
-        return {}
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    try:
-        costs = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {key: float(cost[key]) for key in ("seconds", "peak_gb")} for name, cost in costs.items()}
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: not JSON ({error.msg})") from None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise BadInput(f"{path}: expected an object of stage: {{seconds, peak_gb}}") from None
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of what made the metrics; a package that is not installed took no part."""
-    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
-
-
-def _parse_args(argv: list[str] | None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description="Compare the original query, the deployed baseline and trained models on held-out samples."
-    )
-    parser.add_argument("--test", type=Path, required=True, help="held-out samples (JSONL)")
-    parser.add_argument("--tenant", required=True, help="name of a tenant, or its YAML file")
-    parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json, rewrites.jsonl and the cache")
-    parser.add_argument("--rag-url", help="retrieval service (default: the tenant's)")
-    parser.add_argument(
-        "--model", action="append", default=[], metavar="NAME=FOLDER", help="a Hugging Face model folder; repeatable"
-    )
-    parser.add_argument("--recorded", action="append", default=[], metavar="NAME=FILE", help="rewrites made elsewhere")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="(default: as many as in the model's training)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the engine")
-    parser.add_argument("--train-log", type=Path, help="reward_metrics.jsonl of the RL run")
-    parser.add_argument(
-        "--held-out-slices",
-        nargs="+",
-        default=[],
-        metavar="SLICE",
-        help="slices left out of the headline metrics and reported by themselves",
-    )
-    parser.add_argument("--costs", type=Path, help="JSON object of stage: {seconds, peak_gb}, for metrics.json")
-    return vars(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.harm import harmed, pass_through
 from evaluation.metrics import TOP1, compare_systems, query_metrics, reciprocal_rank, summarise
 from evaluation.retrieval import Found
+from evaluation.significance import holm
+from evaluation.slices import slice_members
 from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL
 from reward.records.sample import Sample
+from reward.services.score_scales import FUSED
+from reward.settings.recipe import Language
 
 BY_RANK = "rank of the first relevant passage"
 BY_TOP1 = "score of the first hit"
@@ -21,18 +26,23 @@ def compare_answers(
     by_rank: bool,
     seed: int,
     held_out_slices: Sequence[str] = (),
+    gated: Mapping[str, Sequence[str | None]] | None = None,
+    language: Language = "zh",
 ) -> dict[str, Any]:
-    """Compute `systems`, `slices`, `win_rate` and `held_out_slices` over samples that every system answered.
+    """Compute the parts of `metrics.json` that retrieval decides, over samples that every system answered.
 
     Args:
         found: system -> what its rewrite of each sample retrieved, in the order of `samples`.
+        gated: system -> the gate that each of its rewrites fails, None where it fails none.
         by_rank: judge by the samples' relevant passages; otherwise by the score of the first hit.
         held_out_slices: slices that do not count in `systems` and `win_rate`. They are in `slices`, and in
             `held_out_slices` with win rates of their own.
+
+    Returns:
+        `systems`, `slices`, `win_rate`, `slice_win_rate`, `held_out_slices`, `harmed` and `pass_through`.
     """
     metrics = {name: _query_metrics(samples, answers, by_rank) for name, answers in found.items()}
-    slices = sorted({name for sample in samples for name in sample.metadata.slices})
-    members = {s: [i for i, sample in enumerate(samples) if s in sample.metadata.slices] for s in slices}
+    members = slice_members(samples, language)
     # A win is decided by the rank itself, not by a metric cut off at 10: rank 11 still beats rank 40.
     deciding = {
         name: [reciprocal_rank(answer.rank) if by_rank else answer.top1 for answer in answers]
@@ -48,20 +58,37 @@ def compare_answers(
         def of(values: Mapping[str, Sequence[Any]], name: str) -> list[Any]:
             return [values[name][i] for i in rows]
 
-        return {
+        results = {
             f"{a}_vs_{b}": compare_systems(
                 of(deciding, a), of(deciding, b), headline_metric, of(metrics, a), of(metrics, b), seed=seed
             )
             for a, b in pairs(list(found))
         }
+        adjusted = holm([result["sign_p"] for result in results.values()])
+        return {pair: {**results[pair], "sign_p_holm": p} for pair, p in zip(results, adjusted, strict=True)}
 
+    def against_original(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        ids = [samples[i].sample_id for i in headline]
+        chosen = [[values[i] for i in headline] for values in (deciding[name], deciding[ORIGINAL])]
+        rules = {
+            rule: [keeps[i] for i in headline]
+            for rule, keeps in _rules(found[name], found[ORIGINAL], by_rank, (gated or {}).get(name)).items()
+        }
+        after, before = ([metrics[one][i] for i in headline] for one in (name, ORIGINAL))
+        return harmed(ids, *chosen), pass_through(headline_metric, after, before, rules, seed=seed)
+
+    others = [name for name in found if name != ORIGINAL and ORIGINAL in found]
+    hurt = {name: against_original(name) for name in others}
     return {
         "systems": summaries(headline),
         "slices": {s: summaries(rows) for s, rows in members.items()},
         "win_rate": win_rates(headline),
+        "slice_win_rate": {s: win_rates(rows) for s, rows in members.items()},
         "held_out_slices": {
             s: {"n": len(members[s]), "win_rate": win_rates(members[s])} for s in held_out_slices if members.get(s)
         },
+        "harmed": {name: found_harmed for name, (found_harmed, _) in hurt.items()},
+        "pass_through": {name: kept for name, (_, kept) in hurt.items()},
     }
 
 
@@ -71,6 +98,22 @@ def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     wanted = [(model, BASELINE) for model in models] + [("rl", model) for model in models if model != "rl"]
     wanted += [(system, ORIGINAL) for system in (*models, BASELINE)]
     return [(a, b) for a, b in wanted if a in systems and b in systems]
+
+
+def _rules(
+    system: Sequence[Found], original: Sequence[Found], by_rank: bool, gated: Sequence[str | None] | None
+) -> dict[str, list[bool]]:
+    """Return what a service could go by when it keeps the original query, and what each rule would do.
+
+    `gates` asks the reward's gates of the text alone. `higher_score` retrieves with both and keeps the list whose first
+    hit scores higher: it needs a reranker's scores, the same one's for both, and known passages to be worth measuring
+    (without them that score is the very metric).
+    """
+    rules = {} if gated is None else {"gates": [gate is not None for gate in gated]}
+    origins = {answer.origin for answer in (*system, *original)} - {""}
+    if by_rank and len(origins) == 1 and origins != {FUSED}:
+        rules["higher_score"] = [before.top1 > after.top1 for after, before in zip(system, original, strict=True)]
+    return rules
 
 
 def _query_metrics(samples: Sequence[Sample], answers: Sequence[Found], by_rank: bool) -> list[dict[str, float]]:

@@ -2,8 +2,8 @@
 
     python -m evaluation.generate_rewrites --model MODEL_FOLDER --prompts prompts.jsonl --out rewrites.jsonl
 
-`prompts.jsonl` holds {"sample_id", "messages"} a line, `rewrites.jsonl` {"sample_id", "rewrite", "cut"} in that order;
-`cut` says whether the rewrite ended at the limit of new tokens.
+`prompts.jsonl` holds {"sample_id", "messages"} a line, `rewrites.jsonl` in that order "sample_id" and the fields of
+`Timed`.
 Prompts become token ids by the tokenizer's own chat template, exactly as the trainer's rollouts do.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,32 @@ from reward.records.files import BadInput, read_jsonl, write_atomically
 
 # GiB of RAM for the KV cache when there is no GPU: plenty for small models.
 CPU_KV_CACHE_GIB = "1"
+# So many requests are made one after another and timed, before the batch: latency as one caller sees it.
+TIMED_REQUESTS = 50
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A greedy answer, special tokens removed and trimmed.
+
+    Args:
+        cut: it ended at the limit of new tokens.
+        seconds: the same request took alone, None where it was not timed.
+        batch_seconds: of the whole batch that it was made in.
+    """
+
+    rewrite: str
+    cut: bool
+    input_tokens: int
+    output_tokens: int
+    seconds: float | None
+    batch_seconds: float
 
 
 def generate_rewrites(
     model: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int, seed: int
-) -> list[tuple[str, bool]]:
-    """Generate the model's greedy answers, special tokens removed and trimmed, one a conversation; was it cut?
+) -> list[Timed]:
+    """Generate the model's greedy answers, one a conversation.
 
     Raises:
         BadInput: a prompt and its answer do not fit the model's context.
@@ -52,9 +74,12 @@ def generate_rewrites(
         )
         for conversation in conversations
     ]
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    if (highest := max(max(ids) for ids in prompts)) >= config.vocab_size:
+        raise BadInput(f"{model}: the tokenizer gives token {highest}, the model's vocabulary is {config.vocab_size}")
     # A prompt cut to fit would lose its instruction unnoticed: refuse it.
     longest = max(len(ids) for ids in prompts)
-    limit = AutoConfig.from_pretrained(model).max_position_embeddings
+    limit = config.max_position_embeddings
     if longest + max_new_tokens > limit:
         raise BadInput(
             f"{model}: the longest prompt ({longest} tokens) and {max_new_tokens} new tokens exceed its "
@@ -68,12 +93,31 @@ def generate_rewrites(
         max_model_len=longest + max_new_tokens,
         seed=seed,
     )
-    answers = llm.generate(
-        [TokensPrompt(prompt_token_ids=ids) for ids in prompts],
-        SamplingParams(temperature=0.0, max_tokens=max_new_tokens),
-        use_tqdm=False,
-    )
-    return [(answer.outputs[0].text.strip(), answer.outputs[0].finish_reason == "length") for answer in answers]
+    sampling = SamplingParams(temperature=0.0, max_tokens=max_new_tokens)
+    requests = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
+    # The first request warms the engine up. The batch comes last: what is timed must not find its own prompt cached.
+    llm.generate(requests[-1:], sampling, use_tqdm=False)
+    llm.reset_prefix_cache()
+    seconds = []
+    for request in requests[:TIMED_REQUESTS]:
+        started = time.perf_counter()
+        llm.generate([request], sampling, use_tqdm=False)
+        seconds.append(time.perf_counter() - started)
+    llm.reset_prefix_cache()
+    started = time.perf_counter()
+    answers = llm.generate(requests, sampling, use_tqdm=False)
+    batch_seconds = time.perf_counter() - started
+    return [
+        Timed(
+            rewrite=answer.outputs[0].text.strip(),
+            cut=answer.outputs[0].finish_reason == "length",
+            input_tokens=len(ids),
+            output_tokens=len(answer.outputs[0].token_ids),
+            seconds=seconds[place] if place < len(seconds) else None,
+            batch_seconds=batch_seconds,
+        )
+        for place, (ids, answer) in enumerate(zip(prompts, answers, strict=True))
+    ]
 
 
 @command
@@ -81,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Greedy rewrites of one model with vLLM's offline engine.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face model folder")
     parser.add_argument("--prompts", type=Path, required=True, help="JSONL of sample_id, messages")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL of sample_id, rewrite, cut")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL of rewrites")
     parser.add_argument("--max-new-tokens", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -92,8 +136,8 @@ def main(argv: list[str] | None = None) -> int:
     write_atomically(
         args.out,
         (
-            json.dumps({"sample_id": prompt["sample_id"], "rewrite": rewrite, "cut": cut}, ensure_ascii=False)
-            for prompt, (rewrite, cut) in zip(prompts, rewrites, strict=True)
+            json.dumps({"sample_id": prompt["sample_id"], **asdict(rewrite)}, ensure_ascii=False)
+            for prompt, rewrite in zip(prompts, rewrites, strict=True)
         ),
     )
     return 0

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ir_measures
-from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
+from ir_measures import RR, Measure, Qrel, R, ScoredDoc, Success, nDCG
 
-from evaluation.significance import bootstrap_difference, bootstrap_mean, win_rate
+from evaluation.significance import bootstrap_difference, bootstrap_means, win_rate
 from reward.records.sample import Hit
 
 MEASURES: dict[str, Measure] = {
+    "success@1": Success @ 1,
     "recall@1": R @ 1,
     "recall@5": R @ 5,
     "recall@10": R @ 10,
@@ -38,7 +39,7 @@ def ranked_doc_ids(hits: Sequence[Hit]) -> list[str]:
 def query_metrics(
     rankings: Mapping[str, Sequence[str]], relevant: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Compute the five metrics of every query, each in [0, 1].
+    """Compute the metrics of every query, each in [0, 1].
 
     Args:
         rankings: query id -> document ids, best first, without repeats. A query that found nothing scores 0.
@@ -69,13 +70,17 @@ def summarise(metrics: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[
     Args:
         metrics: one mapping of metric -> value a query, all with the same keys. At least one.
     """
-    summary: dict[str, Any] = {}
-    intervals: dict[str, list[float]] = {}
-    for name in metrics[0]:
-        values = [query[name] for query in metrics]
-        summary[name] = math.fsum(values) / len(values)
-        intervals[name] = list(bootstrap_mean(values, seed=seed))
-    return {**summary, "n": len(metrics), "ci95": intervals}
+    names = list(metrics[0])
+    values = [[query[name] for name in names] for query in metrics]
+    intervals = bootstrap_means(values, seed=seed)
+    return {
+        **{
+            name: math.fsum(column) / len(metrics)
+            for name, column in zip(names, zip(*values, strict=True), strict=True)
+        },
+        "n": len(metrics),
+        "ci95": {name: list(interval) for name, interval in zip(names, intervals, strict=True)},
+    }
 
 
 def compare_systems(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics import ranked_doc_ids
-from reward.records.call import FailureKind, ServiceFailure
+from evaluation.systems import Rewrite
+from reward.records.call import ServiceFailure
 from reward.records.outcome import relevant_rank
 from reward.records.sample import Sample
 from reward.services.rag_client import RagClient
@@ -19,12 +20,13 @@ TOP_K = 100
 @dataclass(frozen=True)
 class Found:
     """What a rewrite retrieved. `rank`: 1-based, of the first relevant passage; `top1`: score of the first hit;
-    `scorer`: what the service says gave that score."""
+    `scorer`: the reranker that the service names; `origin`: what gave the hits their scores (`RagAnswer.origin`)."""
 
     doc_ids: tuple[str, ...]
     rank: int | None
     top1: float
     scorer: str = ""
+    origin: str = ""
 
 
 RetrievalResult = Found | ServiceFailure
@@ -32,23 +34,23 @@ RetrievalResult = Found | ServiceFailure
 
 async def retrieve_rewrites(
     samples: Sequence[Sample],
-    rewrites: Mapping[str, Sequence[str | None]],
+    rewrites: Mapping[str, Sequence[Rewrite]],
     tenant: TenantSettings,
     on_answer: Callable[[], None] = lambda: None,
 ) -> dict[str, list[RetrievalResult]]:
     """Retrieve with every rewrite, with equal rewrites of one sample once; return system -> result for each sample.
 
-    An empty rewrite finds nothing and is not sent: the service would take it for none and rewrite by itself. `None` is
-    a failed rewrite and stays a failure.
+    An empty rewrite finds nothing and is not sent: the service would take it for none and rewrite by itself. A
+    failed rewrite stays a failure.
 
     Args:
         on_answer: called after every answer, for a progress bar.
     """
     client = RagClient(tenant.rag, tenant.tenant_id)
 
-    async def retrieve(sample: Sample, rewrite: str | None) -> RetrievalResult:
-        if rewrite is None:
-            return ServiceFailure("the baseline gave no rewrite", FailureKind.NOT_CONFIGURED)
+    async def retrieve(sample: Sample, rewrite: Rewrite) -> RetrievalResult:
+        if isinstance(rewrite, ServiceFailure):
+            return rewrite
         if not rewrite.strip():
             return Found((), None, 0.0)
         answer, _ = await client.retrieve(
@@ -63,11 +65,12 @@ async def retrieve_rewrites(
             relevant_rank(hits, sample.relevant_doc_ids),
             hits[0].relevance if hits else 0.0,
             answer.reranker,
+            answer.origin,
         )
 
     # One task for each different rewrite of a sample: systems that agree share its result.
     try:
-        tasks: dict[tuple[int, str | None], asyncio.Task[RetrievalResult]] = {}
+        tasks: dict[tuple[int, Rewrite], asyncio.Task[RetrievalResult]] = {}
         for texts in rewrites.values():
             for index, (sample, text) in enumerate(zip(samples, texts, strict=True)):
                 if (index, text) not in tasks:

@@ -90,16 +90,32 @@ def win_rate(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> WinRat
     if len(a) != len(b) or not len(a):
         raise ValueError(f"win rate of {len(a)} against {len(b)} queries")
     sign = np.sign(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
-    won, lost = (sign > 0).astype(np.float64), (sign < 0).astype(np.float64)
-    win, loss = int(won.sum()), int(lost.sum())
+    win, loss = int((sign > 0).sum()), int((sign < 0).sum())
     decided = win + loss
     if decided == 0:
         return WinRate(0, len(a), 0, None, None, 1.0)
-    means = _resampled_means(np.stack([won, lost], axis=1), seed)
-    totals = means.sum(axis=1)
-    interval = _percentiles(means[totals > 0, 0] / totals[totals > 0])
+    # Drawing queries with replacement is drawing their three outcomes in proportion.
+    shares = np.array([win, len(a) - decided, loss]) / len(a)
+    draws = np.random.default_rng(seed).multinomial(len(a), shares, size=RESAMPLES)
+    totals = draws[:, 0] + draws[:, 2]
+    interval = _percentiles(draws[totals > 0, 0] / totals[totals > 0])
     p = float(binomtest(win, decided).pvalue)
     return WinRate(win, len(a) - decided, loss, win / decided, interval, p)
+
+
+def share_interval(count: int, n: int) -> Interval:
+    """Compute Wilson's 95 % interval of the share `count / n`: unlike the bootstrap's it has a width at 0 and 1 too."""
+    found = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for how many they are (Holm 1979), so that any false finding among them keeps its level."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
 
 
 def _resampled_means(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

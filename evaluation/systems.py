@@ -1,4 +1,4 @@
-"""The systems that compete: how each of them rewrites the test samples. `None` is a rewrite that failed."""
+"""The systems that compete: how each of them rewrites the test samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.prompt import build_messages
@@ -19,6 +20,7 @@ from reward.services.baseline_client import BaselineClient
 from reward.settings.recipe import TenantSettings
 
 ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
+Rewrite = str | ServiceFailure
 # Files of a model folder that say who made it: they do not change what it answers.
 NOT_THE_MODEL = ("provenance.json", "README.md")
 RUN_FILE = "run.json"  # what a recipe leaves in the folder of its model
@@ -38,12 +40,12 @@ def rewrite_by_description(samples: Sequence[Sample]) -> list[str] | None:
     return [sample.context.history_context.strip() or sample.original_query for sample in samples]
 
 
-def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> list[str | None] | None:
-    """Return the deployed rewriter's recorded rewrites, its live answer where one is missing, None where that fails.
+def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> list[Rewrite] | None:
+    """Return the deployed rewriter's recorded rewrites, its live answer where one is missing, or why there is none.
 
     Return None altogether when nothing is recorded and the tenant has no baseline service.
     """
-    if not tenant.baseline.url and not any(sample.candidates.baseline for sample in samples):
+    if not has_baseline(samples, tenant):
         return None
 
     async def rewrite_all() -> list[tuple[str | ServiceFailure, CallTrace]]:
@@ -53,7 +55,12 @@ def rewrite_by_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> li
         finally:
             await client.aclose()
 
-    return [None if isinstance(rewrite, ServiceFailure) else rewrite for rewrite, _ in asyncio.run(rewrite_all())]
+    return [rewrite for rewrite, _ in asyncio.run(rewrite_all())]
+
+
+def has_baseline(samples: Sequence[Sample], tenant: TenantSettings) -> bool:
+    """Say whether the deployed rewriter's rewrites are recorded or can be had."""
+    return bool(tenant.baseline.url) or any(sample.candidates.baseline for sample in samples)
 
 
 def rewrite_by_recording(samples: Sequence[Sample], recording: Path) -> list[str]:
@@ -76,6 +83,25 @@ def rewrite_by_recording(samples: Sequence[Sample], recording: Path) -> list[str
     return [rewrites[key] for key in keys]
 
 
+@dataclass(frozen=True)
+class Generated:
+    """A model's rewrites and what they took.
+
+    Args:
+        cut: share of rewrites that ended at the limit of new tokens.
+        input_tokens, output_tokens: of each sample.
+        seconds: of single requests, one after another, on the first samples.
+        batch_seconds: of all samples together.
+    """
+
+    rewrites: list[str]
+    cut: float
+    input_tokens: list[int]
+    output_tokens: list[int]
+    seconds: list[float]
+    batch_seconds: float
+
+
 def rewrite_by_model(
     folder: Path,
     samples: Sequence[Sample],
@@ -84,11 +110,8 @@ def rewrite_by_model(
     *,
     max_new_tokens: int,
     seed: int = 0,
-) -> tuple[list[str], float]:
+) -> Generated:
     """Generate greedy rewrites with a Hugging Face model folder, in a child process.
-
-    Returns:
-        The rewrites; the share of them that ended at `max_new_tokens`.
 
     `cache` keeps them under the hashes of model and prompts, so that a repeated call costs nothing.
 
@@ -99,7 +122,7 @@ def rewrite_by_model(
         json.dumps({"sample_id": sample.sample_id, "messages": build_messages(sample, tenant)}, ensure_ascii=False)
         for sample in samples
     ]
-    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} cut".encode())
+    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} timed".encode())
     digest.update("\n".join(prompts).encode())
     kept = cache / f"rewrites_{digest.hexdigest()[:16]}.jsonl"
     if not kept.is_file():
@@ -109,16 +132,30 @@ def rewrite_by_model(
     if missing:
         raise BadInput(f"{kept}: lacks sample {missing[0]}; delete the file and run again")
     answers = [lines[sample.sample_id] for sample in samples]
-    return [str(answer["rewrite"]) for answer in answers], sum(bool(answer["cut"]) for answer in answers) / len(answers)
+    return Generated(
+        rewrites=[str(answer["rewrite"]) for answer in answers],
+        cut=sum(bool(answer["cut"]) for answer in answers) / len(answers),
+        input_tokens=[answer["input_tokens"] for answer in answers],
+        output_tokens=[answer["output_tokens"] for answer in answers],
+        seconds=[answer["seconds"] for answer in answers if answer["seconds"] is not None],
+        batch_seconds=answers[0]["batch_seconds"],
+    )
 
 
-def answer_limit(folder: Path) -> int:
-    """Read how many new tokens the model's rollouts had, else `MAX_NEW_TOKENS`: a shorter limit would cut rewrites."""
-    try:
-        limit = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get("max_new_tokens")
-    except (OSError, ValueError, AttributeError):
-        limit = None
-    return limit if isinstance(limit, int) and limit > 0 else MAX_NEW_TOKENS
+def answer_limit(*folders: Path) -> int:
+    """Read how many new tokens the model's rollouts had, else `MAX_NEW_TOKENS`: a shorter limit would cut rewrites.
+
+    Args:
+        folders: of the model and of its training run; the first record that names a limit counts.
+    """
+    for folder in folders:
+        try:
+            limit = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get("max_new_tokens")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return MAX_NEW_TOKENS
 
 
 def model_hash(folder: Path) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reward.judge.canary import check_canary, read_pairs
-from reward.records.call import Answer, CallKind, ServiceFailure
+from reward.records.call import SCORING_KINDS, Answer, CallKind, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.outcome import Abstained, AbstainReason, Gated, Rollout, Scored
 from reward.records.run_files import CANARY_FILE
@@ -114,7 +114,7 @@ def flat_fields(scoring: Scoring, task: Task) -> dict[str, float | str]:
     }
 
     # What its calls took.
-    for kind in CallKind:
+    for kind in SCORING_KINDS:
         fields |= _call_fields(kind, [answer for answer in scoring.answers if answer.kind is kind])
     made = _made(scoring.answers)
     fields["queued"] = max((answer.trace.queued for answer in made), default=0.0)

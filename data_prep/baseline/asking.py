@@ -39,7 +39,7 @@ class Stopped(Exception):
         self.exit_code = 128 + number
 
 
-def run_until_stopped(work: Callable[[], None], kept: str) -> int:
+def run_until_stopped(work: Callable[[], object], kept: str) -> int:
     """Run `work`; return 0, or the exit code of the signal that stopped it after saying what is `kept`."""
     try:
         work()

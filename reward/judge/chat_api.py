@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat API under a judge's profile: question in, validated answer or failure out."""
+"""An OpenAI-compatible chat API under a model's profile: question in, validated answer or failure out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reward.services.attempts import Attempt, call_service
 from reward.services.http_calls import PASSING, QuietConnector, check_proxies, parse_object, read_api_key
 from reward.services.limits import Limiter
 from reward.services.refusals import failure_in_answer, failure_of_status, may_be_billed, wait_asked
-from reward.settings.recipe import JudgeSettings
+from reward.settings.chat import ChatSettings
 
 _NO_KEY = "none"  # the client insists on a key; a server of the user's own asks for none
 # A model that wrote no verdict may write one when asked again; one that refuses would only be paid for refusing again.
@@ -44,7 +44,7 @@ class ChatApi:
         BadInput: the API key's environment variable is not set, or a proxy in the environment is none.
     """
 
-    def __init__(self, settings: JudgeSettings):
+    def __init__(self, settings: ChatSettings):
         if settings.proxy_from_env:
             check_proxies()
         self._settings = settings
@@ -77,7 +77,7 @@ class ChatApi:
         if trace.estimated and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "judge %s: a call ended without usable token counts; such calls are booked at the most they can cost "
+                "%s: a call ended without usable token counts; such calls are booked at the most they can cost "
                 "(`estimated` in the ledger)",
                 self._settings.model,
             )

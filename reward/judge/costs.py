@@ -1,4 +1,4 @@
-"""What a judge's call costs: the tokens it reports, their price, and the bounds that a budget reserves. Pure."""
+"""What a call to a chat API costs: the tokens it reports, their price, and the bounds that a budget reserves. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from reward.judge.protocol import Question
 from reward.records.call import CallTrace
-from reward.settings.recipe import JudgeSettings, PriceSettings
+from reward.settings.chat import ChatSettings, PriceSettings
 
 # A count beyond so many times the bound is a fault of the report. Hidden reasoning may well be 20 times the cap.
 ABSURD = 100
 
 
-def attempt_tokens(settings: JudgeSettings, question: Question) -> tuple[int, int]:
+def attempt_tokens(settings: ChatSettings, question: Question) -> tuple[int, int]:
     """Return the most (input, output) tokens that one attempt can cost.
 
     Input: a token a character and a tenth more (Chinese text runs at 0.6 to 0.9); output: the cap.
@@ -25,17 +25,17 @@ def attempt_tokens(settings: JudgeSettings, question: Question) -> tuple[int, in
     return ceil(1.1 * characters), settings.max_output_tokens * question.verdicts
 
 
-def token_bound(settings: JudgeSettings, question: Question) -> int:
+def token_bound(settings: ChatSettings, question: Question) -> int:
     """Return the most tokens that one call can cost with all its attempts: each may be billed, because a malformed
     verdict is asked for again."""
     return sum(attempt_tokens(settings, question)) * settings.attempts
 
 
-def cost_bound(settings: JudgeSettings, question: Question, cny_per_usd: float) -> float:
+def cost_bound(settings: ChatSettings, question: Question, cny_per_usd: float) -> float:
     """Return the most yuan that one call can cost, under the bounds of `token_bound`."""
     read, written = attempt_tokens(settings, question)
     one = CallTrace(input_tokens=read, output_tokens=written)
-    return cost_cny(settings.price, one, cny_per_usd) * settings.attempts
+    return cost_cny(settings.price, one, cny_per_usd) * settings.attempts if settings.price else 0.0
 
 
 def cost_cny(price: PriceSettings, trace: CallTrace, cny_per_usd: float) -> float:

@@ -77,14 +77,14 @@ class Judge:
     """
 
     def __init__(self, settings: JudgeSettings, tenant: TenantSettings, cny_per_usd: float, calls: Calls):
-        prompt = _read_prompt(settings)
+        prompt = read_prompt(settings)
         self._prompt_key = content_key(prompt)
         self._facts = asks_facts(prompt)
         self._surplus = 1.0  # the most that a call has used, in shares of its bound; at least the bound itself
         self._system = render_rubric(prompt, tenant.system_prompt)
         self._settings, self._tenant, self._calls, self._cny_per_usd = settings, tenant, calls, cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
-        self.service = f"{settings.model}@{settings.version}" if settings.version else settings.model
+        self.service = settings.service
         self._api = ChatApi(settings)
         self._batches = Batches(settings.batching, self._ask_together)
 
@@ -216,7 +216,12 @@ def _failure_among(answers: Sequence[Answer]) -> ServiceFailure:
     return min(failures, key=lambda failure: not failure.kind.ends_run)
 
 
-def _read_prompt(settings: JudgeSettings) -> str:
+def read_prompt(settings: JudgeSettings) -> str:
+    """Read the prompt file of the profile's mode and version.
+
+    Raises:
+        BadInput: there is none.
+    """
     path = PROMPTS / f"{settings.mode}-{settings.prompt}.txt"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.txt")))

@@ -24,6 +24,7 @@ from reward.records.outcome import Grade, Verdict, YesOrNo
 from reward.records.sample import Record, Sample
 from reward.records.strict_json import read_object
 from reward.services.refusals import refusal_in
+from reward.settings.chat import ChatSettings
 from reward.settings.recipe import JudgeSettings
 from reward.text.fold import fold, fold_without_spaces
 
@@ -184,7 +185,7 @@ def batched_order(sample: Sample, rewrites: Sequence[str]) -> list[int]:
     return sorted(range(len(rewrites)), key=lambda index: content_key(seed, _quote(rewrites[index])))
 
 
-def request_body(settings: JudgeSettings, question: Question) -> dict[str, Any]:
+def request_body(settings: ChatSettings, question: Question) -> dict[str, Any]:
     """Return the chat request as this profile's server wants it."""
     body: dict[str, Any] = {"model": settings.model, "messages": question.messages}
     body[settings.token_limit] = settings.max_output_tokens * question.verdicts
@@ -192,10 +193,12 @@ def request_body(settings: JudgeSettings, question: Question) -> dict[str, Any]:
         body["temperature"] = settings.temperature
     if settings.reasoning_effort is not None:
         body["reasoning_effort"] = settings.reasoning_effort
+    if settings.thinking is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": settings.thinking}
     if settings.response_format == "json_schema":
         schema = {"name": "verdict", "strict": True, "schema": question.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    else:
+    elif settings.response_format == "json_object":
         body["response_format"] = {"type": "json_object"}
     return body
 

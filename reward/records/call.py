@@ -13,11 +13,15 @@ class CallKind(StrEnum):
     RAG = "rag"
     BASELINE = "baseline"
     JUDGE = "judge"
+    PROMPTED = "prompted"  # a rewrite by a prompted model, in an evaluation
 
     @property
     def is_paid(self) -> bool:
         """Whether calls of this kind count against the budgets."""
-        return self is CallKind.JUDGE
+        return self in (CallKind.JUDGE, CallKind.PROMPTED)
+
+
+SCORING_KINDS = (CallKind.RAG, CallKind.BASELINE, CallKind.JUDGE)  # what a rollout's score is made with
 
 
 class FailureKind(StrEnum):

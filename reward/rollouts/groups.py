@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reward.records.call import CallKind
+from reward.records.call import SCORING_KINDS, CallKind
 from reward.settings.recipe import BreakerSettings
 
 
@@ -68,7 +68,7 @@ def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     text had been generated, to the end of the last scoring.
     """
     metrics: dict[str, float] = {}
-    for kind in CallKind:
+    for kind in SCORING_KINDS:
         asked = sum(r[f"{kind}_asked"] for r in rollouts)
         metrics[f"{kind}_api_calls"] = sum(r[f"{kind}_made"] for r in rollouts)
         if asked:
@@ -79,7 +79,7 @@ def call_metrics(rollouts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         seconds = [r[f"{kind}_seconds"] for r in rollouts if r[f"{kind}_answered"]]
         if seconds:
             metrics[f"{kind}_seconds_p50"], metrics[f"{kind}_seconds_p95"] = np.percentile(seconds, (50, 95)).tolist()
-    queued = [r["queued"] for r in rollouts if any(r[f"{kind}_answered"] for kind in CallKind)]
+    queued = [r["queued"] for r in rollouts if any(r[f"{kind}_answered"] for kind in SCORING_KINDS)]
     if queued:
         metrics["queued_seconds_p50"], metrics["queued_seconds_p95"] = np.percentile(queued, (50, 95)).tolist()
     for name, total in (("judge_input_tokens", "input_tokens"), ("judge_output_tokens", "output_tokens")):

@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from guard.service_url import ServiceUrl
 from reward.records.files import BadInput, first_problem
 from reward.records.outcome import GateReason
+from reward.settings.chat import ChatSettings, PriceSettings
 from reward.settings.data import (
     AugmentSettings,
     DeidentifySettings,
@@ -23,7 +23,8 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
-from reward.settings.services import BaselineSettings, RagSettings, ServiceSettings
+from reward.settings.services import BaselineSettings, RagSettings
+from reward.settings.targets import TargetSettings
 from reward.text.terms import Lexicon
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
@@ -59,6 +60,7 @@ class TenantSettings(StrictSettings):
     augment: AugmentSettings = AugmentSettings()
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
+    targets: TargetSettings = TargetSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -139,15 +141,6 @@ class RewardSettings(StrictSettings):
     baseline_label: str = "32b"
 
 
-class PriceSettings(StrictSettings):
-    """Price of a model per million tokens, in the currency its provider bills in."""
-
-    currency: Literal["CNY", "USD"]
-    input: float = Field(ge=0)
-    cached_input: float = Field(ge=0)
-    output: float = Field(ge=0)
-
-
 class BatchingSettings(StrictSettings):
     """Candidates of one prompt that arrive within `window` seconds of the first share one call, at most `candidates`
     of them."""
@@ -156,34 +149,17 @@ class BatchingSettings(StrictSettings):
     candidates: int = Field(8, ge=2)
 
 
-class JudgeSettings(ServiceSettings):
+class JudgeSettings(ChatSettings):
     """An LLM judge behind an OpenAI-compatible chat API, and how it is asked: the model's profile.
 
     Args:
-        version: of the model as served; part of every ledger key, so that a new version is judged anew.
-        token_limit: the request's name for the cap on output tokens (GPT-5 refuses `max_tokens`).
-        max_output_tokens: the cap; a reasoning model counts its reasoning against it.
-        temperature: `None` where the model refuses one (GPT-5).
-        response_format: JSON mode, or a JSON schema the server decodes under.
-        proxy_from_env: whether HTTPS_PROXY and its like apply: on the way to a provider on the internet.
         mode: `pointwise` grades each rewrite alone, `batched` several rewrites of a prompt in one call, `pairwise`
             compares with the baseline's in both orders.
         prompt: version of the prompt files, `judge/prompts/<mode>-<prompt>.txt`.
         baseline_votes: the baseline's rewrite is graded that many times, once per prompt ever; the median counts.
     """
 
-    model: str
-    version: str = ""
-    base_url: ServiceUrl
-    timeout: float = Field(60.0, gt=0)
-    backoff: tuple[float, float] = (2.0, 10.0)
-    max_concurrency: int = Field(5, ge=1)
-    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    max_output_tokens: int = Field(500, ge=1)
-    temperature: float | None = Field(0.1, ge=0, le=2)
-    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
     response_format: Literal["json_object", "json_schema"] = "json_object"
-    proxy_from_env: bool = False
     mode: Literal["pointwise", "batched", "pairwise"] = "pointwise"
     prompt: str = "v1"
     baseline_votes: int = Field(3, ge=1)
@@ -309,7 +285,7 @@ def load_tenant(name_or_path: str) -> TenantSettings:
         BadInput: no such tenant, not YAML, or a key is unknown, missing or out of range.
     """
     known = sorted(path.stem for path in TENANT_CONFIGS.glob("*.yaml"))
-    return _load(TenantSettings, name_or_path, TENANT_CONFIGS, "tenant", f"known tenants: {', '.join(known)}")
+    return load_settings(TenantSettings, name_or_path, TENANT_CONFIGS, "tenant", f"known tenants: {', '.join(known)}")
 
 
 def load_judge(name_or_path: str) -> JudgeSettings:
@@ -319,10 +295,18 @@ def load_judge(name_or_path: str) -> JudgeSettings:
         BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
     """
     known = sorted(path.stem for path in JUDGE_CONFIGS.glob("*.yaml") if path.stem != "none")
-    return _load(JudgeSettings, name_or_path, JUDGE_CONFIGS, "judge", f"known profiles: {', '.join(known)}")
+    return load_settings(JudgeSettings, name_or_path, JUDGE_CONFIGS, "judge", f"known profiles: {', '.join(known)}")
 
 
-def _load(model: type[_S], name_or_path: str, folder: Path, what: str, known: str) -> _S:
+def load_settings(model: type[_S], name_or_path: str, folder: Path, what: str, known: str) -> _S:
+    """Read the settings `<folder>/<name>.yaml`, or those of a YAML file.
+
+    Args:
+        what: a word for them in an error; `known` says which names there are.
+
+    Raises:
+        BadInput: no such file, not YAML, or a key is unknown, missing or out of range.
+    """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = folder / f"{name_or_path}.yaml"

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
+from reward.settings.services import RagSettings
 from reward.text.terms import Lexicon
 
 COMPOSED = Path("recipe.yaml")  # written by recipes.launch, read by the trainer
@@ -69,13 +70,52 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
     return RunSettings(source, node.get("task", "rewrite"), reward, tenant, has_judge=bool(node.get("judge")))
 
 
-def _rewriter_node(path: Path) -> DictConfig:
+@dataclass(frozen=True)
+class RecordedServices:
+    """What judged a run's rollouts, as its recipe names it. `judge_model` is "" where no judge took part; `start_from`
+    is the model that training began with."""
+
+    judge_model: str
+    judge_version: str
+    kb_name: str
+    kb_version: str
+    start_from: str
+
+
+def load_recorded_services(run: Path) -> RecordedServices | None:
+    """Return the judge and the knowledge base that `<run>/recipe.yaml` names, None where no recipe of ours is there.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    path = run / COMPOSED
+    if not path.is_file():
+        return None
+    recipe = _load(path)
+    if not isinstance(recipe, DictConfig) or not isinstance(recipe.get("rewriter"), DictConfig):
+        return None
+    judge, tenant = (_values(recipe.rewriter, key, str(path)) for key in ("judge", "tenant"))
+    rag = tenant.get("rag") or {}
+    return RecordedServices(
+        judge_model=str(judge.get("model") or ""),
+        judge_version=str(judge.get("version") or ""),
+        kb_name=str(rag.get("kb_name") or RagSettings.model_fields["kb_name"].default),
+        kb_version=str(rag.get("kb_version") or ""),
+        start_from=str(_values(recipe, "recipe", str(path)).get("start_from") or ""),
+    )
+
+
+def _load(path: Path) -> Any:
     try:
-        config = OmegaConf.load(path)
+        return OmegaConf.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise BadInput(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _rewriter_node(path: Path) -> DictConfig:
+    config = _load(path)
     node = config.get("rewriter", config) if isinstance(config, DictConfig) else None
     if not isinstance(node, DictConfig):
         raise BadInput(f"{path}: expected the keys `reward` and `tenant`, or a recipe with them under `rewriter`")

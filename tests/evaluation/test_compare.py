@@ -3,108 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 
-from evaluation import compare, report
+from evaluation import report
 from evaluation.page.run_files import RunFiles
 from evaluation.systems import model_hash
 from evaluation.texts import load_texts
 from reward.records.files import write_atomically
-from reward.records.sample import Candidates, Context, Metadata, Sample
-from tests.support.asgi_server import AsgiServer
+from tests.support.rank_service import RankService, read_run, run, sample
 
 
-class Service:
-    """Answers a rewrite `rank N` with the passage of the query at rank N; a query `broken…` always fails."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[tuple[str, str]] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-        self.with_ids = True
-        app = FastAPI()
-
-        @app.post("/api/chat/general_rag")
-        async def general_rag(request: Request) -> JSONResponse:
-            body = await request.json()
-            self.bodies.append(body)
-            self.calls[body["query"], body["rewritten_query"]] += 1
-            if body["query"].startswith("broken") and body["rewritten_query"].startswith("rank"):
-                return JSONResponse({"detail": "no"}, status_code=400)
-            wanted = re.match(r"rank (\d+)", body["rewritten_query"])
-            rank = int(wanted[1]) if wanted else 3
-            ids = [f"other{i}" for i in range(1, 13)]
-            ids.insert(rank - 1, "p1")
-            recall = [
-                {
-                    "content": i,
-                    "score": 1.0,
-                    "reranker_score": round(0.9 / rank, 3),
-                    "doc_id": i if self.with_ids else None,
-                }
-                for i in ids
-            ]
-            return JSONResponse({"data": {"recall": recall, "reranker": "lexical"}})
-
-        self._server = AsgiServer(app, log_level="error")
-        self.url, self.close = self._server.url, self._server.close
-        self.close = self._server.close
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    running = Service()
-    yield running
-    running.close()
-
-
-def sample(
-    number: int, baseline: str, *, query: str = "", relevant: bool = True, slices: tuple[str, ...] = ()
-) -> Sample:
-    return Sample(
-        sample_id=f"t_{number:03d}",
-        original_query=query or f"钙片 {number} <b>怎么吃</b>",
-        context=Context(user_profile="四十岁"),
-        metadata=Metadata(tenant_id="shop", split="test", slices=slices),
-        candidates=Candidates(baseline=baseline),
-        relevant_doc_ids=("p1",) if relevant else (),
-    )
-
-
-@pytest.fixture
-def tenant(tmp_path: Path) -> Path:
-    path = tmp_path / "shop.yaml"
-    values = {
-        "tenant_id": "shop",
-        "short_id": "shop",
-        "system_prompt": "改写查询。",
-        "rag": {"attempts": 1, "timeout": 5},
-    }
-    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def run(tmp_path: Path, tenant: Path, service: Service, samples: list[Sample], *more: str) -> int:
-    write_atomically(tmp_path / "test.jsonl", [sample.to_json() for sample in samples])
-    fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "run")]
-    return compare.main([*fixed, "--rag-url", service.url, *more])
-
-
-def read_run(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewrites.jsonl").read_text(encoding="utf-8").splitlines()]
-    return metrics, rows
-
-
-def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -> None:
+def test_original_and_baseline(tmp_path: Path, tenant: Path, service: RankService) -> None:
     """The original ranks the passage third; the baseline first (4 times), third (2) and fifth (2)."""
     ranks = [1, 1, 1, 1, 3, 3, 5, 5]
     samples = [
@@ -117,7 +28,7 @@ def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -
     metrics, rows = read_run(tmp_path)
     assert list(metrics["systems"]) == ["original", "baseline"]
     original, baseline = metrics["systems"]["original"], metrics["systems"]["baseline"]
-    assert set(baseline) == {"recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "n", "ci95"}
+    assert set(baseline) == {"success@1", "recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10", "n", "ci95"}
     assert (original["recall@1"], original["recall@5"], original["n"]) == (0, 1, 8)
     assert original["mrr@10"] == pytest.approx(1 / 3)
     assert baseline["recall@1"] == 0.5
@@ -132,20 +43,21 @@ def test_original_and_baseline(tmp_path: Path, tenant: Path, service: Service) -
     assert metrics["peak_gb"]["sft"] == 2.0
     assert metrics["provenance"]["scorer"] == "lexical"
     assert metrics["provenance"]["counts"]["abstained"] == 0
-    assert rows[6]["systems"]["baseline"] == {"rewrite": "rank 5", "rank": 5, "top1": 0.18}
+    found = {"rewrite": "rank 5", "rank": 5, "top1": 0.18, "gate": "language_switch"}
+    assert rows[6]["systems"]["baseline"] == found
     # The service saw what the house asks for, and each pair of query and rewrite once.
     assert {(b["top_k"], b["score_threshold"], b["tenant_id"]) for b in service.bodies} == {(100, 0.0, "shop")}
     assert set(service.calls.values()) == {1}
 
 
-def test_equal_rewrites_are_retrieved_once(tmp_path: Path, tenant: Path, service: Service) -> None:
+def test_equal_rewrites_are_retrieved_once(tmp_path: Path, tenant: Path, service: RankService) -> None:
     samples = [sample(i, f"rank {i + 1}", query=f"rank {i + 1}") for i in range(4)]
     assert run(tmp_path, tenant, service, samples) == 0
     assert sum(service.calls.values()) == 4
     assert read_run(tmp_path)[0]["win_rate"]["baseline_vs_original"]["tie"] == 4
 
 
-def test_failed_call_excludes_the_sample_for_every_system(tmp_path: Path, tenant: Path, service: Service) -> None:
+def test_failed_call_excludes_the_sample_for_every_system(tmp_path: Path, tenant: Path, service: RankService) -> None:
     samples = [sample(i, "rank 1") for i in range(4)]
     samples += [sample(10, "rank 1", query="broken 1"), sample(11, "", query="no baseline")]
     assert run(tmp_path, tenant, service, samples) == 0
@@ -164,7 +76,7 @@ def test_failed_call_excludes_the_sample_for_every_system(tmp_path: Path, tenant
     assert rows[4]["systems"]["original"]["rank"] == 3
 
 
-def test_rewrites_made_elsewhere_compete(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+def test_rewrites_made_elsewhere_compete(tmp_path: Path, tenant: Path, service: RankService, capsys) -> None:
     samples = [sample(i, "rank 3") for i in range(4)]
     heuristic = tmp_path / "heuristic.jsonl"
     rows = [{"query": f" {s.original_query}", "history_context": "", "rewritten_query": "rank 1"} for s in samples]
@@ -186,7 +98,7 @@ def test_rewrites_made_elsewhere_compete(tmp_path: Path, tenant: Path, service: 
         assert message in capsys.readouterr().err
 
 
-def test_unreachable_service_is_an_error_not_a_zero(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+def test_unreachable_service_is_an_error_not_a_zero(tmp_path: Path, tenant: Path, service: RankService, capsys) -> None:
     samples = [sample(i, "rank 1", query=f"broken {i}") for i in range(3)]
     assert run(tmp_path, tenant, service, samples) == 2
     told = capsys.readouterr().err
@@ -194,15 +106,17 @@ def test_unreachable_service_is_an_error_not_a_zero(tmp_path: Path, tenant: Path
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_empty_rewrite_finds_nothing_and_is_not_sent(tmp_path: Path, tenant: Path, service: Service) -> None:
+def test_empty_rewrite_finds_nothing_and_is_not_sent(tmp_path: Path, tenant: Path, service: RankService) -> None:
     assert run(tmp_path, tenant, service, [sample(0, " "), sample(1, "rank 1")]) == 0
     metrics, rows = read_run(tmp_path)
-    assert rows[0]["systems"]["baseline"] == {"rewrite": " ", "rank": None, "top1": 0.0}
+    assert rows[0]["systems"]["baseline"] == {"rewrite": " ", "rank": None, "top1": 0.0, "gate": "empty"}
     assert metrics["systems"]["baseline"]["mrr@10"] == 0.5
     assert sum(service.calls.values()) == 3
 
 
-def test_without_relevant_passages_the_first_hits_score_decides(tmp_path: Path, tenant: Path, service: Service) -> None:
+def test_without_relevant_passages_the_first_hits_score_decides(
+    tmp_path: Path, tenant: Path, service: RankService
+) -> None:
     samples = [sample(i, "rank 1", relevant=False) for i in range(6)]
     assert run(tmp_path, tenant, service, samples) == 0
     metrics, rows = read_run(tmp_path)
@@ -214,13 +128,13 @@ def test_without_relevant_passages_the_first_hits_score_decides(tmp_path: Path, 
     assert "No relevant passages are known" in page
 
 
-def test_hits_without_ids_are_refused(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+def test_hits_without_ids_are_refused(tmp_path: Path, tenant: Path, service: RankService, capsys) -> None:
     service.with_ids = False
     assert run(tmp_path, tenant, service, [sample(0, "rank 1")]) == 2
     assert "hits carry no doc_id" in capsys.readouterr().err
 
 
-def test_bad_arguments_are_one_line(tmp_path: Path, tenant: Path, service: Service, capsys) -> None:
+def test_bad_arguments_are_one_line(tmp_path: Path, tenant: Path, service: RankService, capsys) -> None:
     twice = [sample(1, "rank 1"), sample(1, "rank 2")]
     (tmp_path / "empty").mkdir()
     cases = [

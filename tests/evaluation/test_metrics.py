@@ -27,7 +27,7 @@ def test_metrics_of_one_relevant_document() -> None:
         {"first": ["x", "y"], "third": ["a", "b", "x"], "twelfth": twelfth, "nothing": []},
         {query: ["x"] for query in ("first", "third", "twelfth", "nothing")},
     )
-    assert metrics["first"] == {"recall@1": 1, "recall@5": 1, "recall@10": 1, "mrr@10": 1, "ndcg@10": 1}
+    assert metrics["first"] == {"success@1": 1, "recall@1": 1, "recall@5": 1, "recall@10": 1, "mrr@10": 1, "ndcg@10": 1}
     assert metrics["third"]["recall@1"] == 0
     assert metrics["third"]["recall@5"] == 1
     assert metrics["third"]["mrr@10"] == pytest.approx(1 / 3)

@@ -40,6 +40,7 @@ class LoopbackJudge:
         self.headers: list[dict] = []
         self.faults: list[str] = []
         self.prefers_first = False
+        self.usage: dict = USAGE
         self.delay = 0.0
         self.under_way = self.most_under_way = 0
         app = FastAPI()
@@ -108,7 +109,7 @@ class LoopbackJudge:
             verdicts = self.verdicts(data)["评分"]
             message["content"] = json.dumps({"评分": dict(list(verdicts.items())[:-1])})
         choice = {"index": 0, "message": message, "finish_reason": finish}
-        return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": USAGE}
+        return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": self.usage}
 
     def verdicts(self, data: dict) -> dict:
         if "候选" in data:

@@ -1,0 +1,1 @@
+"""Where a comparison and its models come from."""

@@ -1,0 +1,1 @@
+"""Rewriters that compete beside the fixed ones: model folders, prompted models, systems of an earlier comparison."""
