@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from pythonjsonlogger.json import JsonFormatter
 
 from export.serving.app import create_app
+from export.serving.backend import Launch, vllm_command
 from export.serving.settings import ServingSettings, read_settings
 from reward.records.commands import command
 from reward.records.files import BadInput, first_problem
@@ -50,7 +51,7 @@ class Options:
 
 
 @command
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, launch: Launch = vllm_command) -> int:
     """Serve until a signal comes: exit code 0; 1: a model server does not start; 2: bad input."""
     options = Options(**vars(_parser().parse_args(argv)))
     settings, api_key = _settings(options), _api_key(options)
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             allowed_hosts=[*options.allowed_host, *_own_names(options.host)],
             ready=lambda: print(f"serving {', '.join(settings.tenants)} on {url}", flush=True),
             failed=problems.append,
+            launch=launch,
         )
         print("starting the models …", flush=True)
         config = uvicorn.Config(
