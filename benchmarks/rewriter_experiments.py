@@ -5,8 +5,8 @@
 False positives: A/A tests with 200 looks each, at several rates and shares; a side may be wrong in 2.5 % of them.
 Power: tests with a lift of 10 %, looked at 200 times, with as many users as one look at the end needs for 80 %, and
 with twice as many. Interleaving: simulated users (`rewriter_service_runs.simulated_users`) of a rewriter whose right
-passage is first for 78 % of the queries, and of one with 85 %: how many users an A/B test of clicks needs for 80 % power,
-and how many interleaved lists; both are checked by simulation. The last line is JSON.
+passage is first for 78 % of the queries, and of one with 85 %: how many users an A/B test of clicks needs for 80 %
+power, and how many interleaved lists; both are checked by simulation. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None, *, launch: Launch = vllm_command) -> int
             allowed_hosts=[*options.allowed_host, *_own_names(options.host)],
             ready=lambda: print(f"serving {', '.join(settings.tenants)} on {url}", flush=True),
             failed=problems.append,
+            stopping=lambda: server.should_exit,
             launch=launch,
         )
         print("starting the models …", flush=True)

@@ -45,17 +45,20 @@ def make_model(folder: Path, *, prefix: str, delay: float = 0.0, max_new_tokens:
 def launch(server: ModelServer, port: int) -> list[str]:
     """Return the command line that serves such a folder."""
     module = "benchmarks.rewriter_service_runs.loopback_model"
-    return [sys.executable, "-m", module, "--model", str(server.model.resolve()), "--port", str(port)]
+    command = [sys.executable, "-m", module, "--model", str(server.model.resolve()), "--port", str(port)]
+    return [*command, "--served-model-name", server.served_model]
 
 
-def create_app(model: Path) -> Starlette:
+def create_app(model: Path, name: str) -> Starlette:
     answers = json.loads((model / ANSWERS).read_text(encoding="utf-8"))
 
-    async def health(_: Request) -> Response:
-        return Response()
+    async def models(_: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": name}]})
 
     async def chat(http: Request) -> Response:
         body = await http.json()
+        if body["model"] != name:
+            return JSONResponse({"error": {"message": "no such model"}}, 404)
         if answers["delay"]:
             await asyncio.sleep(answers["delay"])
         asked = body["messages"][-1]["content"]
@@ -64,15 +67,16 @@ def create_app(model: Path) -> Starlette:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return JSONResponse({"id": "c", "object": "chat.completion", "choices": [choice], "model": body["model"]})
 
-    return Starlette(routes=[Route("/health", health), Route("/v1/chat/completions", chat, methods=["POST"])])
+    return Starlette(routes=[Route("/v1/models", models), Route("/v1/chat/completions", chat, methods=["POST"])])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rewriter_service_runs.loopback_model")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--served-model-name", required=True)
     args = parser.parse_args()
-    uvicorn.run(create_app(args.model), port=args.port, log_level="warning", access_log=False)
+    uvicorn.run(create_app(args.model, args.served_model_name), port=args.port, log_level="warning", access_log=False)
     return 0
 
 

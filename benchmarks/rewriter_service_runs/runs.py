@@ -22,7 +22,6 @@ import psutil
 
 from data_prep.prompt import build_messages
 from evaluation.systems import answer_limit
-from export.serving.backend import SERVED_MODEL
 from export.serving.contract import RewriteRequest
 from export.serving.rewriters import as_trained
 from reward.settings.recipe import TenantSettings, load_tenant
@@ -49,8 +48,14 @@ class Running:
         return server
 
     def backend_url(self) -> str:
+        return f"http://127.0.0.1:{self._option('--port')}"
+
+    def served_model(self) -> str:
+        return self._option("--served-model-name")
+
+    def _option(self, name: str) -> str:
         command = self.backend().cmdline()
-        return f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        return command[command.index(name) + 1]
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def measure_latency(run: Running, requests: int) -> Latency:
     times: dict[str, list[float]] = {"plain": [], "drop_in": []}
     different = original = 0
     bodies = [_body(run, number) for number in range(requests)]
-    prompts = [_prompt(run, body) for body in bodies]
+    model = run.served_model()
+    prompts = [_prompt(run, model, body) for body in bodies]
     with (
         httpx.Client(base_url=run.url, trust_env=False, timeout=60) as front,
         httpx.Client(base_url=run.backend_url(), trust_env=False, timeout=60) as back,
@@ -144,9 +150,10 @@ def measure_latency(run: Running, requests: int) -> Latency:
 def measure_kills(run: Running, requests: int, kills: int) -> Kills:
     """Let clients ask while the model server is killed `kills` times; go on until `requests` were asked and the server
     answers again after the last kill."""
+    model, bodies = run.served_model(), [_body(run, number) for number in range(64)]
     with httpx.Client(base_url=run.backend_url(), trust_env=False, timeout=60) as back:
-        bodies = [_body(run, number) for number in range(64)]
-        expected = [_text(back.post("/v1/chat/completions", json=_prompt(run, body)).json()) for body in bodies]
+        answers = [back.post("/v1/chat/completions", json=_prompt(run, model, body)) for body in bodies]
+    expected = [_text(answer.json()) for answer in answers]
     counts = {"rewritten": 0, "original": 0, "wrong": 0, "lost": 0}
     lock, done = threading.Lock(), threading.Event()
 
@@ -217,10 +224,10 @@ def _body(run: Running, number: int) -> dict[str, str]:
     }
 
 
-def _prompt(run: Running, body: dict[str, str]) -> dict[str, Any]:
+def _prompt(run: Running, model: str, body: dict[str, str]) -> dict[str, Any]:
     sample = as_trained(RewriteRequest.model_validate(body).sample(run.tenant), run.tenant)
     return {
-        "model": SERVED_MODEL,
+        "model": model,
         "messages": build_messages(sample, run.tenant),
         "temperature": 0.0,
         "max_tokens": run.max_new_tokens,

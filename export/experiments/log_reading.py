@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.serving.outcome_log import KEY_FILE, read_key, unit_hash
+from guard.personal.masking import mask_id
 from reward.records.files import BadInput, read_jsonl
 
 LOG_FILES = "outcomes_*.jsonl"
@@ -196,7 +197,7 @@ def _event_rows(path: Path, folder: Path) -> list[Mapping[str, Any]]:
                 "event": record["event"],
                 "request_id": request_id,
                 "unit": unit_hash(key, who),
-                "doc_id": record.get("doc_id") or "",
+                "doc_id": mask_id(record.get("doc_id") or ""),
                 "at": record.get("at") or "",
             }
         )

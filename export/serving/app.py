@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,6 +40,7 @@ from reward.settings.services import BaselineSettings
 _LOG = logging.getLogger("export.serving")
 MAX_BODY_BYTES = 200_000
 BODY_SECONDS = 10.0
+STOP_POLL_SECONDS = 0.2
 Event = Literal["click", "conversion"]
 _ID = r"^[A-Za-z0-9._-]{1,64}$"
 _M = TypeVar("_M", bound=BaseModel)
@@ -163,6 +165,7 @@ def create_app(
     launch: Launch = vllm_command,
     ready: Callable[[], None] = lambda: None,
     failed: Callable[[str], None] = lambda problem: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """Return the service; its model servers start with it and end with it.
 
@@ -171,6 +174,7 @@ def create_app(
         allowed_hosts: names beside localhost that a service without a key answers to.
         ready: called when every model server answers.
         failed: gets the line that says why one does not; the app does not start then.
+        stopping: whether a start that is under way is to be given up.
 
     Raises:
         BadInput: a tenant or a rewriter cannot be used.
@@ -182,7 +186,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             stack.push_async_callback(service.aclose)
             try:
-                await service.start()
+                await _unless(stopping, service.start())
             except (BadInput, BackendFailed, BadFingerprint) as problem:
                 failed(str(problem))
                 raise
@@ -200,6 +204,22 @@ def create_app(
     hosts = ["*"] if api_key else [*LOOPBACK, *allowed_hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return app
+
+
+async def _unless(stopping: Callable[[], bool], start: Coroutine[Any, Any, None]) -> None:
+    """Wait for `start`.
+
+    Raises:
+        BackendFailed: it was given up.
+    """
+    starting = asyncio.create_task(start)
+    while not starting.done():
+        await asyncio.wait({starting}, timeout=STOP_POLL_SECONDS)
+        if stopping() and not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            raise BackendFailed("stopped while the models were starting")
+    await starting
 
 
 def _add_routes(app: FastAPI, service: _Service, api_key: str) -> None:

@@ -7,13 +7,14 @@ import ctypes
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -26,7 +27,6 @@ STOP_SECONDS = 20.0
 PROBE_SECONDS = 0.25
 RESTART_SECONDS = (1.0, 60.0)  # the wait before a restart doubles from the first to the second
 STEADY_SECONDS = 60.0  # who lived so long has no waits to pay for
-SERVED_MODEL = "rewriter"
 CPU_KV_CACHE_GIB = "1"  # plenty for the small models that a CPU can serve
 _libc = ctypes.CDLL(None)
 _DEATH_SIGNAL = 1  # of Linux's prctl
@@ -45,12 +45,14 @@ class ModelServer:
         max_model_len: tokens of a prompt and its answer.
         gpu_memory_utilization: share of the card.
         seconds: how long a start may take.
+        served_model: the model's name in requests, another one for each server: a stranger on the port has it not.
     """
 
     model: Path
     max_model_len: int
     gpu_memory_utilization: float
     seconds: float = START_SECONDS
+    served_model: str = field(default_factory=lambda: f"rewriter-{secrets.token_hex(4)}")
 
 
 Launch = Callable[[ModelServer, int], list[str]]
@@ -61,7 +63,7 @@ def vllm_command(server: ModelServer, port: int) -> list[str]:
     gpu = Path("/dev/nvidia0").exists()
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(server.model.resolve())),
-        *("--served-model-name", SERVED_MODEL, "--host", "127.0.0.1", "--port", str(port)),
+        *("--served-model-name", server.served_model, "--host", "127.0.0.1", "--port", str(port)),
         *("--max-model-len", str(server.max_model_len), "--seed", "0"),
         # The model's own sampling defaults (top-p, repetition penalty) are not what the rollouts had.
         *("--generation-config", "vllm", "--uvicorn-log-level", "warning", "--disable-uvicorn-access-log"),
@@ -148,12 +150,12 @@ class Backend:
         self._ready = True
 
     async def _healthy(self, http: aiohttp.ClientSession) -> bool:
+        """Return whether the port answers, and with this server's model."""
         try:
-            async with http.get(
-                f"http://127.0.0.1:{self.port}/health", timeout=aiohttp.ClientTimeout(total=5)
-            ) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            async with http.get(f"{self.chat_url}/models", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                models = await response.json()
+            return any(model["id"] == self.server.served_model for model in models["data"])
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
             return False
 
     async def _watch(self) -> None:

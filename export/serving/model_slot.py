@@ -15,16 +15,14 @@ from pathlib import Path
 
 from evaluation.systems import answer_limit, model_hash
 from export.serving.backend import (
-    SERVED_MODEL,
     Backend,
-    BackendFailed,
     Launch,
     ModelServer,
     context_length,
     vllm_command,
 )
 from export.serving.champion import Champion, champion_file, read_champion
-from export.serving.fingerprint import FOLDER, BadFingerprint, check_fingerprint, take_fingerprint
+from export.serving.fingerprint import FOLDER, check_fingerprint, take_fingerprint
 from export.serving.rewriters import ChatRewriter, Rewritten, one_attempt
 from export.serving.settings import RewriterSettings
 from reward.records.files import BadInput
@@ -175,7 +173,7 @@ class ModelSlot:
         return ChatRewriter(
             backend.chat_url,
             self._tenant,
-            served_model=SERVED_MODEL,
+            served_model=backend.server.served_model,
             version=champion.version,
             max_new_tokens=limit,
             service=one_attempt(timeout, self._max_in_flight, None),
@@ -192,8 +190,8 @@ class ModelSlot:
             seen = stamp
             try:
                 await self._swap()
-            except (BadInput, BackendFailed, BadFingerprint, OSError) as problem:
-                self.problem = str(problem)
+            except Exception as problem:  # whatever it is, the old model goes on and the next champion has its turn
+                self.problem = str(problem) or repr(problem)
                 self._count_swap("refused")
                 _LOG.error("swap refused", extra={"problem": self.problem})
 

@@ -1,7 +1,8 @@
 """The outcome log: a JSON line for each answer, shadow call, interleaved list and event; its owner's alone.
 
-Lines are masked and written by a thread of their own, so that no answer waits for a disk. Users and sessions stand in
-it under a keyed hash: the key lies beside the log, and without it nobody can try telephone numbers.
+A thread of its own masks texts and ids of documents and writes the lines: no answer waits for a disk. Users and
+sessions have a keyed hash in place of their name: the key lies beside the log, and without it nobody can try telephone
+numbers.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from guard.personal.masking import mask_message
+from guard.personal.masking import mask_id, mask_message
 from guard.private_files import keep_private, make_folder
 from reward.records.files import BadInput
 
 _LOG = logging.getLogger("export.serving")
 KEY_FILE = "unit.key"
 MOST_WAITING = 20_000  # lines; above it new ones are dropped, and counted
-TEXTS = ("query", "rewritten_query")
+TEXTS = {"query", "rewritten_query"}
 
 
 class OutcomeLog:
@@ -94,11 +95,16 @@ class OutcomeLog:
         return out
 
     def _rendered(self, line: Mapping[str, Any]) -> str:
-        kept = {
-            key: mask_message(value) if key in TEXTS else value
-            for key, value in line.items()
-            if self._texts or key not in TEXTS
-        }
+        kept = dict(line)
+        for key in TEXTS & line.keys():
+            if self._texts:
+                kept[key] = mask_message(line[key])
+            else:
+                del kept[key]
+        if "doc_id" in line:
+            kept["doc_id"] = mask_id(line["doc_id"])
+        if "shown" in line:
+            kept["shown"] = [[mask_id(document), team] for document, team in line["shown"]]
         return json.dumps(kept, ensure_ascii=False) + "\n"
 
 

@@ -54,7 +54,10 @@ class InterleavedRetrieval:
         # Both rewrite, both retrieve, side by side.
         sample = request.sample(route.tenant)
         arms = (route.settings.answer, test.rewriter)
-        (a, _), (b, _) = await asyncio.gather(*(route.rewrite_by(arm, sample) for arm in arms))
+        made = await asyncio.gather(*(route.rewrite_by(arm, sample) for arm in arms))
+        for answer, cut in made:
+            self._metrics.count_answer(tenant_id, answer.arm, answer.failure, answer.seconds, cut)
+        (a, _), (b, _) = made
         found_a, found_b = await asyncio.gather(self._ask(asked, a.text), self._ask(asked, b.text))
         if isinstance(found_a, ServiceFailure) or isinstance(found_b, ServiceFailure):
             return self._counted(found_b if isinstance(found_a, ServiceFailure) else found_a)
