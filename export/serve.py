@@ -14,17 +14,19 @@ import argparse
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
 from pythonjsonlogger.json import JsonFormatter
 
-from export.serving.app import create_app
+from export.serving.app import create_app, load_tenants
 from export.serving.backend import Launch, vllm_command
 from export.serving.settings import ServingSettings, read_settings
 from reward.records.commands import command
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None, *, launch: Launch = vllm_command) -> int
     """Serve until a signal comes: exit code 0; 1: a model server does not start; 2: bad input."""
     options = Options(**vars(_parser().parse_args(argv)))
     settings, api_key = _settings(options), _api_key(options)
+    load_tenants(settings)  # what is wrong with them is said before anything starts
     _log_to_stderr()
     with _bind(options.host, options.port) as listener:
         problems: list[str] = []
@@ -73,12 +76,18 @@ def main(argv: list[str] | None = None, *, launch: Launch = vllm_command) -> int
             app, access_log=False, log_level="critical", lifespan="on", timeout_graceful_shutdown=CLOSE_SECONDS
         )
         server = uvicorn.Server(config)
+        # When all is closed, uvicorn sends itself the signal that ended it.
+        signal.signal(signal.SIGTERM, _end)
         with suppress(KeyboardInterrupt, SystemExit):
             server.run(sockets=[listener])
     if problems:
         print(f"error: {problems[0]}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rewriter_service_runs.loopback_model --model DIR --port 8001
 
-`DIR/answers.json` holds `prefix`, put before the query, and `delay` in seconds.
+`DIR/answers.json` holds `prefix`, put before the query, and in seconds `delay` and `start_seconds`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,14 @@ ANSWERS = "answers.json"
 LABEL = "原始查询: "
 
 
-def make_model(folder: Path, *, prefix: str, delay: float = 0.0, max_new_tokens: int = 24) -> Path:
-    """Write a folder with the files of a Hugging Face model, which this server serves."""
+def make_model(folder: Path, *, prefix: str, delay: float = 0.0, start_seconds: float = 0.0) -> Path:
+    """Write a folder with the files of a Hugging Face model, which this server serves after `start_seconds`."""
     folder.mkdir(parents=True, exist_ok=True)
     files: Mapping[str, Any] = {
         "config.json": {"max_position_embeddings": 4096},
         "tokenizer_config.json": {},
-        "run.json": {"max_new_tokens": max_new_tokens},
-        ANSWERS: {"prefix": prefix, "delay": delay},
+        "run.json": {"max_new_tokens": 24},
+        ANSWERS: {"prefix": prefix, "delay": delay, "start_seconds": start_seconds},
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -76,6 +77,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--served-model-name", required=True)
     args = parser.parse_args()
+    time.sleep(json.loads((args.model / ANSWERS).read_text(encoding="utf-8"))["start_seconds"])
     uvicorn.run(create_app(args.model, args.served_model_name), port=args.port, log_level="warning", access_log=False)
     return 0
 
