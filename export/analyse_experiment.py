@@ -1,7 +1,6 @@
 """Say what a test of the drop-in has shown: A/B by users, interleaving by clicks.
 
-    python -m export.analyse_experiment --log outputs/serving --tenant fivedoctors --experiment 8b-vs-32b \\
-        --event conversion --control 8b --treatment 32b
+    python -m export.analyse_experiment --log outputs/serving --tenant fivedoctors --experiment 8b-vs-32b
     python -m export.analyse_experiment --log outputs/serving --tenant fivedoctors --experiment draft   # interleaving
     python -m export.analyse_experiment --plan --base-rate 0.05 --lift 0.1 --share 0.5                  # before a test
 
@@ -35,8 +34,6 @@ class Options:
     experiment: str | None
     event: str
     events: list[Path]
-    control: str | None
-    treatment: str | None
     lift: float
     plan: bool
     base_rate: float | None
@@ -64,30 +61,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def analyse(test: TestLog, options: Options) -> dict[str, Any]:
-    """Return what the test says, and what was left out.
-
-    Raises:
-        BadInput: an arm is not in the log.
-    """
+    """Return what the test says, and what was left out."""
     found: dict[str, Any] = {"tenant_id": options.tenant, "experiment": options.experiment}
-    if test.units:
-        arms = sorted({seen.arm for seen in test.units.values()})
-        control, treatment = _arms(options, arms)
-        found["ab"] = analyse_arms(test, options.event, control, treatment, options.lift)
+    if test.split is not None:
+        found["ab"] = analyse_arms(test, test.split, options.event, options.lift)
     if test.impressions:
         found["interleaving"] = analyse_interleaving(test)
     found["shadow"] = {arm: dict(outcomes) for arm, outcomes in test.shadow.items()}
     found["left_out"] = dict(test.left_out)
     return found
-
-
-def _arms(options: Options, arms: list[str]) -> tuple[str, str]:
-    if options.control is None or options.treatment is None:
-        raise BadInput(f"give --control and --treatment: the arms in the log are {', '.join(arms)}")
-    for name in (options.control, options.treatment):
-        if name not in arms:
-            raise BadInput(f"--control, --treatment: no user of arm {name!r} in the log (arms: {', '.join(arms)})")
-    return options.control, options.treatment
 
 
 def _plan_line(options: Options) -> str:
@@ -174,8 +156,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="CSV or JSONL of event and request_id, user_id or session_id",
     )
-    parser.add_argument("--control", help="the arm that is compared with")
-    parser.add_argument("--treatment", help="the arm of the settings' experiment")
     parser.add_argument("--lift", type=float, default=0.1, help="relative rise to be found (default: %(default)s)")
     parser.add_argument("--plan", action="store_true", help="print how many users a test needs, and nothing else")
     parser.add_argument("--base-rate", type=float, help="of --plan: the rate today")

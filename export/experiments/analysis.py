@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from export.experiments.log_reading import TestLog
+from export.experiments.log_reading import Split, TestLog
 from export.experiments.rates import (
     MISMATCH,
     Rate,
@@ -28,25 +28,26 @@ from export.serving.interleaving import Drafted, credit
 PLANNED_PREFERENCE = 0.2
 
 
-def analyse_arms(test: TestLog, event: str, control: str, treatment: str, lift: float) -> dict[str, Any]:
+def analyse_arms(test: TestLog, split: Split, event: str, lift: float) -> dict[str, Any]:
     """Return rates, ratio of users, plan and looks of an A/B test.
 
     Args:
         event: that counts; a user counts once.
         lift: the relative rise that the test is to find.
     """
+    control, treatment = split.control, split.treatment
     had = test.events.get(event, {})
     rates = {}
     for arm in (control, treatment):
         users = [unit for unit, seen in test.units.items() if seen.arm == arm]
         rates[arm] = Rate(sum(unit in had for unit in users), len(users))
-    mismatch = ratio_p_value([rates[control].n, rates[treatment].n], [1 - test.share, test.share])
-    looks = _looks(test, had, control, treatment, lift)
+    mismatch = ratio_p_value([rates[control].n, rates[treatment].n], [1 - split.share, split.share])
+    looks = _looks(test, had, split, lift)
     return {
         "event": event,
         "control": control,
         "treatment": treatment,
-        "share": test.share,
+        "share": split.share,
         "arms": {arm: _arm(test, arm, rate) for arm, rate in rates.items()},
         "difference": {
             "value": rates[treatment].value - rates[control].value,
@@ -54,7 +55,7 @@ def analyse_arms(test: TestLog, event: str, control: str, treatment: str, lift: 
             "valid": "for one look at the end",
         },
         "sample_ratio": {"p": mismatch, "mismatch": mismatch < MISMATCH},
-        "plan": _plan(rates[control], rates[treatment], test.share, lift),
+        "plan": _plan(rates[control], rates[treatment], split.share, lift),
         "sequential": looks,
         "verdict": _verdict(looks, mismatch < MISMATCH, control, treatment),
     }
@@ -123,12 +124,12 @@ def _plan(control: Rate, treatment: Rate, share: float, lift: float) -> dict[str
     }
 
 
-def _looks(test: TestLog, had: Mapping[str, str], control: str, treatment: str, lift: float) -> dict[str, Any]:
-    share = test.share
+def _looks(test: TestLog, had: Mapping[str, str], split: Split, lift: float) -> dict[str, Any]:
+    share = split.share
     if not 0 < share < 1:
         return {"winner": None, "decided_on": None, "events": [0, 0], "rate_ratio": None, "ci95": [0.0, None]}
     arms = {unit: test.units[unit].arm for unit in had}
-    events = [(day, arms[unit] == treatment) for unit, day in had.items() if arms[unit] in (control, treatment)]
+    events = [(day, arms[unit] == split.treatment) for unit, day in had.items()]
     return _sequence(events, share, prior_strength(share, lift))
 
 

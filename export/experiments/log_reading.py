@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ class Impression:
     clicked: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class Split:
+    """`share` of the users get the arm `treatment`, the others `control`."""
+
+    control: str
+    treatment: str
+    share: float
+
+
 @dataclass
 class TestLog:
     """One test of the log.
@@ -46,6 +56,7 @@ class TestLog:
     Args:
         units: by their hash.
         events: event → the units that had it, each with the day of its first one.
+        split: as it was at the end of the log; None of an interleaving.
         left_out: why a line or user does not count → how many.
         milliseconds: of each arm's answers, fallbacks too.
         failures: (arm, why the original query was the answer) → answers.
@@ -53,7 +64,7 @@ class TestLog:
 
     units: dict[str, Seen] = field(default_factory=dict)
     events: dict[str, dict[str, str]] = field(default_factory=dict)
-    share: float = 0.0
+    split: Split | None = None
     impressions: dict[str, Impression] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
@@ -64,8 +75,8 @@ class TestLog:
 def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequence[Path]) -> TestLog:
     """Read one tenant's test: an A/B test, an interleaving, or both under one name.
 
-    A user counts with the arm of the first answer. Users of two arms, and users first seen while the test had another
-    share than at its end, are left out and counted: their arms are not comparable.
+    A user counts with the arm of the first answer. Users of two arms, and users first seen under another split than the
+    last one, are left out and counted: their arms are not comparable.
 
     Raises:
         BadInput: no log, no such test in it, or a file of events cannot be used.
@@ -75,7 +86,7 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
         raise BadInput(f"{folder}: no outcome log there ({LOG_FILES})")
     test, names = TestLog(), set[str]()
     units_of: dict[str, str] = {}
-    shares: dict[str, float] = {}
+    splits: dict[str, Split] = {}
     events: list[Mapping[str, Any]] = []
     mixed: set[str] = set()
     for line in _lines(files, test.left_out):
@@ -85,16 +96,19 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
         if kind == "event":
             events.append(line)
         elif kind == "shadow":
-            outcomes = test.shadow.setdefault(line["arm"], Counter())
-            outcomes[line["failure"] or ("same" if line["same"] else "different")] += 1
+            outcomes = test.shadow.setdefault(str(line.get("arm")), Counter())
+            outcomes[line.get("failure") or ("same" if line.get("same") else "different")] += 1
         elif line.get("experiment"):
             names.add(line["experiment"])
         if line.get("experiment") != experiment:
             continue
-        if kind == "interleaved":
-            _add_impression(test, line)
-        elif kind == "answer":
-            _add_answer(test, line, units_of, shares, mixed)
+        try:
+            if kind == "interleaved":
+                _add_impression(test, line)
+            elif kind == "answer":
+                _add_answer(test, line, units_of, splits, mixed)
+        except (KeyError, TypeError, ValueError):
+            test.left_out["broken lines of the log"] += 1
     if experiment not in names:
         found = ", ".join(sorted(names)) or "none"
         raise BadInput(f"{folder}: no test {experiment!r} of tenant {tenant_id!r} in the log (found: {found})")
@@ -103,10 +117,10 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
     for unit in mixed:
         del test.units[unit]
         test.left_out["users of two arms"] += 1
-    for unit, share in shares.items():
-        if share != test.share and unit in test.units:
+    for unit, split in splits.items():
+        if split != test.split and unit in test.units:
             del test.units[unit]
-            test.left_out["users first seen at another share"] += 1
+            test.left_out["users first seen under another split"] += 1
     _add_events(test, events, units_of)
     for path in event_files:
         _add_events(test, _event_rows(path, folder), units_of)
@@ -114,12 +128,12 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
 
 
 def _add_answer(
-    test: TestLog, line: Mapping[str, Any], units_of: dict[str, str], shares: dict[str, float], mixed: set[str]
+    test: TestLog, line: Mapping[str, Any], units_of: dict[str, str], splits: dict[str, Split], mixed: set[str]
 ) -> None:
     unit, arm = line["unit"], line["arm"]
+    test.split = Split(line["control"], line["treatment"], line["share"])
     units_of[line["request_id"]] = unit
-    test.share = line["share"]
-    shares.setdefault(unit, line["share"])
+    splits.setdefault(unit, test.split)
     seen = test.units.setdefault(unit, Seen(arm, line["at"]))
     if seen.arm != arm:
         mixed.add(unit)
@@ -141,12 +155,13 @@ def _add_impression(test: TestLog, line: Mapping[str, Any]) -> None:
 def _add_events(test: TestLog, events: Sequence[Mapping[str, Any]], units_of: Mapping[str, str]) -> None:
     """Join events by request, else by user; what belongs to nobody of the test is counted."""
     for line in events:
-        unit = units_of.get(line["request_id"]) or line["unit"]
-        impression = test.impressions.get(line["request_id"])
-        if impression is not None and line["event"] == "click" and line["doc_id"]:
-            impression.clicked.add(line["doc_id"])
+        request_id, document = line.get("request_id", ""), line.get("doc_id", "")
+        unit = units_of.get(request_id) or line.get("unit", "")
+        impression = test.impressions.get(request_id)
+        if impression is not None and line.get("event") == "click" and document:
+            impression.clicked.add(document)
         if unit in test.units:
-            days = test.events.setdefault(line["event"], {})
+            days = test.events.setdefault(str(line.get("event")), {})
             day = (line["at"] or test.units[unit].at)[:10]
             days[unit] = min(day, days.get(unit, day))
         elif impression is None:
@@ -192,6 +207,7 @@ def _event_rows(path: Path, folder: Path) -> list[Mapping[str, Any]]:
         request_id = record.get("request_id") or ""
         if not record.get("event") or not (who or request_id):
             raise BadInput(f"{path}: row {row}: needs event, and request_id, user_id or session_id")
+        _check_time(record.get("at") or "", f"{path}: row {row}")
         events.append(
             {
                 "event": record["event"],
@@ -202,3 +218,11 @@ def _event_rows(path: Path, folder: Path) -> list[Mapping[str, Any]]:
             }
         )
     return events
+
+
+def _check_time(at: str, where: str) -> None:
+    try:
+        if at:
+            datetime.fromisoformat(at)
+    except ValueError:
+        raise BadInput(f"{where}: at: {at!r} is no time as ISO 8601 has it") from None

@@ -79,8 +79,7 @@ class TenantRoute:
             "answer",
             request_id=request_id,
             tenant_id=self.tenant.tenant_id,
-            experiment=self.settings.experiment.name if self.settings.experiment else "",
-            share=self.settings.experiment.share if self.settings.experiment else 0.0,
+            **self._split(),
             arm=arm,
             unit=self._log.unit(unit),
             keyed=bool(request.unit),
@@ -95,6 +94,18 @@ class TenantRoute:
         if not busy:
             self._mirror(sample, request_id, answer)
         return answer
+
+    def _split(self) -> dict[str, object]:
+        """Return what the analysis must know of the test that runs."""
+        test = self.settings.experiment
+        if test is None:
+            return {"experiment": ""}
+        return {
+            "experiment": test.name,
+            "control": self.settings.answer,
+            "treatment": test.arm,
+            "share": test.share,
+        }
 
     async def rewrite_by(self, arm: str, sample: Sample, *, busy: bool = False) -> tuple[Answer, bool]:
         """Return one rewriter's answer, the original query where it has none in time; and whether it was cut."""

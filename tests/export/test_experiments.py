@@ -165,7 +165,8 @@ def write_log(folder, users=2000, share=0.5, lift=1.0, rate=0.2, seed=0):
         day = f"2026-11-{1 + number * 20 // users:02d}T10:00:00.000+00:00"
         arm = "32b" if rng.random() < share else "8b"
         fact = {"at": day, "tenant_id": "fivedoctors"}
-        answer = {"kind": "answer", **fact, "request_id": f"r{number}", "experiment": "spring", "share": share}
+        answer = {"kind": "answer", **fact, "request_id": f"r{number}", "experiment": "spring"}
+        answer |= {"control": "8b", "treatment": "32b", "share": share}
         answer |= {"arm": arm, "unit": f"unit{number}", "keyed": True, "ms": 100.0, "cut": False}
         answer |= {"source": arm, "failure": "", "version": "v1"}
         lines.append(answer)
@@ -179,8 +180,7 @@ def write_log(folder, users=2000, share=0.5, lift=1.0, rate=0.2, seed=0):
 
 def analyse(folder, *options):
     out = folder / "found.json"
-    names = ["--control", "8b", "--treatment", "32b"] if "--control" not in options else []
-    arguments = ["--log", str(folder), "--tenant", "fivedoctors", "--experiment", "spring", *names]
+    arguments = ["--log", str(folder), "--tenant", "fivedoctors", "--experiment", "spring"]
     assert analyse_experiment([*arguments, "--out", str(out), *options]) == 0
     return json.loads(out.read_text())
 
@@ -225,7 +225,7 @@ def test_what_cannot_count_is_left_out_and_counted(tmp_path, capsys):
     assert found["left_out"] == {
         "broken lines of the log": 1,
         "users of two arms": 1,
-        "users first seen at another share": 1,
+        "users first seen under another split": 1,
         "events of nobody in this test": 1 + (first["unit"] in {x["unit"] for x in lines if x["kind"] == "event"}),
     }
     assert "left out: 1 users of two arms" in capsys.readouterr().out
@@ -256,16 +256,19 @@ def test_events_of_a_file_join_by_request_and_by_user(tmp_path):
     ("options", "told"),
     [
         (["--experiment", "autumn"], "no test 'autumn'"),
-        (["--control", "7b", "--treatment", "32b"], "no user of arm '7b'"),
         (["--log", "nowhere"], "no outcome log"),
         (["--events", "x.xlsx"], "expected a .csv or .jsonl"),
         (["--events", "missing.csv"], "no such file"),
+        (["--events", "late.csv"], "row 2: at: 'gestern'"),
     ],
 )
 def test_what_cannot_be_analysed_is_one_line(tmp_path, capsys, options, told):
     write_log(tmp_path, users=20)
-    arguments = ["--log", str(tmp_path), "--tenant", "fivedoctors", "--experiment", "spring", "--control", "8b"]
-    assert analyse_experiment([*arguments, "--treatment", "32b", *options]) == 2
+    (tmp_path / "late.csv").write_text("event,user_id,at\nconversion,u,gestern\n")
+    (tmp_path / "unit.key").write_text("00" * 32)
+    options = [str(tmp_path / one) if one == "late.csv" else one for one in options]
+    arguments = ["--log", str(tmp_path), "--tenant", "fivedoctors", "--experiment", "spring"]
+    assert analyse_experiment([*arguments, *options]) == 2
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
 
