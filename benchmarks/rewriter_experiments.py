@@ -91,25 +91,21 @@ def _events(
 
 def measure_interleaving(rng: random.Random, tests: int) -> dict[str, float]:
     """Return how many users either test needs for 80 % power, and the power that simulated tests of that size have."""
-    # What a very large test would see.
+    # What a very large test would see: shares of users who click, of lists that a wins, b wins, nobody wins.
     rates = [sum(success(one, rng) for _ in range(USERS_SEEN)) / USERS_SEEN for one in (BASELINE, POLICY)]
-    votes = [vote(BASELINE, POLICY, rng) for _ in range(USERS_SEEN)]
-    decided = sum(one != 0 for one in votes) / USERS_SEEN
-    for_policy = sum(one < 0 for one in votes) / (decided * USERS_SEEN)
+    better, equal = (_vote_shares(BASELINE, other, rng) for other in (POLICY, BASELINE))
 
     # Users of one look at the end, two-sided 5 %.
+    decided = better[0] + better[1]
     ab = sum(users_needed(rates[0], rates[1] - rates[0]))
-    lists = math.ceil(_votes_needed(for_policy) / decided)
+    lists = math.ceil(_votes_needed(better[1] / decided) / decided)
 
-    # The same by simulation; of A/B tests only the counts are drawn.
+    # Tests of that size; only their counts are drawn.
     counts = np.random.default_rng(rng.randrange(2**32))
     half = ab // 2
     drawn = zip(counts.binomial(half, rates[0], tests), counts.binomial(half, rates[1], tests), strict=True)
     ab_found = sum(difference_interval(Rate(int(c), half), Rate(int(t), half))[0] > 0 for c, t in drawn)
-    found = wrong = 0
-    for _ in range(tests):
-        found += _sign_test_finds(BASELINE, POLICY, lists, rng)
-        wrong += _sign_test_finds(BASELINE, BASELINE, lists, rng)
+    found, wrong = (sum(map(_b_wins, counts.multinomial(lists, shares, tests))) for shares in (better, equal))
     return {
         "click_rate_baseline": round(rates[0], 4),
         "click_rate_policy": round(rates[1], 4),
@@ -128,11 +124,17 @@ def _votes_needed(share: float) -> float:
     return float((spread / (share - 0.5)) ** 2)
 
 
-def _sign_test_finds(a: Rewriter, b: Rewriter, lists: int, rng: random.Random) -> bool:
-    """Run one test of that many lists; does b win?"""
-    votes = [vote(a, b, rng) for _ in range(lists)]
-    wins, decided = sum(one < 0 for one in votes), sum(one != 0 for one in votes)
-    return decided > 0 and wins * 2 > decided and binomtest(wins, decided).pvalue < 0.05
+def _vote_shares(a: Rewriter, b: Rewriter, rng: random.Random) -> tuple[float, float, float]:
+    """Return which shares of the interleaved lists a wins, b wins, and nobody wins."""
+    votes = [vote(a, b, rng) for _ in range(USERS_SEEN)]
+    for_a, for_b = (sum(one * sign > 0 for one in votes) / USERS_SEEN for sign in (1, -1))
+    return for_a, for_b, 1 - for_a - for_b
+
+
+def _b_wins(counts: NDArray[Any]) -> bool:
+    """Return whether a sign test finds that b is better, two-sided 5 %."""
+    for_a, for_b, _ = (int(count) for count in counts)
+    return for_b > for_a and binomtest(for_b, for_a + for_b).pvalue < 0.05
 
 
 def _print(

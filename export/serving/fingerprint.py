@@ -1,17 +1,18 @@
 """A model's fingerprint: its greedy answers to a few fixed prompts, by which a server shows that it serves that model.
 
-It is recorded when a model is promoted or first served, under the hash of the model, and compared before a swap: wrong
-weights, another chat template, a broken kernel or quantisation answer otherwise.
+It is recorded when a model is first served, under the hash of the model and of what it is asked, and compared at every
+later start and before a swap: wrong weights, a broken kernel, another quantisation or vLLM answer otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
-from export.serving.rewriters import Rewriter
+from data_prep.prompt import build_messages
+from export.serving.rewriters import Rewriter, as_trained
 from reward.records.files import BadInput, write_json
 from reward.records.sample import Context, Metadata, Sample
 from reward.settings.recipe import Language, TenantSettings
@@ -82,11 +83,11 @@ def agreement(recorded: list[str], taken: list[str]) -> float:
     return sum(one == other for one, other in zip(recorded, taken, strict=True)) / len(recorded)
 
 
-def check_fingerprint(folder: Path, model_sha256: str, tenant: TenantSettings, taken: list[str]) -> float:
-    """Compare with what is recorded for this model and tenant; record it where nothing is.
+def check_fingerprint(path: Path, taken: list[str]) -> float:
+    """Compare with what is recorded; record it where nothing is.
 
     Args:
-        folder: of the fingerprints, one file a model and tenant.
+        path: of the record (`fingerprint_file`).
 
     Returns:
         The agreement, 1 where it was recorded now.
@@ -95,11 +96,10 @@ def check_fingerprint(folder: Path, model_sha256: str, tenant: TenantSettings, t
         BadFingerprint: too few answers agree.
         BadInput: the record cannot be read.
     """
-    path = fingerprint_file(folder, model_sha256, tenant)
     if not path.is_file():
-        write_json(path, {"model_sha256": model_sha256, "tenant_id": tenant.tenant_id, "answers": taken})
+        write_json(path, {"answers": taken})
         return 1.0
-    recorded = _read(path)["answers"]
+    recorded = _read(path)
     share = agreement(recorded, taken)
     if share < LEAST_AGREEMENT:
         differing = next((pair for pair in zip(recorded, taken, strict=False) if pair[0] != pair[1]), ("", ""))
@@ -110,17 +110,18 @@ def check_fingerprint(folder: Path, model_sha256: str, tenant: TenantSettings, t
     return share
 
 
-def fingerprint_file(folder: Path, model_sha256: str, tenant: TenantSettings) -> Path:
-    """Return where a model's fingerprint for this tenant lies."""
-    return folder / f"{tenant.tenant_id}-{model_sha256[:16]}.json"
+def fingerprint_file(folder: Path, model_sha256: str, tenant: TenantSettings, max_new_tokens: int) -> Path:
+    """Return where a model's fingerprint lies: another system prompt or limit has another one."""
+    prompts = [build_messages(as_trained(sample, tenant), tenant) for sample in fingerprint_samples(tenant)]
+    asked = json.dumps([model_sha256, max_new_tokens, prompts], ensure_ascii=False)
+    return folder / f"{tenant.tenant_id}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> list[str]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        answers = value["answers"]
+        answers = json.loads(path.read_text(encoding="utf-8"))["answers"]
     except (OSError, ValueError, KeyError, TypeError):
         answers = None
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise BadInput(f"{path}: no fingerprint; remove the file to record it anew")
-    return {"answers": answers}
+    return answers

@@ -22,7 +22,7 @@ from export.serving.backend import (
     vllm_command,
 )
 from export.serving.champion import Champion, champion_file, read_champion
-from export.serving.fingerprint import FOLDER, check_fingerprint, take_fingerprint
+from export.serving.fingerprint import FOLDER, check_fingerprint, fingerprint_file, take_fingerprint
 from export.serving.rewriters import ChatRewriter, Rewritten, one_attempt
 from export.serving.settings import RewriterSettings
 from reward.records.files import BadInput
@@ -163,7 +163,7 @@ class ModelSlot:
             finally:
                 await patient.aclose()
             fingerprints = (self._settings.registry or self._folder) / FOLDER
-            check_fingerprint(fingerprints, champion.model_sha256, self._tenant, taken)
+            check_fingerprint(fingerprint_file(fingerprints, champion.model_sha256, self._tenant, limit), taken)
         except BaseException:
             await backend.stop()
             raise

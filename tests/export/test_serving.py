@@ -15,10 +15,12 @@ import pytest
 from benchmarks.rewriter_service_runs.loopback_model import launch, make_model
 from evaluation.systems import model_hash
 from export.serving.app import create_app
+from export.serving.fingerprint import fingerprint_file
 from export.serving.settings import ServingSettings
 from reward.records.files import write_json
 from reward.records.sample import Sample
 from reward.services.baseline_client import BaselineClient
+from reward.settings.recipe import load_tenant
 from reward.settings.services import BaselineSettings
 from tests.support.asgi_server import AsgiServer
 from tests.support.loopback_llm import Fault, loopback_llm
@@ -53,7 +55,7 @@ def lines_of(folder: Path, kind: str) -> list[dict]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def until(true, seconds: float = 20.0):
+def until(true, seconds: float = 60.0):
     deadline = time.monotonic() + seconds
     while not (value := true()):
         assert time.monotonic() < deadline, "it did not come about"
@@ -333,19 +335,22 @@ def test_a_champion_that_is_not_what_was_promoted_is_refused(tmp_path):
         _promote(registry, "v2", changed, sha256="0" * 64)
         until(lambda: refused("not those that were promoted"))
         # A server that answers otherwise than at the promotion.
-        sha256 = model_hash(changed)
         record = {"answers": [f"别的 {number}" for number in range(8)]}
-        write_json(registry / "fingerprints" / f"fivedoctors-{sha256[:16]}.json", record)
+        tenant = load_tenant("fivedoctors")
+        write_json(fingerprint_file(registry / "fingerprints", model_hash(changed), tenant, 24), record)
         _promote(registry, "v2", changed)
         until(lambda: refused("answers to the fixed prompts"))
-        # A model whose server does not come up, and a file that is none.
+        # A model that cannot answer, one whose server does not come up, and a file that is no champion.
         broken = make_model(tmp_path / "m3", prefix="三 ")
-        (broken / "answers.json").write_text("{}")
+        (broken / "answers.json").write_text('{"start_seconds": 0}')
         _promote(registry, "v3", broken)
         until(lambda: refused("got no answer"))
+        (broken / "answers.json").write_text("{}")
+        _promote(registry, "v3", broken)
+        until(lambda: refused("the server ended"))
         (registry / "fivedoctors" / "champion.json").write_text("{}")
         until(lambda: refused("champion.json"))
-        assert metric(client, 'rewriter_swap_total{outcome="refused",tenant="fivedoctors"}') == 4
+        assert metric(client, 'rewriter_swap_total{outcome="refused",tenant="fivedoctors"}') == 5
         assert len(_children()) == 1
     assert not _children()
 
