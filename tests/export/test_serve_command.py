@@ -13,6 +13,7 @@ import yaml
 
 from benchmarks.rewriter_service_runs.loopback_model import make_model
 from export.serve import main
+from export.serving.settings import read_settings
 from tests.support import ROOT
 
 DROP_IN = "benchmarks.rewriter_service_runs.drop_in"
@@ -117,3 +118,11 @@ def test_requests_under_way_are_finished_and_nothing_is_left_running(tmp_path):
 def _gauge(url: str, name: str) -> str:
     metrics = httpx.get(f"{url}/metrics", trust_env=False).text
     return next(line for line in metrics.splitlines() if line.startswith(name + "{"))
+
+
+def test_the_documented_settings_can_be_used(tmp_path):
+    page = (ROOT / "docs/release.md").read_text(encoding="utf-8")
+    [block] = [part for part in page.split("```") if part.startswith("yaml\n# serving.yaml")]
+    path = tmp_path / "serving.yaml"
+    path.write_text(block.removeprefix("yaml\n"))
+    assert set(read_settings(path).tenants) == {"fivedoctors"}
