@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,15 +78,19 @@ class Backend:
 
     Args:
         log: file that gets what the server prints.
+        check: asks a server that has just started something, and raises when it does not answer right. Callers do not
+            wait for these answers, the slowest of a server.
         launch: makes the command line; tests run a smaller server.
     """
 
-    def __init__(self, server: ModelServer, log: Path, launch: Launch = vllm_command):
+    def __init__(
+        self, server: ModelServer, log: Path, check: Callable[[str], Awaitable[None]], launch: Launch = vllm_command
+    ):
         self.server = server
         self.restarts = 0
         self.port = _free_port()
         self._log_file = log
-        self._launch = launch
+        self._check, self._launch = check, launch
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._ready = False
@@ -108,7 +112,7 @@ class Backend:
         """Start the server and wait until it is healthy; from then on it is watched.
 
         Raises:
-            BackendFailed: it ended or did not answer in time; nothing of it runs any more.
+            BackendFailed: it ended or did not answer in time; nothing of it runs any more. So with what `check` raises.
         """
         try:
             await self._start_once()
@@ -147,6 +151,7 @@ class Backend:
                         f"{self.server.model}: no answer within {self.server.seconds:g} s: {self._last_words()}"
                     )
                 await asyncio.sleep(PROBE_SECONDS)
+        await self._check(self.chat_url)
         self._ready = True
 
     async def _healthy(self, http: aiohttp.ClientSession) -> bool:
@@ -173,8 +178,8 @@ class Backend:
                 try:
                     await self._start_once()
                     break
-                except (BackendFailed, OSError) as problem:
-                    _LOG.error("backend did not start", extra={"problem": str(problem)})
+                except Exception as problem:  # whatever it is, another start may not have it
+                    _LOG.error("backend did not start", extra={"problem": str(problem) or repr(problem)})
                     await self._end()
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, RESTART_SECONDS[1])

@@ -1,7 +1,7 @@
 """A model's fingerprint: its greedy answers to a few fixed prompts, by which a server shows that it serves that model.
 
 It is recorded when a model is first served, under the hash of the model and of what it is asked, and compared at every
-later start and before a swap: wrong weights, a broken kernel, another quantisation or vLLM answer otherwise.
+later start: wrong weights, a broken kernel, another quantisation or vLLM answer otherwise.
 """
 
 from __future__ import annotations

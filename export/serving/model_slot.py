@@ -152,32 +152,30 @@ class ModelSlot:
             context_length(champion.model, self._settings.max_prompt_tokens, limit),
             self._settings.gpu_memory_utilization,
         )
-        log = self._folder / f"{self._tenant.tenant_id}-{self.name}.log"
-        backend = Backend(server, log, self._launch)
-        await backend.start()
-        try:
-            # No hurry here: the first answers of a server are its slowest.
-            patient = self._rewriter(backend, champion, limit, FINGERPRINT_SECONDS)
+        fingerprints = (self._settings.registry or self._folder) / FOLDER
+        record = fingerprint_file(fingerprints, champion.model_sha256, self._tenant, limit)
+
+        def rewriter(chat_url: str, timeout: float) -> ChatRewriter:
+            return ChatRewriter(
+                chat_url,
+                self._tenant,
+                served_model=server.served_model,
+                version=champion.version,
+                max_new_tokens=limit,
+                service=one_attempt(timeout, self._max_in_flight, None),
+            )
+
+        async def check(chat_url: str) -> None:
+            patient = rewriter(chat_url, FINGERPRINT_SECONDS)
             try:
-                taken = await take_fingerprint(patient, self._tenant)
+                check_fingerprint(record, await take_fingerprint(patient, self._tenant))
             finally:
                 await patient.aclose()
-            fingerprints = (self._settings.registry or self._folder) / FOLDER
-            check_fingerprint(fingerprint_file(fingerprints, champion.model_sha256, self._tenant, limit), taken)
-        except BaseException:
-            await backend.stop()
-            raise
-        return _Served(champion, backend, self._rewriter(backend, champion, limit, self._timeout))
 
-    def _rewriter(self, backend: Backend, champion: Champion, limit: int, timeout: float) -> ChatRewriter:
-        return ChatRewriter(
-            backend.chat_url,
-            self._tenant,
-            served_model=backend.server.served_model,
-            version=champion.version,
-            max_new_tokens=limit,
-            service=one_attempt(timeout, self._max_in_flight, None),
-        )
+        log = self._folder / f"{self._tenant.tenant_id}-{self.name}.log"
+        backend = Backend(server, log, check, self._launch)
+        await backend.start()
+        return _Served(champion, backend, rewriter(backend.chat_url, self._timeout))
 
     async def _follow(self, seen: tuple[int, int] | None) -> None:
         """Swap whenever the registry's file is another one. A champion that was refused is tried again when the file

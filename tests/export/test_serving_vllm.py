@@ -67,7 +67,7 @@ def test_the_drop_in_answers_as_the_evaluation_measured(model, tmp_path):
                 assert answer.json()["rewritten_query"] == samples[0].original_query
                 assert answer.headers["x-rewrite-failure"] in ("starting", "connection")
                 deadline = time.monotonic() + START_SECONDS
-                while client.get("/healthz").json()["status"] != "ok":
+                while (state := client.get("/healthz").json())["status"] != "ok" or not state["models"][0]["restarts"]:
                     assert time.monotonic() < deadline
                     time.sleep(0.5)
                 assert ask(samples[0]).json()["rewritten_query"] == answers[0].json()["rewritten_query"]
