@@ -4,9 +4,9 @@
 
 False positives: A/A tests with 200 looks each, at several rates and shares; a side may be wrong in 2.5 % of them.
 Power: tests with a lift of 10 %, looked at 200 times, with as many users as one look at the end needs for 80 %, and
-with twice as many. Interleaving: simulated users (`rewriter_service_runs.simulated_users`) of a rewriter whose right
-passage is first for 78 % of the queries, and of one with 85 %: how many users an A/B test of clicks needs for 80 %
-power, and how many interleaved lists; both are checked by simulation. The last line is JSON.
+twice and thrice as many. Interleaving: simulated users (`rewriter_service_runs.simulated_users`) of a rewriter whose
+right passage is first for 78 % of the queries, and of one with 85 %: how many users an A/B test of clicks needs for
+80 % power, and how many interleaved lists; both are checked by simulation. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=120)
     rng = np.random.default_rng(args.seed)
     with progress_bar() as bar:
-        task = bar.add_task("A/A tests", total=len(RATES) * len(SHARES) + 4)
+        task = bar.add_task("A/A tests", total=len(RATES) * len(SHARES) + 6)
         equal: dict[tuple[float, float], tuple[float, float]] = {}
         for rate in RATES:
             for share in SHARES:
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         bar.update(task, description="power")
         power: dict[tuple[float, int], float] = {}
         for rate in (0.05, 0.3):
-            for times in (1, 2):
+            for times in (1, 2, 3):
                 users = times * sum(users_needed(rate, rate * LIFT))
                 power[rate, times] = _decided(rng, args.tests, rate, rate * (1 + LIFT), 0.5, users)[0]
                 bar.advance(task)

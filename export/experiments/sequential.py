@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import betaincc, betaln, xlog1py, xlogy
+from scipy.special import betaincc, betaln, rel_entr, xlog1py, xlogy
 
 ALPHA = 0.05  # two-sided
 
@@ -63,7 +63,13 @@ def log_evidence(ours: Any, theirs: Any, null: float, share: float, strength: fl
 
 def is_above(ours: Any, theirs: Any, share: float, strength: float) -> Any:
     """Return whether events come from us more often than `share` says, at this look; arrays too."""
-    return log_evidence(ours, theirs, share, share, strength) >= math.log(2 / ALPHA)
+    x, y = np.atleast_1d(np.asarray(ours, float)), np.atleast_1d(np.asarray(theirs, float))
+    seen = x / np.maximum(x + y, 1)
+    # The evidence is a mean of likelihood ratios: where the largest of them does not suffice, it does not either.
+    largest = np.where(seen > share, rel_entr(x, (x + y) * share) + rel_entr(y, (x + y) * (1 - share)), 0.0)
+    above = largest >= math.log(2 / ALPHA)
+    above[above] = log_evidence(x[above], y[above], share, share, strength) >= math.log(2 / ALPHA)
+    return above.reshape(np.shape(ours)) if np.ndim(ours) else bool(above[0])
 
 
 def event_share_interval(ours: int, theirs: int, share: float, strength: float) -> tuple[float, float]:

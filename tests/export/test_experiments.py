@@ -123,8 +123,8 @@ def test_a_broken_split_is_found_and_a_fair_one_is_not():
 def test_a_thousand_tests_of_equals_looked_at_always_are_rarely_decided(share):
     """After every event, from the first one: the sides are wrong in 2.5 % of the tests each, at most."""
     rng = np.random.default_rng(1)
-    ours = np.cumsum(rng.random((1000, 200)) < share, axis=1)
-    theirs = np.arange(1, 201) - ours
+    ours = np.cumsum(rng.random((1000, 1000)) < share, axis=1)
+    theirs = np.arange(1, 1001) - ours
     above = is_above(ours, theirs, share, prior_strength(share, 0.5)).any(axis=1)
     below = is_above(theirs, ours, 1 - share, prior_strength(share, 0.5)).any(axis=1)
     assert above.mean() <= 0.025 and below.mean() <= 0.025
