@@ -54,12 +54,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _table(latency: Latency, kills: Kills) -> Table:
-    table = Table(
-        "requests", "p50 ms", "p95 ms", "added ms, median of pairs", "other answers", title="one after the other"
-    )
-    table.add_row(f"model server, {latency.requests}", f"{latency.plain[0]:.2f}", f"{latency.plain[1]:.2f}", "", "")
-    drop_in = (f"{latency.drop_in[0]:.2f}", f"{latency.drop_in[1]:.2f}", f"{latency.added:.2f}", str(latency.different))
-    table.add_row(f"drop-in, {latency.requests}", *drop_in)
+    table = Table("", "p50 ms", "p95 ms", "added, median of pairs", "its CPU ms", "other answers")
+    table.title = f"{latency.requests} requests, one after the other"
+    table.add_row("model server", f"{latency.plain[0]:.2f}", f"{latency.plain[1]:.2f}", "", "", "")
+    times = (f"{latency.drop_in[0]:.2f}", f"{latency.drop_in[1]:.2f}", f"{latency.added:.2f}", f"{latency.cpu:.2f}")
+    table.add_row("drop-in", *times, str(latency.different))
     table.caption = (
         f"{kills.kills} kills: {kills.requests} asked, {kills.rewritten} rewritten, {kills.original} original with a "
         f"reason, {kills.wrong} wrong, {kills.lost} lost"
@@ -74,7 +73,9 @@ def _metrics(latency: Latency, kills: Kills, *, vllm: bool) -> dict[str, float |
         "plain_p50_ms": round(latency.plain[0], 2),
         "drop_in_p50_ms": round(latency.drop_in[0], 2),
         "added_p50_ms": round(latency.added, 2),
+        "p50_difference_ms": round(latency.drop_in[0] - latency.plain[0], 2),
         "added_p95_ms": round(latency.drop_in[1] - latency.plain[1], 2),
+        "drop_in_cpu_ms": round(latency.cpu, 2),
         "different_answers": latency.different,
         "original_answers": latency.original,
         "kills": kills.kills,

@@ -63,6 +63,7 @@ class Latency:
     """(p50, p95) in ms of either way, and the median of what the drop-in took longer for the same request.
 
     Args:
+        cpu: milliseconds of the drop-in's processor time for a request.
         different: answers of the drop-in that are not the model server's. vLLM itself gives a prompt that it has in its
             cache another answer now and then.
         original: answers that are the original query.
@@ -72,6 +73,7 @@ class Latency:
     plain: tuple[float, float]
     drop_in: tuple[float, float]
     added: float
+    cpu: float
     different: int
     original: int
 
@@ -127,6 +129,8 @@ def measure_latency(run: Running, requests: int) -> Latency:
         httpx.Client(base_url=run.backend_url(), trust_env=False, timeout=60) as back,
     ):
         for number in range(-(requests // 10), requests):
+            if number == 0:
+                before = _processor_seconds(run)
             body, prompt = bodies[number % requests], prompts[number % requests]
             # By turns first: whoever comes second finds the prompt in vLLM's cache.
             ways = ("plain", "drop_in") if number % 2 else ("drop_in", "plain")
@@ -143,8 +147,11 @@ def measure_latency(run: Running, requests: int) -> Latency:
                     times[way].append(milliseconds)
                     original += answer.headers.get("x-rewrite-source") == "original"
             different += number >= 0 and texts["drop_in"] != texts["plain"]
+    cpu = (_processor_seconds(run) - before) * 1000 / requests
     added = median(mine - theirs for mine, theirs in zip(times["drop_in"], times["plain"], strict=True))
-    return Latency(requests, _percentiles(times["plain"]), _percentiles(times["drop_in"]), added, different, original)
+    return Latency(
+        requests, _percentiles(times["plain"]), _percentiles(times["drop_in"]), added, cpu, different, original
+    )
 
 
 def measure_kills(run: Running, requests: int, kills: int) -> Kills:
@@ -197,6 +204,11 @@ def _outcome(client: httpx.Client, body: dict[str, str], expected: str) -> str:
         told = "x-rewrite-failure" in answer.headers
         return "original" if told and text == body["query"] else "wrong"
     return "rewritten" if text == expected else "wrong"
+
+
+def _processor_seconds(run: Running) -> float:
+    times = psutil.Process(run.process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _is_up(run: Running) -> bool:
