@@ -26,8 +26,9 @@ import uvicorn
 from pydantic import ValidationError
 from pythonjsonlogger.json import JsonFormatter
 
-from export.serving.app import create_app, load_tenants
+from export.serving.app import create_app
 from export.serving.backend import Launch, vllm_command
+from export.serving.service import load_tenants
 from export.serving.settings import ServingSettings, read_settings
 from reward.records.commands import command
 from reward.records.files import BadInput, first_problem
