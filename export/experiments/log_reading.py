@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,9 @@ def _add_events(test: TestLog, events: Sequence[Mapping[str, Any]], units_of: Ma
         impression = test.impressions.get(request_id)
         if impression is not None and line.get("event") == "click" and document:
             impression.clicked.add(document)
-        if unit in test.units:
+        if unit in test.units and _is_before(line["at"], test.units[unit].at):
+            test.left_out["events before the user's first answer"] += 1
+        elif unit in test.units:
             days = test.events.setdefault(str(line.get("event")), {})
             day = (line["at"] or test.units[unit].at)[:10]
             days[unit] = min(day, days.get(unit, day))
@@ -220,9 +222,22 @@ def _event_rows(path: Path, folder: Path) -> list[Mapping[str, Any]]:
     return events
 
 
+def _is_before(event: str, answer: str) -> bool:
+    """Return whether an event is older than an answer; one of unknown time is not, a day alone counts to its end."""
+    if len(event) <= len("2026-11-28"):
+        return bool(event) and event < answer[: len(event)]
+    return _moment(event) < _moment(answer)
+
+
+def _moment(at: str) -> datetime:
+    """Read a time as ISO 8601 has it; without a zone it is UTC."""
+    moment = datetime.fromisoformat(at)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _check_time(at: str, where: str) -> None:
     try:
         if at:
-            datetime.fromisoformat(at)
+            _moment(at)
     except ValueError:
         raise BadInput(f"{where}: at: {at!r} is no time as ISO 8601 has it") from None

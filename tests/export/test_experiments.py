@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
@@ -246,10 +247,22 @@ def test_events_of_a_file_join_by_request_and_by_user(tmp_path):
             for number in range(20):
                 body = {"query": "怎么吃", "tenant_id": "fivedoctors", "user_id": f"李{number}"}
                 client.post("/api/rewrite_query", json=body, headers={"X-Request-Id": f"r{number}"})
-    (tmp_path / "sold.csv").write_text("event,user_id,request_id\nconversion,李3,\nconversion,,r4\nconversion,王,\n")
+    today = datetime.now(UTC).date()
+    rows = [
+        "李3,,",
+        ",r4,",
+        "王,,",
+        "李5,,2020-01-01T10:00:00",
+        f"李6,,{today}",
+        "李7,,2999-01-01 10:00",
+        "李8,,2020-01-01",
+    ]
+    (tmp_path / "sold.csv").write_text(
+        "\n".join(["event,user_id,request_id,at", *(f"conversion,{row}" for row in rows)])
+    )
     found = analyse(tmp_path, "--events", str(tmp_path / "sold.csv"))
-    assert sum(arm["successes"] for arm in found["ab"]["arms"].values()) == 2
-    assert found["left_out"] == {"events of nobody in this test": 1}
+    assert sum(arm["successes"] for arm in found["ab"]["arms"].values()) == 4
+    assert found["left_out"] == {"events of nobody in this test": 1, "events before the user's first answer": 2}
 
 
 @pytest.mark.parametrize(
