@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from data_prep.prompt import build_messages
-from evaluation.systems import rewrite_by_model
 from examples.make_tiny_model import main as make_tiny_model
 from export.serving.fingerprint import fingerprint_samples
 from reward.settings.recipe import load_tenant
 from tests.support import ROOT
+from tests.support.commands import run_python
 
 pytestmark = pytest.mark.slow
 START_SECONDS, NEW_TOKENS = 300, 12
@@ -36,10 +36,20 @@ def model(tmp_path_factory) -> Path:
     return out
 
 
+def rewrites_of_the_evaluation(model: Path, samples, tenant, folder: Path) -> list[str]:
+    prompts, out = folder / "prompts.jsonl", folder / "rewrites.jsonl"
+    rows = [{"sample_id": sample.sample_id, "messages": build_messages(sample, tenant)} for sample in samples]
+    prompts.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    options = ["--model", str(model), "--prompts", str(prompts), "--out", str(out)]
+    run = run_python("-m", "evaluation.generate_rewrites", *options, "--max-new-tokens", str(NEW_TOKENS))
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line)["rewrite"] for line in out.read_text(encoding="utf-8").splitlines()]
+
+
 def test_the_drop_in_answers_as_the_evaluation_measured(model, tmp_path):
     tenant = load_tenant("fivedoctors")
     samples = fingerprint_samples(tenant)
-    expected, _ = rewrite_by_model(model, samples, tenant, tmp_path, max_new_tokens=NEW_TOKENS)
+    expected = rewrites_of_the_evaluation(model, samples, tenant, tmp_path)
     command = ["bash", str(ROOT / "export/serve.sh"), "--tenant", "fivedoctors", "--model", str(model), "--port", "0"]
     log = tmp_path / "log"
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
