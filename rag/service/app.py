@@ -14,6 +14,9 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from guard.web.body_limits import BodyLimits
+from guard.web.draining import Draining
+from guard.web.origins import LOOPBACK, Origins
 from rag.catalogue.records import KnowledgeBase
 from rag.documents.tokenizer import load_dictionary
 from rag.retrieval.lexical_reranker import LexicalReranker
@@ -23,11 +26,8 @@ from rag.service.contracts import Health, KnowledgeBaseHealth
 from rag.service.deployment import Deployment, open_deployment
 from rag.service.dify_routes import dify_routes
 from rag.service.docs_page import add_docs_page
-from rag.service.draining import Draining
 from rag.service.knowledge_contracts import VersionInfo
 from rag.service.knowledge_routes import knowledge_routes
-from rag.service.limits import BodyLimits
-from rag.service.origins import LOOPBACK, Origins
 from rag.service.problems import Problem, explain_problems
 from rag.service.request_log import RequestLog
 from rag.service.search_routes import search_routes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import HTTPException, Request
 
+from guard.web.draining import InFlight
 from rag.catalogue.access_keys import AccessKeys, Scope
 from rag.catalogue.catalogue import Catalogue
 from rag.catalogue.clicks import Clicks
@@ -24,7 +25,6 @@ from rag.models.rewriter import Rewriter
 from rag.retrieval.retriever import Retriever
 from rag.retrieval.search_request import Retrieval, SearchRequest
 from rag.service.access import Gate, allowed_tenant
-from rag.service.draining import InFlight
 from rag.service.knowledge_writer import KnowledgeWriter
 from rag.service.limits import Quotas
 from rag.service.metrics import Metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -14,6 +13,7 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guard.web.problem import send_problem
 from rag.catalogue.access_keys import Access
 from rag.service.metrics import Metrics
 
@@ -93,16 +93,6 @@ class RequestLog:
             if record.query is not None:
                 facts["query"] = record.query
             _LOG.info("request", extra=facts)
-
-
-async def send_problem(send: Send, status: int, detail: str, close: bool = False) -> None:
-    """Send a whole answer {"detail": ...}; `close` ends the connection after it."""
-    body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if close:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def log_requests(enabled: bool) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag.service.request_log import send_problem
+from guard.web.problem import send_problem
 
 # Hosts that a service without keys answers to: with any other name, a page of that name could read its answers.
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -11,7 +11,7 @@ from types import FrameType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rag.service.request_log import send_problem
+from guard.web.problem import send_problem
 
 DRAIN_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,0 +1,1 @@
+"""What `benchmarks.rewriter_service` measures the drop-in with."""
