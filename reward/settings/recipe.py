@@ -23,6 +23,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings, ServiceSettings
 from reward.text.terms import Lexicon
 
@@ -57,6 +58,7 @@ class TenantSettings(StrictSettings):
     augment: AugmentSettings = AugmentSettings()
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
+    promotion: PromotionSettings = PromotionSettings()
 
     @model_validator(mode="before")
     @classmethod
