@@ -91,7 +91,8 @@ def _rules(
     for opponent in (BASELINE, *filter(None, [candidate.champion])):
         of_pair = partial(_off_or, evidence, system, opponent)
         yield f"win_rate against {opponent}", of_pair(_win_rate, settings.win_rate), False
-        yield f"judge_win_rate against {opponent}", of_pair(_judge_win_rate, settings.judge_win_rate), False
+        judged = partial(_judge_win_rate, unjudged=settings.abstained_share)
+        yield f"judge_win_rate against {opponent}", of_pair(judged, settings.judge_win_rate), False
         losses = partial(_slices, smallest=settings.smallest_slice)
         yield f"slices against {opponent}", of_pair(losses, settings.slice_loss), False
     for dimension, least in settings.safety.judge.items():
@@ -108,7 +109,7 @@ def _rules(
     for rule, (limit, path) in limits.items():
         yield rule, None if limit is None else partial(_at_most, evidence, path, limit), False
     yield "audit", partial(_audit, candidate) if settings.audit else None, False
-    yield "retriever", partial(_retriever, evidence) if settings.same_retriever else None, False
+    yield "retriever", partial(_retriever, evidence, system) if settings.same_retriever else None, False
 
 
 def _off_or(evidence: Evidence, a: str, b: str, check: Callable[..., Any], limit: float | None) -> Check | None:
@@ -148,12 +149,15 @@ def _win_rate(evidence: Evidence, a: str, b: str, above: float) -> tuple[Outcome
     return "pass", conclusion.sentence
 
 
-def _judge_win_rate(evidence: Evidence, a: str, b: str, above: float) -> tuple[Outcome, str]:
+def _judge_win_rate(evidence: Evidence, a: str, b: str, above: float, *, unjudged: float) -> tuple[Outcome, str]:
     """Judge by the corrected interval; without human labels by the raw one, which must agree with the sign test."""
     entry = Evidence(evidence.pair("judge", "win_rate", a=a, b=b))
     if evidence.at("judge", "forced"):
         return "hold", "the judge of the evaluation is the one that trained the model: ask another"
-    win, loss = (int(entry.number(side)) for side in ("win", "loss"))
+    win, tie, loss = (int(entry.number(side)) for side in ("win", "tie", "loss"))
+    evaluated = evidence.number("provenance", "counts", "evaluated")
+    if win + tie + loss < evaluated * (1 - unjudged):
+        return "hold", f"the judge compared {win + tie + loss} of {evaluated:.0f} queries: too many verdicts failed"
     try:
         low, high = entry.interval("corrected", "ci95")
         kind, clear = "corrected by human labels", True
@@ -237,9 +241,14 @@ def _audit(candidate: Candidate) -> tuple[Outcome, str]:
     return "pass", "reward.audit is silent"
 
 
-def _retriever(evidence: Evidence) -> tuple[Outcome, str]:
+def _retriever(evidence: Evidence, system: str) -> tuple[Outcome, str]:
+    """Hold the retriever to what the training recorded of it; its knowledge base's name alone identifies nothing."""
     at = ("provenance", "retriever")
-    measured, trained = evidence.at(*at, "fingerprint"), evidence.at(*at, "trained_with")
-    if measured != trained:
-        return "reject", f"measured with the retriever {measured}, trained with {trained}"
-    return "pass", f"the retriever is the one of the training ({measured})"
+    fingerprint = evidence.at(*at, "fingerprint")
+    training = evidence.mapping(*at, "training", system)
+    changed = evidence.at(*at, "training", system, "changed")
+    if changed:
+        return "reject", f"the retriever is not the one of the training: {'; '.join(map(str, changed))}"
+    if not training.get("reranker") and not training.get("kb_version"):
+        return "hold", "the training recorded neither the reranker nor the version of the knowledge base"
+    return "pass", f"the retriever is the one of the training ({fingerprint})"

@@ -31,7 +31,7 @@ class PromotionSettings(StrictSettings):
         latency_p50_ms, latency_p95_ms: of one rewrite.
         cost_per_1000_usd: of a thousand rewrites.
         queries: how many held-out queries must have been compared.
-        abstained_share: share of them that may have been left out because a service failed.
+        abstained_share: share of them that may have been left out because a service, or the judge, failed.
         audit: whether `reward.audit` must be silent about the training run.
         same_retriever: whether the retriever must be the one of the training.
         key_env: name of the environment variable that holds the key of the ledger's signatures.

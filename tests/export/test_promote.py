@@ -87,7 +87,10 @@ FIGURES = {
     "latency_ms.rl.p95": "latency_p95_ms",
     "cost_per_1000.rl.usd": "cost_per_1000_usd",
     "provenance.retriever": "retriever",
-    "provenance.retriever.trained_with": "retriever",
+    "provenance.retriever.fingerprint": "retriever",
+    "provenance.retriever.training": "retriever",
+    "provenance.retriever.training.rl": "retriever",
+    "provenance.retriever.training.rl.changed": "retriever",
 }
 
 
@@ -124,7 +127,7 @@ BROKEN = {
     "latency_p50_ms": {"latency_ms.rl.p50": 351.0},
     "latency_p95_ms": {"latency_ms.rl.p95": 851.0},
     "cost_per_1000_usd": {"cost_per_1000.rl.usd": 2.5},
-    "retriever": {"provenance.retriever.fingerprint": "bge@ffffffffffff"},
+    "retriever": {"provenance.retriever.training.rl.changed": ["kb_version: '7' in training, '8' here"]},
 }
 
 
@@ -179,6 +182,17 @@ def test_a_small_slice_can_reject_and_not_hold(model):
 
 def test_the_judge_that_trained_the_model_does_not_decide(model):
     assert judge(model, **{"judge.forced": True})["judge_win_rate against baseline"].outcome == "hold"
+
+
+def test_a_judge_that_failed_on_many_queries_holds(model):
+    few = {"win": 90, "tie": 0, "loss": 50, "rate": 0.64, "ci95": [0.56, 0.72], "corrected": None}
+    finding = judge(model, **{"judge.win_rate.rl_vs_baseline": few})["judge_win_rate against baseline"]
+    assert finding.outcome == "hold" and "140 of 200" in finding.reason
+
+
+def test_a_training_that_recorded_nothing_of_its_retriever_holds(model):
+    recorded = {"kb_name": "default", "kb_version": "", "reranker": None, "changed": []}
+    assert judge(model, **{"provenance.retriever.training.rl": recorded})["retriever"].outcome == "hold"
 
 
 def test_too_many_lost_queries_hold(model):
@@ -261,7 +275,7 @@ def test_a_champion_that_breaks_a_rule_is_rolled_back(tmp_path, model, capsys):
     assert champion(tmp_path)["version"] == "v2"
     # It passes again: nothing moves. The retriever changed: back to v1.
     assert promote(second, {}) == 0 and "v2 is the champion and stays it" in capsys.readouterr().out
-    assert promote(second, {}, **{"provenance.retriever.fingerprint": "other"}) == 1
+    assert promote(second, {}, **{"provenance.retriever.training.rl.changed": ["reranker"]}) == 1
     assert "ROLLBACK: v1 is the champion again" in capsys.readouterr().out
     assert champion(tmp_path)["version"] == "v1"
     # There is nothing before v1: it stays, and the decision says so.

@@ -86,7 +86,10 @@ def evaluation(models: dict[str, Path], **changes: Any) -> dict[str, Any]:
             "models": {a: {"path": str(folder), "sha256": model_hash(folder)} for a, folder in models.items()},
             "counts": {"samples": 200, "evaluated": 200, "abstained": 0},
             "judged_by": BY_RANK,
-            "retriever": {"fingerprint": "bge@0123456789ab", "trained_with": "bge@0123456789ab"},
+            "retriever": {
+                "fingerprint": "0123456789abcdef",
+                "training": {a: {"kb_version": "7", "reranker": "bge@0123456789ab", "changed": []} for a in models},
+            },
         },
     }
     for path, value in changes.items():
