@@ -16,7 +16,6 @@ Exit code 0: promoted, or the champion passes again; 1: not; 2: bad input.
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,6 @@ def promote(options: PromoteOptions) -> dict[str, Any]:
                 "metrics_sha256": metrics_sha256,
                 "findings": [finding.as_record() for finding in findings],
                 "rules": settings.model_dump(),
-                "by": getpass.getuser(),
             }
         )
 

@@ -8,7 +8,6 @@ Records a signed decision; serving follows `champion.json`. The version's files 
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
 
 from export.promote import REGISTRY, console, roll_back_to
@@ -39,7 +38,6 @@ def main(argv: list[str] | None = None) -> int:
                 "forced": False,
                 "reason": args.reason,
                 "champion": champion["version"],
-                "by": getpass.getuser(),
                 **outcome,
             }
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,7 +81,7 @@ class Registry:
 
     def decide(self, decision: Mapping[str, Any]) -> dict[str, Any]:
         """Append a decision, and move the champion where it says so (`moves_to`: a version's four fields)."""
-        record = self.decisions.append({"decided_at": _now(), "tenant": self.folder.name, **decision})
+        record = self.decisions.append({"decided_at": _now(), "by": _user(), "tenant": self.folder.name, **decision})
         self._records.append(record)
         self.mend()
         return record
@@ -163,6 +165,14 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise BadInput(f"{path}: not a champion's file; remove it, the next command writes it again")
     return value
+
+
+def _user() -> str:
+    """Return who decides; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _now() -> str:
