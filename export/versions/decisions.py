@@ -69,11 +69,6 @@ class Decisions:
             os.fsync(out.fileno())
         return record
 
-    @property
-    def torn(self) -> bool:
-        """Whether the file ends in a line that was not written to its end."""
-        return self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size > 0
-
     def _verified_lines(self) -> list[bytes]:
         if not self.path.is_file():
             return []

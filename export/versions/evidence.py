@@ -62,7 +62,10 @@ class Evidence:
         if isinstance(entry := entries.get(name), Mapping):
             return dict(entry)
         if isinstance(entry := entries.get(opposite), Mapping):
-            return _turned(entry)
+            try:
+                return _turned(entry)
+            except TypeError:
+                raise Missing(f"the evaluation's {'.'.join((*path, opposite))} is incomplete") from None
         raise Missing(f"the evaluation has no {'.'.join((*path, name))}")
 
     def system_of(self, model_sha256: str) -> str | None:

@@ -137,7 +137,7 @@ def _win_rate(evidence: Evidence, a: str, b: str, above: float) -> tuple[Outcome
     entry = evidence.pair("win_rate", a=a, b=b)
     try:
         conclusion = conclude(a, b, entry)
-    except (KeyError, TypeError, StopIteration):
+    except (KeyError, TypeError, ValueError, IndexError, StopIteration):
         raise Missing(f"the evaluation's win_rate.{a}_vs_{b} is incomplete") from None
     if conclusion.outcome == "loss":
         return "reject", conclusion.sentence

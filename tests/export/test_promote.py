@@ -200,6 +200,16 @@ def test_too_many_lost_queries_hold(model):
     assert findings["queries"].outcome == "hold" and "20 left out" in findings["queries"].reason
 
 
+@pytest.mark.parametrize(
+    "damage", [{"ci95": ["a", "b"]}, {"win": None}, {"difference": {"mrr@10": None, "ci95": None}}]
+)
+def test_a_damaged_comparison_holds_from_either_side(model, damage):
+    entry = comparison() | damage
+    for name in ("rl_vs_baseline", "baseline_vs_rl"):
+        finding = judge(model, **{"win_rate": {name: entry}})["win_rate against baseline"]
+        assert finding.outcome == "hold" and "incomplete" in finding.reason, finding
+
+
 def test_a_comparison_written_the_other_way_round_counts_the_same(model, tmp_path):
     other = write_model(tmp_path / "old", "old")
     metrics = evaluation({"rl": model, "old": other})
