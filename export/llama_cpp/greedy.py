@@ -20,12 +20,20 @@ import numpy as np
 from cyllama.llama import llama_cpp
 
 
+class Model(llama_cpp.LlamaModel):
+    """A model that knows the size of its vocabulary: cyllama 0.2.18 asks for it to read logits, and lacks it."""
+
+    @property
+    def n_vocab(self) -> int:
+        return int(self.get_vocab().n_vocab)
+
+
 def main(model: str, prompts: str, out: str) -> int:
     rows = json.loads(Path(prompts).read_text(encoding="utf-8"))
     llama_cpp.disable_logging()
     parameters = llama_cpp.LlamaModelParams()
     parameters.n_gpu_layers = 0
-    loaded = llama_cpp.LlamaModel(model, parameters, False)
+    loaded = Model(model, parameters, False)
     vocabulary = loaded.get_vocab()
     # Ollama adds what the file asks for (a token at the beginning) and reads the template's special tokens.
     tokens = [list(vocabulary.tokenize(row["text"], True, True)) for row in rows]

@@ -108,10 +108,9 @@ def verify(weights: Path, prompts: Sequence[Prompt], quantisation: Quantisation)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise BadInput(
-            f"{weights.name}: llama.cpp cannot run it (exit status {done.returncode}): its tokenizer or weights are "
-            f"not those of the checkpoint ({(lines or ['no output'])[-1].strip()})"
-        )
+        # A signal is llama.cpp's own end: it found a token or a tensor that it has no place for.
+        why = "its tokenizer or weights are not what llama.cpp expects" if done.returncode < 0 else ""
+        raise BadInput(f"{weights.name}: llama.cpp cannot run it: {why or (lines or ['no output'])[-1].strip()}")
     found = json.loads(told.read_text(encoding="utf-8"))
     for prompt, row in zip(prompts, found, strict=True):
         if row["ids"] != prompt.ids:
