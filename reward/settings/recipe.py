@@ -23,6 +23,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings
 from reward.settings.targets import TargetSettings
 from reward.text.terms import Lexicon
@@ -61,6 +62,7 @@ class TenantSettings(StrictSettings):
     rag: RagSettings = RagSettings()
     baseline: BaselineSettings = BaselineSettings()
     targets: TargetSettings = TargetSettings()
+    promotion: PromotionSettings = PromotionSettings()
 
     @model_validator(mode="before")
     @classmethod
