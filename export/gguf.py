@@ -6,7 +6,7 @@
 
 llama.cpp converts and quantises. The Modelfile's template gives the prompts of the training, thinking off; with
 `--tenant` it holds the tenant's system prompt. Then llama.cpp runs the file on questions in the training's form. It
-must read every prompt as the checkpoint's tokens, and choose at least 97 % (q8_0) or 85 % (q4_k_m) of the tokens of the
+must read every prompt as the checkpoint's tokens, and choose at least 95 % (q8_0) or 80 % (q4_k_m) of the tokens of the
 checkpoint's greedy answers, each after the same prefix. Otherwise nothing is exported. The folder appears complete or
 not at all, with a `provenance.json`.
 """

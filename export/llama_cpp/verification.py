@@ -14,7 +14,7 @@ from export.llama_cpp.conversion import Quantisation
 from reward.records.files import BadInput
 
 # Least share of the checkpoint's greedy tokens that the file must choose too, each after the same prefix.
-TOLERANCE: dict[Quantisation, float] = {"q8_0": 0.97, "q4_k_m": 0.85}
+TOLERANCE: dict[Quantisation, float] = {"q8_0": 0.95, "q4_k_m": 0.80}
 LONGEST_ANSWER = 64  # tokens; rewrites are shorter
 BATCH = 16  # prompts answered at once
 
@@ -45,12 +45,13 @@ def answer_greedily(model: Path, texts: Sequence[str], tokenizer: Any, *, max_ne
         BadInput: the weights do not load, do not fit config or vocabulary, or an answer is empty.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     gpu = torch.cuda.is_available()
     try:
         checkpoint = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if gpu else torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{model}: does not load: {(str(error).splitlines() or ['no reason given'])[0]}") from None
     rows = checkpoint.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
