@@ -11,73 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.generate_rewrites import CPU_KV_CACHE_GIB
+from evaluation.offline_engine import open_engine
 from reward.records.commands import command
-from reward.records.files import BadInput, read_jsonl, write_atomically
+from reward.records.files import read_jsonl, write_atomically
 
 CHUNK = 64  # prompts between two writes
 
 
-class Drawer:
-    """A model in vLLM's engine, for prompts of at most `longest` tokens.
+def draw(llm: Any, prompts: Sequence[list[int]], sampling: Any) -> list[list[str]]:
+    """Return the answers to each prompt's token ids, special tokens removed and trimmed."""
+    from vllm.inputs import TokensPrompt
 
-    Raises:
-        BadInput: the tokenizer has no chat template, or prompt and answer exceed the model's context.
-    """
-
-    def __init__(self, model: Path, conversations: Sequence[list[dict[str, str]]], max_new_tokens: int, seed: int):
-        # vLLM reads these while it is imported; the engine shares this process (`evaluation.generate_rewrites`).
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GIB)
-
-        import torch
-        from transformers import AutoConfig, AutoTokenizer
-        from vllm import LLM
-
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
-        if not self._tokenizer.chat_template:
-            raise BadInput(f"{model}: tokenizer has no chat template")
-        longest = max(len(self._ids(conversation)) for conversation in conversations)
-        limit = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-        if longest + max_new_tokens > limit:
-            raise BadInput(
-                f"{model}: the longest prompt ({longest} tokens) and {max_new_tokens} new tokens exceed its "
-                f"context of {limit}"
-            )
-        gpu = torch.cuda.is_available()
-        self._max_new_tokens = max_new_tokens
-        self._llm = LLM(
-            model=str(model),
-            dtype="bfloat16" if gpu else "float32",
-            enforce_eager=not gpu,
-            max_model_len=longest + max_new_tokens,
-            seed=seed,
-        )
-
-    def draw(self, conversations: Sequence[list[dict[str, str]]], draws: int, temperature: float) -> list[list[str]]:
-        """Return `draws` answers of each conversation, special tokens removed and trimmed."""
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-
-        # No seed of the request: on a CPU vLLM cannot rewind a generator of its own. The engine's seed holds.
-        sampling = SamplingParams(temperature=temperature, max_tokens=self._max_new_tokens, n=draws)
-        prompts = [TokensPrompt(prompt_token_ids=self._ids(conversation)) for conversation in conversations]
-        answers = self._llm.generate(prompts, sampling, use_tqdm=False)
-        return [[output.text.strip() for output in answer.outputs] for answer in answers]
-
-    def _ids(self, conversation: list[dict[str, str]]) -> list[int]:
-        # The recipes train with thinking off; templates without that switch ignore it.
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
-        )
-        return ids
+    answers = llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], sampling, use_tqdm=False)
+    return [[output.text.strip() for output in answer.outputs] for answer in answers]
 
 
 @command
@@ -97,12 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     rest = prompts[len(done) :]
     if rest:
         # Another seed after a kill: the draws so far must not come a second time.
-        drawer = Drawer(args.model, [p["messages"] for p in prompts], args.max_new_tokens, args.seed + len(done))
+        messages = [p["messages"] for p in prompts]
+        llm, ids = open_engine(args.model, messages, max_new_tokens=args.max_new_tokens, seed=args.seed + len(done))
+        from vllm import SamplingParams
+
+        # No seed of the request: on a CPU vLLM cannot rewind a generator of its own. The engine's seed holds.
+        sampling = SamplingParams(temperature=args.temperature, max_tokens=args.max_new_tokens, n=args.draws)
+        ids = ids[len(done) :]
         with partial.open("w", encoding="utf-8") as out:
             out.writelines(f"{line}\n" for line in done)
             for start in range(0, len(rest), CHUNK):
                 chunk = rest[start : start + CHUNK]
-                drawn = drawer.draw([p["messages"] for p in chunk], args.draws, args.temperature)
+                drawn = draw(llm, ids[start : start + CHUNK], sampling)
                 for prompt, rewrites in zip(chunk, drawn, strict=True):
                     done.append(_line(prompt["sample_id"], rewrites))
                     out.write(f"{done[-1]}\n")

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from evaluation.offline_engine import open_engine
 from reward.records.commands import command
-from reward.records.files import BadInput, read_jsonl, write_atomically
+from reward.records.files import read_jsonl, write_atomically
 
-# GiB of RAM for the KV cache when there is no GPU: plenty for small models.
-CPU_KV_CACHE_GIB = "1"
 # So many requests are made one after another and timed, before the batch: latency as one caller sees it.
 TIMED_REQUESTS = 50
 
@@ -50,49 +47,12 @@ def generate_rewrites(
     """Generate the model's greedy answers, one a conversation.
 
     Raises:
-        BadInput: a prompt and its answer do not fit the model's context.
+        BadInput: as `open_engine`.
     """
-    # vLLM reads these while it is imported. The engine shares this process: it starts in 15 s instead of 40-55 s on
-    # two CPU cores.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GIB)
-
-    import torch
-    from transformers import AutoConfig, AutoTokenizer
-    from vllm import LLM, SamplingParams
+    llm, prompts = open_engine(model, conversations, max_new_tokens=max_new_tokens, seed=seed)
+    from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    if not tokenizer.chat_template:
-        raise BadInput(f"{model}: tokenizer has no chat template")
-    # The recipes train with thinking off (`apply_chat_template_kwargs`); templates without that switch ignore it.
-    prompts: list[Any] = [
-        tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
-        )
-        for conversation in conversations
-    ]
-    config = AutoConfig.from_pretrained(model).get_text_config()
-    if (highest := max(max(ids) for ids in prompts)) >= config.vocab_size:
-        raise BadInput(f"{model}: the tokenizer gives token {highest}, the model's vocabulary is {config.vocab_size}")
-    # A prompt cut to fit would lose its instruction unnoticed: refuse it.
-    longest = max(len(ids) for ids in prompts)
-    limit = config.max_position_embeddings
-    if longest + max_new_tokens > limit:
-        raise BadInput(
-            f"{model}: the longest prompt ({longest} tokens) and {max_new_tokens} new tokens exceed its "
-            f"context of {limit}"
-        )
-    gpu = torch.cuda.is_available()
-    llm = LLM(
-        model=str(model),
-        dtype="bfloat16" if gpu else "float32",
-        enforce_eager=not gpu,
-        max_model_len=longest + max_new_tokens,
-        seed=seed,
-    )
     sampling = SamplingParams(temperature=0.0, max_tokens=max_new_tokens)
     requests = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
     # The first request warms the engine up. The batch comes last: what is timed must not find its own prompt cached.
