@@ -16,9 +16,8 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +41,9 @@ from evaluation.headroom_study.study import Cost, Measured, ask_everything
 from evaluation.headroom_study.synthetic import make_queries
 from evaluation.headroom_study.verdict import verdict_of
 from evaluation.headroom_study.words import Frequencies
+from evaluation.options import parse_systems
 from evaluation.slices import slice_members
-from evaluation.systems import BASELINE, DESCRIPTION, ORIGINAL, answer_limit, model_hash
+from evaluation.systems import answer_limit, model_hash
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically, write_json
 from reward.records.sample import Sample, read_samples
@@ -285,27 +285,14 @@ def _parse_args(argv: list[str] | None) -> HeadroomOptions:
         parser.error("--kb goes with --synthesise")
     if (args["queries"] is not None and args["queries"] < 1) or args["max_calls"] < 1 or args["temperature"] <= 0:
         parser.error("--queries, --max-calls and --temperature are positive")
-    args["recorded"] = _named("--recorded", args["recorded"], ())
-    args["models"] = _named("--model", args.pop("model"), args["recorded"])
+    args["recorded"] = _folders("--recorded", args["recorded"], ())
+    args["models"] = _folders("--model", args.pop("model"), args["recorded"])
     del args["synthesise"]
     return HeadroomOptions(**args)
 
 
-def _named(option: str, texts: Sequence[str], taken: Mapping[str, Path] | tuple[()]) -> dict[str, Path]:
-    """Turn NAME=PATH texts into name → path.
-
-    Raises:
-        BadInput: a text is of another form, or its name is taken.
-    """
-    named: dict[str, Path] = {}
-    for text in texts:
-        name, _, path = text.partition("=")
-        if not re.fullmatch(r"[a-z0-9_]+", name) or not path:
-            raise BadInput(f"{option} {text!r}: expected NAME=PATH, the name in lower-case letters, digits and _")
-        if name in (ORIGINAL, DESCRIPTION, BASELINE) or name in named or name in taken:
-            raise BadInput(f"{option} {text!r}: the name {name!r} is taken")
-        named[name] = Path(path)
-    return named
+def _folders(option: str, texts: Sequence[str], taken: Container[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in parse_systems(option, "PATH", texts, taken).items()}
 
 
 if __name__ == "__main__":

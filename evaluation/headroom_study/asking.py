@@ -132,7 +132,7 @@ class Asker:
         return Retrieved(answer.value["rank"], answer.value["top1"])
 
     async def ask_baseline(self, sample: Sample, draw: int) -> str | ServiceFailure:
-        """Return the deployed rewriter's answer number `draw` to the sample, whatever is recorded of it."""
+        """Return the deployed rewriter's live answer number `draw` to the sample; a recorded one is not used."""
         unrecorded = sample.model_copy(update={"candidates": sample.candidates.model_copy(update={"baseline": ""})})
 
         async def perform() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
