@@ -24,12 +24,12 @@ from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
-from pythonjsonlogger.json import JsonFormatter
 
 from export.serving.app import create_app
 from export.serving.backend import Launch, vllm_command
 from export.serving.service import load_tenants
 from export.serving.settings import ServingSettings, read_settings
+from guard.web.json_log import log_json
 from reward.records.commands import command
 from reward.records.files import BadInput, first_problem
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None, *, launch: Launch = vllm_command) -> int
     options = Options(**vars(_parser().parse_args(argv)))
     settings, api_key = _settings(options), _api_key(options)
     load_tenants(settings)  # what is wrong with them is said before anything starts
-    _log_to_stderr()
+    log_json(logging.getLogger("export.serving"), logging.INFO)
     with _bind(options.host, options.port) as listener:
         problems: list[str] = []
         url = f"http://{options.host}:{listener.getsockname()[1]}"
@@ -187,23 +187,6 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise BadInput(f"{host}:{port} cannot be used: {getattr(error, 'strerror', None) or error}") from None
     return listener
-
-
-def _log_to_stderr() -> None:
-    """Write a JSON line for each swap, dead backend and failure."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter(
-            "{levelname}{message}",
-            style="{",
-            timestamp="at",
-            rename_fields={"levelname": "level", "message": "event"},
-            json_ensure_ascii=False,
-        )
-    )
-    log = logging.getLogger("export.serving")
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

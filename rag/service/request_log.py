@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
 
-from pythonjsonlogger.json import JsonFormatter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guard.web.json_log import log_json
 from guard.web.problem import send_problem
 from rag.catalogue.access_keys import Access
 from rag.service.metrics import Metrics
@@ -97,19 +96,7 @@ class RequestLog:
 
 def log_requests(enabled: bool) -> None:
     """Log one JSON line a request to stderr, or none; failures are always written."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter(
-            "{levelname}{message}",
-            style="{",
-            timestamp="at",
-            rename_fields={"levelname": "level", "message": "event"},
-            json_ensure_ascii=False,
-        )
-    )
-    _LOG.handlers = [handler]
-    _LOG.propagate = False
-    _LOG.setLevel(logging.INFO if enabled else logging.ERROR)
+    log_json(_LOG, logging.INFO if enabled else logging.ERROR)
 
 
 def _request_id(scope: Scope) -> str:
