@@ -132,7 +132,7 @@ def measure_latency(run: Running, requests: int) -> Latency:
             if number == 0:
                 before = _processor_seconds(run)
             body, prompt = bodies[number % requests], prompts[number % requests]
-            # By turns first: whoever comes second finds the prompt in vLLM's cache.
+            # They take turns at being first: the second one finds the prompt in vLLM's cache.
             ways = ("plain", "drop_in") if number % 2 else ("drop_in", "plain")
             texts: dict[str, str] = {}
             for way in ways:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from export.versions.registry import CHAMPION_FILE
 from reward.records.files import BadInput, first_problem
-
-FILE = "champion.json"
 
 
 class Champion(BaseModel):
@@ -23,7 +22,7 @@ class Champion(BaseModel):
 
 
 def champion_file(registry: Path, tenant_id: str) -> Path:
-    return registry / tenant_id / FILE
+    return registry / tenant_id / CHAMPION_FILE
 
 
 def read_champion(registry: Path, tenant_id: str) -> Champion:
