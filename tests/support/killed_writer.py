@@ -22,8 +22,8 @@ from rag.index.indexer import Indexer
 from rag.models.embedder import HashingMaker
 
 TENANT, KB, NAMES = "t", "default", 80
-# One token each: a word with digits is found by its parts, too.
-_AS_LETTERS = str.maketrans("0123456789", "abcdefghij")
+# One token each: a word with digits is found by its parts, too; and no two with one stem, as "wordb" and "wordbe" have.
+_AS_LETTERS = str.maketrans("0123456789", "bcfghkmnqv")
 
 
 def open_indexer(folder: Path) -> tuple[Catalogue, Indexer, KnowledgeBase]:
@@ -50,7 +50,7 @@ def ingest(folder: Path, seed: int) -> None:
     say(f"{me} started")
     for step in range(10**9):
         name = f"name{generator.randrange(NAMES)}"
-        text = "-" if generator.random() < 0.2 else f"word{seed}x{step}".translate(_AS_LETTERS)
+        text = "-" if generator.random() < 0.2 else f"word{seed}x{step}z".translate(_AS_LETTERS)
         say(f"{me} try {name} {text}")
         if text == "-":
             catalogue.delete_document(kb.id, name)
