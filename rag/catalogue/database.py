@@ -13,7 +13,7 @@ from pathlib import Path
 from rag.documents.records import IngestError
 
 FILE = "catalogue.sqlite"
-LAYOUT = 3
+LAYOUT = 4
 BUSY_SECONDS = 60.0
 _SOUND_WAL = (3, 51, 3)
 
@@ -72,7 +72,8 @@ CREATE TABLE versions (
     embedder_id TEXT NOT NULL, dimension INTEGER NOT NULL, tokenizer_id TEXT NOT NULL, engine_id TEXT NOT NULL,
     mean_length REAL NOT NULL, embedder_state BLOB NOT NULL, statistics BLOB NOT NULL, built_revision INTEGER NOT NULL,
     applied_revision INTEGER NOT NULL, points INTEGER NOT NULL DEFAULT 0, made_by TEXT NOT NULL,
-    created_at TEXT NOT NULL, cleaned_revision INTEGER NOT NULL DEFAULT 0, mean_vector BLOB NOT NULL DEFAULT x''
+    created_at TEXT NOT NULL, cleaned_revision INTEGER NOT NULL DEFAULT 0, mean_vector BLOB NOT NULL DEFAULT x'',
+    flushed_revision INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE access_keys (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key_hash BLOB NOT NULL UNIQUE, tenant_id TEXT NOT NULL, scope TEXT NOT NULL,
@@ -98,6 +99,10 @@ _UPGRADES = {
         "ALTER TABLE knowledge_bases ADD COLUMN fusion TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE versions ADD COLUMN mean_vector BLOB NOT NULL DEFAULT x''",
         _RERANKERS,
+    ],
+    3: [
+        "ALTER TABLE versions ADD COLUMN flushed_revision INTEGER NOT NULL DEFAULT 0",
+        "UPDATE versions SET flushed_revision = min(applied_revision, cleaned_revision)",
     ],
 }
 # Counting rows at every write would cost more than the write.

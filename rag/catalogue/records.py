@@ -47,8 +47,9 @@ class IndexRecipe:
 @dataclass(frozen=True, slots=True)
 class Version:
     """One build of a knowledge base's vectors. It holds everything up to `applied_revision`, and nothing any more that
-    was removed up to `cleaned_revision`; `built_revision` is what it was built from, and what its statistics
-    describe. `mean_vector`: the mean of its passages' vectors, float32; b"" in one built before they were kept."""
+    was removed up to `cleaned_revision`; a crash leaves it as of `flushed_revision`, or later. `built_revision` is what
+    it was built from, and what its statistics describe. `mean_vector`: the mean of its passages' vectors, float32; b""
+    in one built before they were kept."""
 
     id: int
     kb_id: int
@@ -62,6 +63,7 @@ class Version:
     made_by: str
     created_at: str
     cleaned_revision: int
+    flushed_revision: int
     mean_vector: bytes = b""
 
 

@@ -7,7 +7,7 @@ from rag.catalogue.records import IndexRecipe, Version
 
 _COLUMNS = (
     "id, kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, embedder_state, statistics, "
-    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision, mean_vector"
+    "built_revision, applied_revision, points, made_by, created_at, cleaned_revision, flushed_revision, mean_vector"
 )
 # A search of a version sees the knowledge base as of the revision applied to it: what it may still need stays.
 _FORGET_SUPERSEDED = (
@@ -35,8 +35,8 @@ class Versions:
         with self.database.writing() as connection:
             row = connection.execute(
                 "INSERT INTO versions (kb_id, state, embedder_id, dimension, tokenizer_id, engine_id, mean_length, "
-                "embedder_state, statistics, built_revision, applied_revision, cleaned_revision, made_by, "
-                "created_at) VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "embedder_state, statistics, built_revision, applied_revision, cleaned_revision, flushed_revision, "
+                "made_by, created_at) VALUES (?, 'building', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     kb_id,
                     recipe.embedder_id,
@@ -46,7 +46,7 @@ class Versions:
                     recipe.mean_length,
                     embedder_state,
                     statistics,
-                    *[built_revision] * 3,
+                    *[built_revision] * 4,
                     made_by,
                     now(),
                 ),
@@ -75,7 +75,8 @@ class Versions:
             connection.execute("UPDATE knowledge_bases SET live_version = ? WHERE id = ?", (version_id, kb_id))
             connection.execute(
                 "DELETE FROM removals WHERE kb_id = ? AND revision <= "
-                "(SELECT min(cleaned_revision) FROM versions WHERE kb_id = ? AND state != 'retired')",
+                "(SELECT min(min(cleaned_revision, flushed_revision)) FROM versions "
+                "WHERE kb_id = ? AND state != 'retired')",
                 (kb_id, kb_id),
             )
 
@@ -86,7 +87,7 @@ class Versions:
         return found[0] if found else None
 
     def mark_applied(self, version_id: int, revision: int) -> None:
-        """Record that the version's vectors hold everything up to `revision`, durably: from now on searches see it."""
+        """Record that the version's vectors hold everything up to `revision`: from now on searches see it."""
         with self.database.writing() as connection:
             connection.execute(
                 "UPDATE versions SET applied_revision = max(applied_revision, ?) WHERE id = ?", (revision, version_id)
@@ -99,6 +100,13 @@ class Versions:
                 "UPDATE versions SET cleaned_revision = max(cleaned_revision, ?) WHERE id = ?", (revision, version_id)
             )
             connection.execute(_FORGET_SUPERSEDED, (kb_id,))
+
+    def mark_flushed(self, version_id: int, revision: int) -> None:
+        """Record that what was applied and cleaned up to `revision` survives a crash."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE versions SET flushed_revision = max(flushed_revision, ?) WHERE id = ?", (revision, version_id)
+            )
 
     def version(self, version_id: int) -> Version:
         """
@@ -122,7 +130,8 @@ class Versions:
             made_by=found[13],
             created_at=found[14],
             cleaned_revision=found[15],
-            mean_vector=found[16],
+            flushed_revision=found[16],
+            mean_vector=found[17],
         )
 
     def retired_versions(self) -> list[int]:

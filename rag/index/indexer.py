@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 CATCH_UP_PAGE, CATCH_UP_TOKENS = 64, 20_000
 # Searches under way on a version that was superseded end well within it.
 GRACE_SECONDS = 60.0
+# Edge keeps the interpreter's lock while it flushes: 5 ms, or as long as a busy disk takes. What a crash undoes is
+# written again from the catalogue.
+FLUSH_SECONDS = 60.0
 # After a catch-up that failed, a search does not start another one before.
 RETRY_SECONDS = 5.0
 
@@ -85,6 +88,7 @@ class Indexer:
         self._behind: dict[int, float] = {}  # knowledge base → when its next catch-up in the background may begin
         self._noticed: dict[int, float] = {}  # retired version → when this process first saw that
         self._drop_at = float("inf")
+        self._flush_at: dict[int, float] = {}  # knowledge base whose index is ahead of the disk → when to flush it
         self._background = ThreadPoolExecutor(1, "catch-up")
         self._closing = threading.Event()
 
@@ -105,7 +109,11 @@ class Indexer:
             return self._opened.get(kb.id)
         if opened.version.id != kb.live_version or opened.version.applied_revision < kb.revision:
             self._catch_up_later(kb)
-        if time.monotonic() > self._drop_at:
+        now = time.monotonic()
+        if now > self._flush_at.get(kb.id, float("inf")):
+            self._flush_at[kb.id] = now + FLUSH_SECONDS
+            self._submit(lambda: self._flush(kb.id))
+        if now > self._drop_at:
             self._drop_at = float("inf")
             self._submit(self.drop_retired)
         return opened
@@ -139,11 +147,15 @@ class Indexer:
                     return 0
             # Write what changed since; then make sure that a freshly opened index is whole.
             version = self._catalogue.version(opened.version.id)  # another process may have brought it further
+            if kb.id not in self._opened or superseded:
+                version = self._on_disk(version)
             changed = 0
             if version.applied_revision < found.revision:
                 changed = self._apply(found, version, opened)
             if version.cleaned_revision < found.revision:
                 changed += self._clean(found, version, opened)
+            if self._closing.is_set():
+                return changed  # perhaps not all of it
             if kb.id not in self._opened or superseded:
                 self._check_complete(found, opened.space)
                 if found.live_version in self._lost:
@@ -155,8 +167,13 @@ class Indexer:
             )
             if superseded:
                 self._drop_at = time.monotonic() + GRACE_SECONDS
+                self._flush_at.pop(kb.id, None)  # what is superseded needs no disk
+            if changed and not self.engine.shared:
+                self._flush_at.setdefault(kb.id, time.monotonic() + FLUSH_SECONDS)
         if superseded:
             self.drop_retired()
+        if time.monotonic() > self._flush_at.get(kb.id, float("inf")):
+            self._flush(kb.id)
         return changed
 
     def rebuild(self, kb: KnowledgeBase, on_progress: Callable[[float], None]) -> Version:
@@ -199,9 +216,11 @@ class Indexer:
                 self._noticed.pop(identifier)
 
     def close(self) -> None:
-        """End catching up after the page at hand, and close the engine."""
+        """End catching up after the page at hand, flush, and close the engine."""
         self._closing.set()
         self._background.shutdown(cancel_futures=True)
+        for kb_id in list(self._flush_at):
+            self._flush(kb_id)
         self.engine.close()
 
     def _load(self, kb: KnowledgeBase) -> OpenVersion | None:
@@ -251,7 +270,6 @@ class Indexer:
             self.engine.upsert(opened.space, points_of(keys, opened.embedder, version.recipe.mean_length))
             worked = time.thread_time() - started
             changed += len(keys)
-        self.engine.flush(opened.space)
         self._catalogue.mark_applied(version.id, kb.revision)
         return changed
 
@@ -262,10 +280,28 @@ class Indexer:
         removed = self._catalogue.removals(kb.id, version.cleaned_revision, kb.revision)
         for rows in pages_of(removed, CATCH_UP_PAGE):
             self.engine.delete(opened.space, rows)
-        if removed:
-            self.engine.flush(opened.space)
         self._catalogue.mark_cleaned(version.id, kb.id, kb.revision)
         return len(removed)
+
+    def _on_disk(self, version: Version) -> Version:
+        """Return what a version opened just now holds for certain: what was not flushed, a crash has undone."""
+        if self.engine.shared:
+            return version
+        flushed = version.flushed_revision
+        return replace(
+            version,
+            applied_revision=min(version.applied_revision, flushed),
+            cleaned_revision=min(version.cleaned_revision, flushed),
+        )
+
+    def _flush(self, kb_id: int) -> None:
+        """Bring to the disk what was written to an index so far."""
+        with self._locks[kb_id]:
+            opened = self._opened.get(kb_id)
+            if self._flush_at.pop(kb_id, None) is None or opened is None:
+                return
+            self.engine.flush(opened.space)
+            self._catalogue.mark_flushed(opened.version.id, opened.version.applied_revision)
 
     def _catch_up_later(self, kb: KnowledgeBase) -> None:
         now = time.monotonic()

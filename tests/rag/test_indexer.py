@@ -318,3 +318,34 @@ def test_builds_of_one_folder_come_one_after_the_other(catalogue: Catalogue) -> 
     assert most == [0, 0, 1] and len(catalogue.retired_versions()) == 2
     assert len(names(indexer, catalogue, "钙片")) == 30
     indexer.close()
+
+
+def test_what_a_crash_undoes_is_written_again(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_indexer(catalogue)
+    built(first, catalogue, FISH_OIL, document("q10", "辅酶"))
+    opened(first, now(catalogue))
+    version = now(catalogue).live_version
+    assert version is not None
+    # A shard as it is on the disk before anything is flushed: what a crash of the machine leaves.
+    shard, as_on_disk = catalogue.folder / "versions" / str(version), catalogue.folder / "as-on-disk"
+    shutil.copytree(shard, as_on_disk)
+    kb = put(catalogue, CALCIUM)
+    catalogue.delete_document(kb.id, "q10")
+    first.catch_up(now(catalogue))
+    assert names(first, catalogue, "钙片") == ["calcium"] and names(first, catalogue, "辅酶") == []
+    found = catalogue.version(version)
+    assert found.applied_revision == now(catalogue).revision > found.flushed_revision
+    first.engine.close()
+    shutil.rmtree(shard)
+    as_on_disk.rename(shard)
+    # Flushed when it is due, and at the end.
+    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", -1.0)
+    second = make_indexer(catalogue)
+    assert names(second, catalogue, "钙片") == ["calcium"]
+    assert second.engine.count(opened(second, now(catalogue)).space) == 2
+    assert catalogue.version(version).flushed_revision == now(catalogue).revision
+    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", 60.0)
+    second.catch_up(put(catalogue, document("e", "蛋白粉")))
+    assert catalogue.version(version).flushed_revision < now(catalogue).revision
+    second.close()
+    assert catalogue.version(version).flushed_revision == now(catalogue).revision
