@@ -36,7 +36,7 @@ from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import Document, Passage
 from rag.index.indexer import Indexer, open_engine
-from rag.models.embedder import embedder_maker
+from rag.models.embedder import DEFAULT_RETRIEVER, embedder_maker
 
 ATTACKER = "attacker"
 QUIET_SHARE = 0.1
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 def _build(folder: Path, texts: SyntheticText, passages: int) -> dict[str, str]:
     """Fill the data folder; return each tenant's key."""
     catalogue = Catalogue(folder)
-    indexer = Indexer(catalogue, open_engine(folder), embedder_maker("hashing"))
+    indexer = Indexer(catalogue, open_engine(folder), embedder_maker(DEFAULT_RETRIEVER))
     keys = {}
     for tenant in (TENANT, ATTACKER):
         kb = catalogue.create_knowledge_base(tenant, "default")

@@ -34,7 +34,7 @@ from rag.documents.records import Document, IngestError
 from rag.documents.tokenizer import TOKENIZER_ID
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, open_engine
-from rag.models.embedder import embedder_maker
+from rag.models.embedder import DEFAULT_RETRIEVER, embedder_maker
 from rag.settings import model_options, read_settings
 from rag.write_questions import CONCURRENCY, KEEP, QUESTIONS, Options, count, share, write_missing_questions
 
@@ -46,7 +46,7 @@ def build_index(
     out: Path,
     tenant_id: str = TENANT,
     kb_name: str = "default",
-    retriever: str = "hashing",
+    retriever: str = DEFAULT_RETRIEVER,
     write_questions: Callable[[Catalogue, KnowledgeBase], None] | None = None,
 ) -> tuple[KnowledgeBase, bool, list[str]]:
     """Make the knowledge base hold the documents of `kb_dir` and index it, unless that is so already; returns it,
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kb-name", "--kb_name", default="default", help="knowledge base name (default: %(default)s)")
     parser.add_argument(
         "--retriever",
-        help="embedder: hashing (default), a model's folder, or http(s)://…/v1#model, with ?prompts=NAME",
+        help="keyword (default: no embedder), hashing, a model's folder, or http(s)://…/v1#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage")

@@ -42,7 +42,7 @@ from rag.index.indexer import Indexer, OpenVersion, open_engine
 from rag.learning.click_evidence import weigh_clicks
 from rag.learning.fusion_fit import LEAST_QUERIES, OBJECTIVE, FusionFit, JudgedSearch, fit_fusion
 from rag.learning.judged_queries import JudgedQueries, read_judged_queries
-from rag.models.embedder import EmbedderMaker, embedder_maker
+from rag.models.embedder import DEFAULT_RETRIEVER, EmbedderMaker, embedder_maker
 from rag.models.reranker import Reranker, open_reranker
 from rag.retrieval.fitted_fusion import FittedFusion, FusionInForce, fusion_in_force
 from rag.retrieval.retriever import Retriever
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kb-name", "--kb_name", default="default")
     parser.add_argument("--judged", type=Path, metavar="DIR", help="BEIR folder: queries.jsonl, qrels.tsv")
     parser.add_argument("--since", default="", help="first day or time (UTC, ISO 8601) of the clicks that count")
-    parser.add_argument("--retriever", default="hashing", help="embedder of the index (default: %(default)s)")
+    parser.add_argument("--retriever", default=DEFAULT_RETRIEVER, help="embedder of the index (default: %(default)s)")
     parser.add_argument("--reranker", help="cross-encoder of the service: its part of the order is fitted too")
     parser.add_argument("--top-k", "--top_k", type=int, default=30, help="the service's (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="keep nothing")

@@ -47,7 +47,7 @@ from rag.learning.click_evidence import Pair, normalize_query, weigh_clicks
 from rag.learning.judged_queries import JudgedQueries, read_judged_queries
 from rag.learning.rehearsal import rehearse
 from rag.learning.reranker_pairs import write_reranker_pairs
-from rag.models.embedder import embedder_maker
+from rag.models.embedder import DEFAULT_RETRIEVER, embedder_maker
 from rag.models.language_model import LanguageModel, LanguageModelSettings
 from rag.models.reranker import open_reranker
 from rag.settings import model_options, read_settings
@@ -68,7 +68,7 @@ class Options:
     since: str = ""
     language_model: LanguageModelSettings | None = None
     reranker: str | None = None
-    retriever: str = "hashing"
+    retriever: str = DEFAULT_RETRIEVER
     heldout: Path | None = None
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
     parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there, or at that of --settings")
     parser.add_argument("--reranker", help="what write_questions scored its questions with, if not words")
-    parser.add_argument("--retriever", help="embedder of the index (default: hashing)")
+    parser.add_argument("--retriever", help="embedder of the index (default: none)")
     parser.add_argument("--heldout", type=Path, help="BEIR folder (queries.jsonl, qrels.tsv) to measure on")
     args = parser.parse_args(argv)
     given: dict[str, Any] = {"language_model": model_options(args.llm_url, args.rewrite_model)}

@@ -29,7 +29,7 @@ from rag.documents.tokenizer import query_token_ids
 from rag.index.engine import Engine, ScoredRow, Space
 from rag.index.indexer import Indexer, OpenVersion, engine_of
 from rag.index.version_writer import only_build, write_version
-from rag.models.embedder import EmbedderMaker, embedder_maker
+from rag.models.embedder import DEFAULT_RETRIEVER, EmbedderMaker, embedder_maker
 
 EDGE = "edge"
 # Of the searches compared; graphs of nearest neighbours are approximate, and each engine builds its own.
@@ -130,7 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--index", type=Path, required=True, help="data folder")
     parser.add_argument("--to", required=True, help="URL of a Qdrant server, or edge")
-    parser.add_argument("--retriever", default="hashing", help="as the index was built with (default: %(default)s)")
+    parser.add_argument(
+        "--retriever", default=DEFAULT_RETRIEVER, help="as the index was built with (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if not (args.index / FILE).is_file():
         raise IngestError(f"{args.index}: no data folder")

@@ -134,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds before its answer is given up (default: 2)",
     )
     parser.add_argument(
-        "--retriever", help="embedder: hashing (default), a model folder, or URL#model, with ?prompts=NAME"
+        "--retriever",
+        help="keyword (default: no embedder), hashing, a model's folder, or URL#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage, as in rag.build_index")

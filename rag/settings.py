@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from guard.service_url import ModelAddress, ServiceUrl
 from rag.documents.records import IngestError
+from rag.models.embedder import DEFAULT_RETRIEVER
 from rag.models.language_model import LanguageModelSettings
 from rag.models.prompts import with_prompts
 from rag.retrieval.channels import Channels
@@ -54,7 +55,7 @@ class ServiceSettings(BaseModel):
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
     retriever: ModelAddress = Field(
-        default="hashing", description="hashing, a model's folder, or URL#model (rag.models.prompts)"
+        default=DEFAULT_RETRIEVER, description="keyword, hashing, a model's folder, or URL#model (rag.models.prompts)"
     )
     query_prompt: str = Field(default="", description="before a query, where no preset has it")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")

@@ -203,7 +203,9 @@ def _config(dimension: int) -> edge.EdgeConfig:
             DENSE: edge.EdgeVectorParams(
                 size=dimension, distance=edge.Distance.Dot, datatype=edge.VectorStorageDatatype.Float16
             )
-        },
+        }
+        if dimension
+        else {},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=threshold),
         max_search_threads=1,
@@ -212,9 +214,10 @@ def _config(dimension: int) -> edge.EdgeConfig:
 
 
 def _edge_point(space: Space, point: Point) -> edge.Point:
+    dense = {DENSE: point.dense.tolist()} if space.dimension else {}
     return edge.Point(
         point_id(space.version_id, point.row_id, point.is_question),
-        {DENSE: point.dense.tolist(), SPARSE: edge.SparseVector(list(point.token_ids), list(point.weights))},
+        {SPARSE: edge.SparseVector(list(point.token_ids), list(point.weights)), **dense},
         {KIND: QUESTION if point.is_question else PASSAGE},
     )
 

@@ -73,7 +73,8 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`dense`: (dimension,) unit vector. `token_ids`, `weights`: BM25 term weights without IDF, the engine's part."""
+    """`dense`: (dimension,) unit vector; of length 0 where the space has no dense channel. `token_ids`, `weights`: BM25
+    term weights without IDF, the engine's part."""
 
     row_id: int
     is_question: bool

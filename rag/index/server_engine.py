@@ -182,7 +182,9 @@ class ServerEngine:
                     DENSE: models.VectorParams(
                         size=dimension, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
                     )
-                },
+                }
+                if dimension
+                else {},
                 sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
                 hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),  # a graph for each space, none across them
             )
@@ -228,11 +230,12 @@ def _within(space: Space, kind: str | None) -> models.Filter:
 
 
 def _point_struct(space: Space, point: Point) -> models.PointStruct:
+    dense = {DENSE: point.dense.tolist()} if space.dimension else {}
     return models.PointStruct(
         id=point_id(space.version_id, point.row_id, point.is_question),
         vector={
-            DENSE: point.dense.tolist(),
             SPARSE: models.SparseVector(indices=list(point.token_ids), values=list(point.weights)),
+            **dense,
         },
         payload={SPACE: str(space.version_id), KIND: QUESTION if point.is_question else PASSAGE},
     )

@@ -93,8 +93,10 @@ def with_prompts(retriever: str, query: str | None, passage: str | None) -> str:
     given = {name: text for name, text in (("query_prompt", query), ("passage_prompt", passage)) if text}
     if not given:
         return retriever
-    if retriever == "hashing":
-        raise IngestError(f"{', '.join(given)}: for a retriever behind URL#model or in a folder; hashing takes none")
+    if retriever in ("keyword", "hashing"):
+        raise IngestError(
+            f"{', '.join(given)}: for a retriever behind URL#model or in a folder; {retriever} takes none"
+        )
     if "?" in retriever:
         raise IngestError(f"{', '.join(given)}: {retriever} says which prompts already")
     return f"{retriever}?{urlencode(given)}"

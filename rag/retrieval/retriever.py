@@ -163,7 +163,7 @@ class Retriever:
         states = dict.fromkeys(CHANNELS, ON)
         dense = await self._dense(opened, query, "", states)
         found = await self._search(kb, opened, query, "", dense, self._depth, states)
-        if states["dense"] != ON:
+        if dense is None and opened.embedder.dimension:
             raise ModelFailure(states["dense"].removeprefix(fell_back("")))
         return found
 
@@ -244,7 +244,12 @@ class Retriever:
     async def _dense(
         self, opened: OpenVersion, query: str, pseudo_document: str, states: dict[str, str]
     ) -> NDArray[np.float32] | None:
-        return await embedded_query(opened.embedder, query, pseudo_document, states) if states["dense"] == ON else None
+        if states["dense"] != ON:
+            return None
+        if not opened.embedder.dimension:
+            states["dense"] = unavailable("no embedder is configured")
+            return None
+        return await embedded_query(opened.embedder, query, pseudo_document, states)
 
     async def _read_long_texts(
         self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, query: str, pseudo_document: str

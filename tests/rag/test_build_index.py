@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rag import write_questions
@@ -13,9 +15,11 @@ from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import IngestError
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, engine_of
-from rag.models.embedder import HashingMaker
+from rag.models.embedder import DEFAULT_RETRIEVER, NoVectors
+from rag.settings import ServiceSettings
 from tests.support.loopback_llm import loopback_llm
 from tests.support.loopback_qdrant import qdrant_server
+from tests.support.rag_server import search, serving
 
 FISH_OIL = {"d1": "鱼油随餐服用，每日两粒。", "d2": "钙片建议睡前服用。", "d3": "益生菌需要冷藏保存。"}
 
@@ -139,7 +143,7 @@ def test_what_is_being_served_is_left_to_its_server_to_drop(tmp_path: Path) -> N
     kb_dir, out = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data"
     kb, _, _ = build_index(kb_dir, out, "t")
     catalogue = Catalogue(out)
-    serving = Indexer(catalogue, engine_of(out, None), HashingMaker())
+    serving = Indexer(catalogue, engine_of(out, None), NoVectors())
     opened = serving.open(kb)
     assert opened is not None
     write_corpus(kb_dir, {**FISH_OIL, "d4": "维生素D晒太阳也能补。"})
@@ -164,8 +168,8 @@ def test_with_a_server_the_vectors_go_there(tmp_path: Path, monkeypatch: pytest.
         assert built and build_index(kb_dir, out, "t")[1] is False
         assert kb.live_version is not None
         engine = engine_of(out, url)
-        assert engine.count(Space(kb.live_version, 1024)) == 3
-        engine.drop(Space(kb.live_version, 1024))
+        assert engine.count(Space(kb.live_version, 0)) == 3
+        engine.drop(Space(kb.live_version, 0))
         engine.close()
         assert build_index(kb_dir, out, "t")[1] is True
 
@@ -236,3 +240,23 @@ def test_the_embedder_of_the_services_settings_is_taken(tmp_path: Path, capsys: 
     assert "no/such/model" in capsys.readouterr().err
     options = ["--settings", str(file), "--retriever", "hashing"]
     assert main(["--kb-dir", str(kb_dir), "--out", str(tmp_path / "data"), *options]) == 0
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_without_an_embedder_words_alone_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: bool
+) -> None:
+    with qdrant_server() if server else nullcontext("") as url:
+        monkeypatch.setenv("QDRANT_URL", url)
+        build_index(write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", "t")
+        with serving(tmp_path / "data", ServiceSettings(retriever=DEFAULT_RETRIEVER)) as address:
+            put = httpx.put(
+                f"{address}/api/tenants/t/knowledge_bases/default/documents/late.txt",
+                content="玛咖片每日一片。".encode(),
+                trust_env=False,
+            )
+            assert put.status_code in (200, 201), put.text
+            data = search(address, query="玛咖片", tenant_id="t").json()["data"]
+    assert data["recall"][0]["content"] == "玛咖片每日一片。"
+    assert len(data["recall"]) < 4  # nothing that shares no word or character
+    assert (data["channels"]["dense"], data["channels"]["keyword"]) == ("unavailable: no embedder is configured", "on")

@@ -22,7 +22,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.serve import main
 from tests.support.commands import start_module
 from tests.support.loopback_qdrant import qdrant_server
-from tests.support.rag_server import REFUNDS, add_knowledge_base, recall, rewriter_service, search
+from tests.support.rag_server import REFUNDS, RETRIEVER, add_knowledge_base, recall, rewriter_service, search
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serve_process(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The command in a process, and the lines it began with, up to the one with its address."""
-    command = ["rag.serve", "--index", str(folder), "--port", "0", *options]
+    command = ["rag.serve", "--index", str(folder), "--port", "0", "--retriever", RETRIEVER, *options]
     process = start_module(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     try:
@@ -108,7 +108,7 @@ def test_a_service_with_keys_asks_for_them_unless_told_otherwise(tmp_path: Path)
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """The one line that the command says when it does not start."""
-    assert main(["--port", "0", *options]) == 2
+    assert main(["--port", "0", "--retriever", RETRIEVER, *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     return error.removeprefix("error: ").rstrip()

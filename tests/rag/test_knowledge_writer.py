@@ -37,7 +37,7 @@ def test_a_first_index_is_built_in_another_process_while_others_search(
     file.write_text("鱼油 每日两粒", encoding="utf-8")
 
     async def put() -> None:
-        writer = KnowledgeWriter(catalogue, indexer, ServiceSettings(), Metrics(catalogue))
+        writer = KnowledgeWriter(catalogue, indexer, ServiceSettings(retriever="hashing"), Metrics(catalogue))
         async with searches.place("other" if others else "shop"):
             pass
         kb = catalogue.create_knowledge_base("shop", "default")

@@ -69,7 +69,7 @@ def test_there_and_back_again_answers_stay_the_same(
     folder: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = answers(folder, None)
-    assert main(["--index", str(folder), "--to", url]) == 0
+    assert main(["--index", str(folder), "--to", url, "--retriever", "hashing"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{folder}: one/default, 80 points, moved",
         f"{folder}: three/empty, never indexed",
@@ -77,11 +77,11 @@ def test_there_and_back_again_answers_stay_the_same(
     ]
     there = answers(folder, url)
     assert not any((folder / "versions").iterdir())
-    assert main(["--index", str(folder), "--to", url]) == 0
+    assert main(["--index", str(folder), "--to", url, "--retriever", "hashing"]) == 0
     assert capsys.readouterr().out.count("there already") == 2
 
     monkeypatch.setenv("QDRANT_URL", url)
-    assert main(["--index", str(folder), "--to", "edge"]) == 0
+    assert main(["--index", str(folder), "--to", "edge", "--retriever", "hashing"]) == 0
     back = answers(folder, None)
     for tenant_id, rows in before.items():
         for moved in (there[tenant_id], back[tenant_id]):
@@ -156,13 +156,13 @@ def test_what_cannot_be_moved_is_one_line(
     folder: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("QDRANT_URL", raising=False)
-    assert main(["--index", str(folder), "--to", "edge"]) == 2
-    assert main(["--index", str(folder / "nowhere"), "--to", url]) == 2
+    assert main(["--index", str(folder), "--to", "edge", "--retriever", "hashing"]) == 2
+    assert main(["--index", str(folder / "nowhere"), "--to", url, "--retriever", "hashing"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: QDRANT_URL: name the server to move away from",
         f"error: {folder / 'nowhere'}: no data folder",
     ]
     for shard in (folder / "versions").iterdir():
         (shard / "edge_config.json").write_bytes(b"garbage")
-    assert main(["--index", str(folder), "--to", url]) == 2
+    assert main(["--index", str(folder), "--to", url, "--retriever", "hashing"]) == 2
     assert "one/default: its index cannot be opened: build it again" in capsys.readouterr().err

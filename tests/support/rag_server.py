@@ -37,6 +37,7 @@ TOPICS = {
     "shelf": "保质期二十四个月，开封后尽快吃完",
 }
 HEALTH = {f"{i}-{topic}": f"{p}：{p}{text}。" for i, p in enumerate(PRODUCTS) for topic, text in TOPICS.items()}
+RETRIEVER = "hashing"  # a dense channel that needs no model
 COURSES = {"c1": "考研英语课程含真题精讲。", "c2": "公务员考试复习资料包邮。", "c3": "课程有效期两年。"}
 REFUNDS = {"f1": "课程可以退款。"}
 
@@ -44,7 +45,7 @@ REFUNDS = {"f1": "课程可以退款。"}
 def add_knowledge_base(folder: Path, tenant: str, texts: Mapping[str, str], kb_name: str = "default") -> None:
     """Adds an indexed knowledge base with a document of one passage for each text."""
     catalogue = Catalogue(folder)
-    indexer = Indexer(catalogue, open_engine(folder), embedder_maker("hashing"))
+    indexer = Indexer(catalogue, open_engine(folder), embedder_maker(RETRIEVER))
     kb = catalogue.create_knowledge_base(tenant, kb_name)
     catalogue.put_documents(kb.id, [Document(name, (Passage(name, text),)) for name, text in texts.items()])
     indexer.rebuild(kb, lambda share: None)
@@ -61,8 +62,12 @@ def add_sample_tenants(folder: Path) -> None:
 
 @contextmanager
 def serving(folder: Path, settings: ServiceSettings | None = None, *, keys: bool = False) -> Iterator[str]:
-    """URL of the service over this data folder, run by uvicorn in a thread. `keys`: callers need one."""
-    with AsgiServer(create_app(folder, settings or ServiceSettings(), keys), http=RequestHeadLimits) as server:
+    """URL of the service over this data folder, run by uvicorn in a thread. Its retriever is `RETRIEVER` unless
+    `settings` name one. `keys`: callers need one."""
+    settings = settings or ServiceSettings()
+    if "retriever" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"retriever": RETRIEVER})
+    with AsgiServer(create_app(folder, settings, keys), http=RequestHeadLimits) as server:
         yield server.url
 
 
