@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from plain_text.thinking import without_thinking
+from reward.records.expansion import KINDS, Line, LineKind
 
-LineKind = Literal["lex", "vec", "hyde"]
-KINDS: tuple[LineKind, ...] = ("lex", "vec", "hyde")
+__all__ = ["KINDS", "Expansion", "Line", "LineKind", "parse"]
 
 _LINE = re.compile(r"(lex|vec|hyde):(.*)", re.DOTALL)
 # <|im_end|>, <｜end▁of▁sentence｜>, </s>, <eos>, <start_of_turn>, [INST], <<SYS>>; a line with a role alone.
@@ -20,14 +19,6 @@ _TEMPLATE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of an expansion: `text` has no line break, no blanks around it, and is not empty."""
-
-    kind: LineKind
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from itertools import combinations
 from reward.expansion.language import entities, fillers_of, holds_any, key_terms, reads_as_language, word_lists, words
 from reward.expansion.parser import Expansion
 from reward.expansion.rule_score import RuleScore
+from reward.records.outcome import GateReason
 from reward.settings.recipe import Language
 
 COMPARED = 50  # lines of a kind that are compared with one another
@@ -36,9 +37,12 @@ SHOWN = 40  # characters of a line in a deduction
 def score_v1(query: str, expansion: Expansion, language: Language) -> RuleScore:
     """Score an expansion by the table above."""
     if expansion.leaked:
-        return RuleScore(0.0, deductions=("template leakage: score 0",))
+        return RuleScore(0.0, deductions=("template leakage: score 0",), gate=GateReason.TEMPLATE_LEAK)
     if expansion.unknown:
-        return RuleScore(0.0, deductions=(f"line without a kind: {expansion.unknown[0][:SHOWN]!r}: score 0",))
+        found = f"line without a kind: {expansion.unknown[0][:SHOWN]!r}: score 0"
+        return RuleScore(0.0, deductions=(found,), gate=GateReason.UNPARSEABLE)
+    if not expansion.lines:
+        return RuleScore(0.0, deductions=("no line: score 0",), gate=GateReason.EMPTY)
     lost: list[str] = []
     parts = {
         "format": _format(expansion, lost),
