@@ -32,21 +32,34 @@ class WordLists:
         repeat: words that a hyde may repeat.
         fillers: phrases that search for nothing.
         function: words that tie a sentence together.
+        generic: words that fit any query.
+        unfinished: function words that end no line.
+        pairs: function words that follow one another in published text, first and second word.
     """
 
     stop: frozenset[str]
     repeat: frozenset[str]
     fillers: tuple[str, ...]
     function: frozenset[str]
+    generic: frozenset[str]
+    unfinished: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
 
 
 @lru_cache
 def word_lists(language: Language) -> WordLists:
     """Read the word lists of a language, once."""
     lists = yaml.safe_load((_LISTS / f"{language}.yaml").read_text(encoding="utf-8"))
-    return WordLists(
-        frozenset(lists["stop"]), frozenset(lists["repeat"]), tuple(lists["fillers"]), frozenset(lists["function"])
-    )
+    names = ("stop", "repeat", "function", "generic", "unfinished")
+    stop, repeat, function, generic, unfinished = (frozenset(lists[name]) for name in names)
+    pairs = _pairs(_LISTS / f"{language}_pairs.txt")
+    return WordLists(stop, repeat, tuple(lists["fillers"]), function, generic, unfinished, pairs)
+
+
+def _pairs(file: Path) -> frozenset[tuple[str, str]]:
+    """Read lines of a word, a colon and the words that follow it; a line with # is a comment."""
+    rows = (line.split(": ") for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return frozenset((first, second) for first, rest in rows for second in rest.split())
 
 
 def language_of(text: str) -> Language:
@@ -112,7 +125,7 @@ def _english_entities(query: str) -> frozenset[str]:
     return frozenset(found)
 
 
-_LATIN = re.compile(r"[A-Za-z][\w.+#@-]*|\d+(?:\.\d+)?[A-Za-z]+")
+_LATIN = re.compile(r"[A-Za-z][A-Za-z0-9.+#@-]*|\d+(?:\.\d+)?[A-Za-z]+")
 _MARKED = re.compile(r"《([^《》]{1,30})》|“([^“”]{1,30})”|「([^「」]{1,30})」")
 
 
