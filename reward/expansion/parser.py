@@ -18,6 +18,7 @@ _TEMPLATE = re.compile(
     r"|^[ \t]*(?:assistant|user|system)[ \t]*:?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no service can be sent one
 _EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>\s*")
 
 
@@ -60,12 +61,13 @@ def parse(text: str) -> Expansion:
     """Parse a completion, line by line.
 
     A typed line is `lex:`, `vec:` or `hyde:` in lower case with an ASCII colon, then text; blanks around it do not
-    count. Every line break of Unicode ends a line. Thinking is taken out first.
+    count. Every line break of Unicode ends a line. Thinking is taken out first. A lone surrogate becomes U+FFFD.
 
     Example:
         >>> parse("lex: redis cache node\\nhello")
         Expansion(lines=(Line(kind='lex', text='redis cache node'),), invalid=('hello',), leaked=False, thought=False)
     """
+    text = _SURROGATE.sub("\ufffd", text)
     bare = _EMPTY_THINKING.sub("\n", text, count=1) if "<think>" in text else text
     answer = without_thinking(bare)
     lines: list[Line] = []

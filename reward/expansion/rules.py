@@ -28,6 +28,7 @@ def score(
         language: whose words and rules count; None: the query's own.
         passages: what was retrieved, where that is known (rules-v2): none may be recited.
     """
+    query = query.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes a question mark
     language = language or language_of(query)
     match preset:
         case "rules-v1":

@@ -240,8 +240,9 @@ def _kept(query: str, read: Sequence[_Read], terms: frozenset[str], language: La
     if factor < 1:
         lost.append(f"kept {factor:.2f}: a line holds {mean:.0%} of the key terms; missing {', '.join(missing)}")
     text = " ".join(one.line.text for one in read).lower()
-    if dropped := [name for name in sorted(entities(query, language)) if _bare(name) not in text]:
-        factor *= 0.5 if len(dropped) == len(entities(query, language)) else 0.8
+    named = sorted(entities(query, language) - word_lists(language).function)
+    if dropped := [name for name in named if _bare(name) not in text]:
+        factor *= 0.5 if len(dropped) == len(named) else 0.8
         lost.append(f"kept: entities dropped: {', '.join(dropped)}")
     return factor
 
