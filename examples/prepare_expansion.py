@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.build_rl import _SCHEMA as RL_SCHEMA
+from data_prep.build_rl import SCHEMA
 from data_prep.dataset.artefacts import MESSAGES, writing_parquet
 from data_prep.readers.qrels import read_qrels
 from examples.prepare_beir import is_held_out
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # Reinforcement learning and evaluation: queries with their passages.
     for split in ("train", "val"):
-        with writing_parquet(args.out / f"rl_{split}.parquet", RL_SCHEMA) as write:
+        with writing_parquet(args.out / f"rl_{split}.parquet", SCHEMA) as write:
             for row in rl_rows(of[split] or of["train"][:8]):
                 write(row)
     with writing_lines(args.out / "test.jsonl") as write_line:
