@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
+from reward.expansion.gates import SHOWN
 from reward.expansion.language import entities, fillers_of, holds_any, key_terms, reads_as_language, word_lists, words
 from reward.expansion.parser import Expansion
 from reward.expansion.rule_score import RuleScore
@@ -31,7 +32,6 @@ from reward.records.outcome import GateReason
 from reward.settings.recipe import Language
 
 COMPARED = 50  # lines of a kind that are compared with one another
-SHOWN = 40  # characters of a line in a deduction
 
 
 def score_v1(query: str, expansion: Expansion, language: Language) -> RuleScore:
