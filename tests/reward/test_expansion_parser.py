@@ -1,7 +1,7 @@
 """The parser of expansions: any text parses; only `kind: text` lines are searched with."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward.expansion.parser import Expansion, Line, parse
@@ -62,6 +62,7 @@ def test_odd_texts_parse(text):
     assert isinstance(parse(text), Expansion)
 
 
+@settings(deadline=None)
 @given(
     st.text() | st.lists(st.sampled_from(["lex:", "vec: ", "hyde: x", "\n", "<think>", "</think>", "中"])).map("".join)
 )

@@ -1,7 +1,7 @@
 """The rules of expansions: preset v1 is its table, preset v2 sees what v1 does not, in both languages."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.expansion_runs.outputs import neighbours, read_outputs
@@ -213,6 +213,7 @@ def test_odd_outputs_are_scored(preset, text):
         assert 0 <= score(query, parse(text), preset).total <= 1
 
 
+@settings(deadline=None)
 @given(
     query=st.text(max_size=40),
     text=st.text(max_size=200),
