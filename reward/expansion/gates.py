@@ -15,40 +15,11 @@ SHOWN = 40  # characters of a line in a deduction
 
 _OTHER_SCRIPT = re.compile(r"[\u0400-\u052f\u0590-\u08ff\u0900-\u0dff\u0e00-\u0fff\u3040-\u30ff\uac00-\ud7af]")
 _LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
-# Words to a judge. The pattern is slow: a text without any of these pieces is not searched.
-_PIECES = (
-    *("full mark", "full score", "full point", "full credit", "perfect", "10/10", "5/5", "1.0", "100", "five stars"),
-    *(
-        "score",
-        "mark",
-        "rating",
-        "reward",
-        "grade",
-        "instruction",
-        "rule",
-        "prompt",
-        "criteria",
-        "candidate",
-        "expansion",
-    ),
-    *("answer", "output", "rewrite", "response", "completion", "judge", "grader", "evaluator", "as an ai"),
-    *(
-        "分",
-        "评",
-        "裁判",
-        "指令",
-        "规则",
-        "要求",
-        "提示",
-        "标准",
-        "扩展",
-        "改写",
-        "答案",
-        "回答",
-        "输出",
-        "质量",
-        "奖励",
-    ),
+# Words to a judge. Their pattern is slow: a line that holds none of these pieces is not searched.
+_PIECE = re.compile(
+    "perfect|full (?:mark|score|point|credit)|10/10|5/5|1\\.0|100|five stars|score|mark|rating|reward|grade|instruction"
+    "|rule|prompt|criteria|candidate|expansion|answer|output|rewrite|response|completion|judge|evaluator|as an ai"
+    "|[分评]|裁判|指令|规则|要求|提示|标准|扩展|改写|答案|回答|输出|质量|奖励"
 )
 _BAIT = re.compile(
     r"(?:give|award|rate|score|grade|rank|assign)\w*\b[^.。]{0,40}?"
@@ -83,7 +54,7 @@ def find_gate(query: str, expansion: Expansion, language: Language) -> tuple[Gat
         if _switches(line.text, query, language):
             return GateReason.LANGUAGE_SWITCH, f"another language: {line.text[:SHOWN]!r}"
         said = fold(line.text)
-        if not any(piece in said for piece in _PIECES):
+        if not _PIECE.search(said):
             continue
         for bait in _BAIT.finditer(said):
             if bait.group() not in known:
