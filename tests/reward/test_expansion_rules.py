@@ -124,6 +124,8 @@ def test_what_the_query_holds_is_no_switch_and_no_bait():
     text = "lex: MRI 费用 医院\nvec: 做一次MRI检查要花多少钱\nhyde: 头部MRI检查的费用一般在五百到一千元，医保可以报销。"
     assert score("MRI多少钱", parse(text)).gate is None
     assert score("GRE 满分 多少分", parse("lex: GRE 满分 340\nvec: GRE考试的满分是多少分，怎样计算")).gate is None
+    diving = "lex: 跳水 裁判\nvec: 跳水比赛的裁判怎样打分\nhyde: 七名裁判打分，去掉最高和最低的分数，再乘以难度系数。"
+    assert score("跳水怎么计算成绩", parse(diving)).gate is None
     asked = "lex: reward model training preference\nvec: how is a reward model trained from preference pairs"
     assert score("how to train a reward model", parse(asked)).gate is None
 
