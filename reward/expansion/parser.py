@@ -13,7 +13,7 @@ __all__ = ["KINDS", "Expansion", "Line", "LineKind", "parse"]
 _LINE = re.compile(r"(lex|vec|hyde):(.*)", re.DOTALL)
 # <|im_end|>, <｜end▁of▁sentence｜>, </s>, <eos>, <start_of_turn>, [INST], <<SYS>>; a line with a role alone.
 _TEMPLATE = re.compile(
-    r"<\s*[|｜][^<>\n]{0,40}>|[|｜]>|<[|｜]"
+    r"<\s*[|｜][^<>|｜\n]{1,40}[|｜]\s*>|<[|｜](?:im_|endof|begin|end|start|eo[ts]|system|user|assistant)"
     r"|</?s>|<(?:bos|eos|pad|unk)>|</?(?:start|end)_of_(?:turn|text)>|\[/?INST\]|<</?SYS>>"
     r"|^[ \t]*(?:assistant|user|system)[ \t]*:?[ \t]*$",
     re.IGNORECASE | re.MULTILINE,

@@ -45,6 +45,10 @@ def test_template_leaks(piece):
     assert parse(f"{piece}\n{GOOD}").leaked
 
 
+def test_a_pipe_of_code_is_no_template():
+    assert not parse("lex: elixir pipe operator |>\nvec: what does |> do in elixir and what is <| in haskell").leaked
+
+
 def test_a_role_on_its_own_line_leaks_and_a_word_does_not():
     assert parse(f"assistant\n{GOOD}").leaked
     assert not parse("lex: assistant manager duties\nvec: what does an assistant do").leaked
