@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -33,15 +34,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Recorded:
-    """An expansion of the data, and whether it is written for its query.
+    """An expansion of the data, and what part of it that is: told from the data alone, whatever the rules say.
 
     Args:
-        good: it has lex and vec lines, and less than a third of its lines are templates (`is_template`). That is told
-            from the data alone, whatever the rules say.
+        part: `templated`: a third of its lines or more are templates (`is_template`); of the others, `good`: it has lex
+            and vec lines, and `one kind`: it lacks one of them.
     """
 
     output: Output
-    good: bool
+    part: Literal["good", "templated", "one kind"]
 
 
 def read_recorded(file: Path) -> list[Recorded]:
@@ -70,7 +71,10 @@ def read_recorded(file: Path) -> list[Recorded]:
         templates = sum(is_template(query, line) for line in lines) / len(lines)
         whole = {line.kind for line in lines} >= {"lex", "vec"}
         text = "\n".join(f"{line.kind}: {line.text}" for line in lines)
-        made.append(Recorded(Output("recorded", query, text), whole and templates < MOST_TEMPLATED))
+        part: Literal["good", "templated", "one kind"] = "good" if whole else "one kind"
+        if templates >= MOST_TEMPLATED:
+            part = "templated"
+        made.append(Recorded(Output("recorded", query, text), part))
     return made
 
 

@@ -27,14 +27,15 @@ def measure_rules(file: Path, seed: int) -> dict[str, Any]:
     """
     recorded = read_recorded(file)
     outputs = [one.output for one in recorded]
-    good = [one.output for one in recorded if one.good]
+    parts = {part: [one.output for one in recorded if one.part == part] for part in ("good", "templated", "one kind")}
+    good = parts["good"]
     adversarial, faithful = read_outputs("adversarial"), read_outputs("faithful_zh")
     made = list(neighbours(good, NEIGHBOURS, seed))
     expansions = [parse(one.text) for one in outputs]
 
     found: dict[str, Any] = {
         "rows": len(outputs),
-        "good": len(good),
+        **{part: len(of) for part, of in parts.items()},
         "adversarial": len(adversarial),
         "parse_rate": sum(one.is_valid for one in expansions) / len(expansions),
     }
@@ -50,9 +51,9 @@ def measure_rules(file: Path, seed: int) -> dict[str, Any]:
         found[f"auc_{name}_zh"] = _auc(of_faithful, of_adversarial)
         found[f"distribution_{name}"] = {
             "all rows": _quantiles(_totals(outputs, preset)),
-            "good": _quantiles(of_good),
-            "templated": _quantiles(_totals([one.output for one in recorded if not one.good], preset)),
+            **{part: _quantiles(_totals(of, preset)) for part, of in parts.items() if of},
             "faithful Chinese": _quantiles(of_faithful),
+            "adversarial": _quantiles(of_adversarial),
             **_by_kind(adversarial, of_adversarial),
         }
         of_made = dict(zip(map(id, made), _totals(made, preset), strict=True))

@@ -36,7 +36,7 @@ MOST = {"lex": 3, "vec": 3, "hyde": 1}
 HYDE_LENGTH = {"en": (50, 450), "zh": (20, 220)}  # characters
 ENOUGH_TERMS = 0.6  # share of the query's key terms
 ENOUGH_LINES = 0.6  # share of the lines with a key term
-ENOUGH_MEAN = 0.4  # mean share of the key terms that a line holds
+ENOUGH_MEAN = {"en": 0.4, "zh": 0.25}  # mean share of the key terms that a line holds
 ENOUGH_NEW = 6  # specific new words
 ENOUGH_SHARED = 0.1  # share of the new words that two lines have
 ENOUGH_FRESH = 0.6  # share of a line's content words that are no repetition
@@ -133,7 +133,9 @@ def _kept(query: str, read: Sequence[_Read], terms: frozenset[str], language: La
     held = [sum(_is_said(term, set(one.content), [one], language) for term in terms) / len(terms) for one in read]
     lines = sum(share > 0 for share in held) / len(held)
     mean = sum(held) / len(held)
-    factor = min(1.0, coverage / ENOUGH_TERMS) ** 2 * min(1.0, lines / ENOUGH_LINES) * min(1.0, mean / ENOUGH_MEAN)
+    factor = (
+        min(1.0, coverage / ENOUGH_TERMS) ** 2 * min(1.0, lines / ENOUGH_LINES) * min(1.0, mean / ENOUGH_MEAN[language])
+    )
     if factor < 1:
         lost.append(f"kept {factor:.2f}: a line holds {mean:.0%} of the key terms; missing {', '.join(missing)}")
     text = " ".join(one.line.text for one in read).lower()
@@ -190,7 +192,7 @@ def _readable(read: Sequence[_Read], language: Language, lost: list[str]) -> flo
             factor *= 0.8 if one.line.kind == "vec" else 0.4
             lost.append(f"readable: {share:.0%} function words: {one.line.text[:SHOWN]!r}")
     if odd:
-        clear = 1 - min(1.0, max(0.0, odd / (pairs + 2) - FREE_ODD) / (WORST_ODD - FREE_ODD))
+        clear = 1 - min(1.0, max(0.0, odd / (pairs + 3) - FREE_ODD) / (WORST_ODD - FREE_ODD))
         factor *= max(0.1, clear)
         lost.append(f"readable {clear:.2f}: {odd} of {pairs} pairs of function words are none of the language")
     return factor
