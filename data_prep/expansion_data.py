@@ -53,7 +53,8 @@ what each does
   augment    adds copies under a query of two words, up to --share of all examples
   balance    keeps at most --most examples of a category (default: as many as the median category has)
   split      writes DIR/{train,val,test}.jsonl, sft_{train,val}.parquet (column messages) and rl_{train,val}.parquet for
-             the trainer. A query's split depends on its words alone. Near-duplicates of a held-out query are left out
+             the trainer. A query's split depends on its words alone. Near-duplicates of a held-out query are left out.
+             A row may be a query without lines, for RL alone; `relevant_doc_ids` names its known passages
 
   Every tool but validate and clean refuses a file of which a row is no example. The same files and seed give the same
   bytes.
@@ -151,7 +152,7 @@ def balance_files(files: Sequence[Path], out: Path, most: int | None, seed: int)
 
 def split_files(files: Sequence[Path], out: Path, seed: int, tenant: str) -> None:
     """Write the splits, and of train and val what the trainer reads."""
-    splits, left_out = split(read_examples(files), seed)
+    splits, left_out = split(read_examples(files, prompts=True), seed)
     if not splits["train"] or not splits["val"]:
         raise BadInput(f"{', '.join(map(str, files))}: too few queries: train and val need one each")
     for name, examples in splits.items():
@@ -159,7 +160,7 @@ def split_files(files: Sequence[Path], out: Path, seed: int, tenant: str) -> Non
         if name == "test":
             continue
         with writing_parquet(out / f"sft_{name}.parquet", _SFT) as write_row:
-            for example in examples:
+            for example in filter(lambda one: one.output, examples):
                 write_row({"messages": build_sft_messages(example.query, example.expansion.to_text())})
         with writing_parquet(out / f"rl_{name}.parquet", SCHEMA) as write_row:
             for index, example in enumerate(_one_a_query(examples)):
@@ -182,6 +183,7 @@ def _rl_row(example: Example, index: int, split_name: Any, tenant: str) -> dict[
         sample_id=example.id or f"expansion_{index:05d}",
         original_query=example.query,
         metadata=Metadata(tenant_id=tenant, split=split_name, slices=slices),
+        relevant_doc_ids=example.relevant_doc_ids,
     )
     return {
         "data_source": f"{tenant}_expansion",

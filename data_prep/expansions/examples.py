@@ -3,7 +3,7 @@
     {"query": "auth config", "output": [["lex", "authentication configuration"], ["vec", "how to configure auth"]]}
 
 `expansion` may hold the lines as a model writes them, in the place of `output`. Any further field, such as `id` or
-`category`, stays with its example.
+`category`, stays with its example. A row without lines is a prompt for RL alone.
 """
 
 from __future__ import annotations
@@ -14,15 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from reward.expansion.parser import Expansion, Line, LineKind, parse
 from reward.records.files import BadInput, first_problem, read_jsonl, write_atomically
 
+PROMPTS = "prompts"  # the context of a validation that takes rows without lines
 MOST_LINES = {"lex": 3, "vec": 3, "hyde": 1}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-_NO_BREAK = r"^[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]*$"
-OneLine = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=_NO_BREAK)]
+
+
+def _one_line(text: str) -> str:
+    if len(text.splitlines()) > 1:
+        raise ValueError("holds a line break")
+    return text
+
+
+OneLine = Annotated[Text, AfterValidator(_one_line)]
 
 
 class Example(BaseModel):
@@ -32,8 +48,9 @@ class Example(BaseModel):
 
     id: str = ""
     query: Text
-    output: Annotated[tuple[tuple[LineKind, OneLine], ...], Field(min_length=1)]
+    output: tuple[tuple[LineKind, OneLine], ...] = ()
     category: str | None = None
+    relevant_doc_ids: tuple[str, ...] = ()  # passages known to answer the query
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +65,12 @@ class Example(BaseModel):
             raise ValueError(f"expansion has a line without kind or text: {expansion.invalid[0][:60]!r}")
         rest = {name: value for name, value in values.items() if name != "expansion"}
         return rest | {"output": [(line.kind, line.text) for line in expansion.lines]}
+
+    @model_validator(mode="after")
+    def _has_lines(self, info: ValidationInfo) -> Example:
+        if not self.output and info.context != PROMPTS:
+            raise ValueError("output: missing or empty")
+        return self
 
     @property
     def expansion(self) -> Expansion:
@@ -72,25 +95,25 @@ class BadRow:
         return f"{self.file}: row {self.row}: {self.problem}"
 
 
-def read_rows(files: Sequence[Path]) -> Iterator[Example | BadRow]:
-    """Yield every row of the files, in order.
+def read_rows(files: Sequence[Path], *, prompts: bool = False) -> Iterator[Example | BadRow]:
+    """Yield every row of the files, in order; with `prompts` a row may have a query alone.
 
     Raises:
         BadInput: a file is missing or no text, or a line is not a JSON object.
     """
     for file in files:
         for row, value in read_jsonl(file):
-            yield _example(value, file, row)
+            yield _example(value, file, row, PROMPTS if prompts else None)
 
 
-def read_examples(files: Sequence[Path]) -> list[Example]:
-    """Read files of which every row is an example.
+def read_examples(files: Sequence[Path], *, prompts: bool = False) -> list[Example]:
+    """Read files of which every row is an example, or with `prompts` at least a query.
 
     Raises:
         BadInput: as `read_rows`; a row is no example; or there is none.
     """
     examples = []
-    for row in read_rows(files):
+    for row in read_rows(files, prompts=prompts):
         if isinstance(row, BadRow):
             raise BadInput(str(row))
         examples.append(row)
@@ -118,8 +141,8 @@ def irregular(example: Example) -> list[str]:
     return found
 
 
-def _example(value: dict[str, Any], file: Path, row: int) -> Example | BadRow:
+def _example(value: dict[str, Any], file: Path, row: int, context: str | None) -> Example | BadRow:
     try:
-        return Example.model_validate(value)
+        return Example.model_validate(value, context=context)
     except ValidationError as error:
-        return BadRow(file, row, first_problem(error).removeprefix("record: "))
+        return BadRow(file, row, first_problem(error).removeprefix("record: Value error, "))

@@ -1,0 +1,1 @@
+"""The queries that expansions are evaluated on, in categories."""
