@@ -20,7 +20,7 @@ from typing import Any
 
 from data_prep.baseline.asking import AskingBar, ask_each, probe, run_until_stopped
 from data_prep.expansions.examples import Example
-from data_prep.expansions.teacher import Teacher, asked_query, load_teacher, parse_answer, system_prompt
+from data_prep.expansions.teacher import CNY_PER_USD, Teacher, asked_query, load_teacher, parse_answer, system_prompt
 from data_prep.questions.split import bare
 from plain_text.text_file import open_text
 from reward.expansion.language import language_of
@@ -33,7 +33,6 @@ from reward.records.files import BadInput, read_jsonl, write_atomically, writing
 from reward.settings.recipe import BudgetLimits, LedgerSettings
 
 RUN_ID = "generate_expansions"
-CNY_PER_USD = 7.1
 MAX_NEW_TOKENS = 400
 TEMPERATURE = 0.7
 _PROBLEMS_SHOWN = 3
@@ -136,7 +135,7 @@ def generate(options: GenerateOptions) -> None:
     for name, limit in (("--max-cny", options.max_cny), ("--max-calls", options.max_calls)):
         if limit is not None and not limit >= 0:
             raise BadInput(f"{name} {limit}: must be 0 or more")
-    prompt = _read_prompt(options.prompt)
+    prompt = read_prompt(options.prompt)
     wanted = read_queries(options.queries)
     if options.model is not None:
         answers = _ask_folder(options.model, wanted, prompt, options.out)
@@ -151,20 +150,22 @@ def generate(options: GenerateOptions) -> None:
         run=BudgetLimits(cny=options.max_cny, calls=options.max_calls),
     )
     with closing(Ledger(ledger)) as opened:
-        teacher = Teacher(settings, Calls(opened), CNY_PER_USD, prompt)
+        teacher = Teacher(settings, Calls(opened), CNY_PER_USD)
         probe("expander", settings.base_url)
-        answers = asyncio.run(_ask_all(teacher, wanted, settings.max_concurrency))
+        answers = asyncio.run(_ask_all(teacher, wanted, prompt, settings.max_concurrency))
     _write(options, wanted, answers, settings.service)
 
 
-async def _ask_all(teacher: Teacher, wanted: Sequence[Wanted], at_once: int) -> list[str | ServiceFailure]:
+async def _ask_all(
+    teacher: Teacher, wanted: Sequence[Wanted], prompt: str | None, at_once: int
+) -> list[str | ServiceFailure]:
     """Return the typed lines for each query, or why there are none."""
     answers: list[str | ServiceFailure] = []
     made: Counter[str] = Counter()
     yuan = 0.0
 
     async def ask(one: Wanted) -> Any:
-        return await teacher.expand(one.query)
+        return await teacher.expand(one.query, prompt)
 
     try:
         with AskingBar(len(wanted)) as bar:
@@ -250,7 +251,7 @@ def _write(
         print("run the same command again: it asks for the missing ones only")
 
 
-def _read_prompt(path: Path | None) -> str | None:
+def read_prompt(path: Path | None) -> str | None:
     if path is None:
         return None
     if not path.is_file():

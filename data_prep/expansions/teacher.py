@@ -25,6 +25,7 @@ from reward.settings.recipe import CONFIGS, Language, load_settings
 
 TEACHER_CONFIGS = CONFIGS / "expander"
 PROMPTS = Path(__file__).with_name("prompts")
+CNY_PER_USD = 7.1
 LONGEST_QUERY = 500  # characters
 TENANT = "expansion"  # whose calls the ledger says they are
 
@@ -49,21 +50,25 @@ def load_teacher(name_or_path: str) -> TeacherSettings:
 class Teacher:
     """Use it from a single event loop; close it with `aclose`.
 
-    Args:
-        prompt: the system message; None: that of the query's language.
-
     Raises:
         BadInput: the API key's environment variable is not set.
     """
 
-    def __init__(self, settings: TeacherSettings, calls: Calls, cny_per_usd: float, prompt: str | None = None):
-        self._settings, self._calls, self._cny_per_usd, self._prompt = settings, calls, cny_per_usd, prompt
+    def __init__(self, settings: TeacherSettings, calls: Calls, cny_per_usd: float):
+        self._settings, self._calls, self._cny_per_usd = settings, calls, cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd) if settings.price else None
         self._api = ChatApi(settings)
 
-    async def expand(self, query: str) -> Answer:
-        """Return `{"expansion": …}`, the typed lines, or the failure. What the ledger has is not asked again."""
-        question = Question(self._prompt or system_prompt(language_of(query)), query, {}, parse_answer)
+    async def expand(self, query: str, prompt: str | None = None) -> Answer:
+        """Return `{"expansion": …}`, the typed lines, or the failure. What the ledger has is not asked again.
+
+        Args:
+            prompt: the system message; None: that of the query's language.
+        """
+        return await self.ask(Question(prompt or system_prompt(language_of(query)), query, {}, parse_answer))
+
+    async def ask(self, question: Question) -> Answer:
+        """Return what `question.parse` makes of the answer, or the failure."""
         call = Call(
             CallKind.PROMPTED,
             key=content_key("expand", self._settings.version, request_body(self._settings, question)),

@@ -184,7 +184,7 @@ def test_clean_drops_repeats(tmp_path: Path) -> None:
         (
             "how to configure AWS Lambda memory",
             ["AWS Lambda memory configuration", "lambda memory limit"],
-            "AWS Lambda",
+            "Lambda memory",
         ),
         ("auth config", ["authentication configuration"], ""),
         ("best pasta near Rome", ["italian restaurants"], ""),
