@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ RUN_ID = "optimise_expansion_prompt"
 COMPONENT = "system_prompt"
 SHARES: Shares = (("val", 0.4), ("train", 0.6))  # of the queries: to choose prompts by, to learn from
 REFLECTION_TOKENS = 2000
+_LOG = logging.getLogger(__name__)
 _REFLECTING = "You improve the instructions of language models."
 
 _MANUAL = """\
@@ -96,6 +98,15 @@ class RuleAdapter:
 
     def __init__(self, expander: Teacher, reflector: Teacher, runner: asyncio.Runner, language: Language):
         self._expander, self._reflector, self._runner, self._language = expander, reflector, runner, language
+        self.reflector_failure = ""
+
+    def log(self, message: str) -> None:
+        """Take what GEPA tells of its steps."""
+        _LOG.debug(message)
+
+    def has_failed(self, state: Any) -> bool:
+        """Say to GEPA, which passes over a reflecting model's failures, that the search is at its end."""
+        return bool(self.reflector_failure)
 
     def evaluate(self, batch: list[str], candidate: dict[str, str], capture_traces: bool = False) -> Any:
         """Return the expansions of a batch of queries under a candidate prompt, with their scores.
@@ -131,6 +142,7 @@ class RuleAdapter:
         text = prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
         value = self._runner.run(self._reflector.ask(Question(_REFLECTING, text, {}, _as_text))).value
         if isinstance(value, ServiceFailure):
+            self.reflector_failure = value.reason
             raise BadInput(f"reflector: {value.reason}")
         return str(value["text"])
 
@@ -194,10 +206,14 @@ def optimise(options: OptimiseOptions) -> None:
                 reflection_lm=adapter.reflect,
                 max_metric_calls=options.max_expansions,
                 seed=options.seed,
+                stop_callbacks=adapter.has_failed,
+                logger=adapter,
             )
         finally:
             runner.run(expander.aclose())
             runner.run(reflector.aclose())
+    if adapter.reflector_failure:
+        raise BadInput(f"reflector: {adapter.reflector_failure}")
     scores = [round(float(one), 4) for one in found.val_aggregate_scores]
     write_atomically(options.out, [found.best_candidate[COMPONENT]])
     record = {

@@ -22,7 +22,7 @@ BETTER = "Keep every term of the query in each line."
 def answer(body: dict) -> str:
     system, user = (message["content"] for message in body["messages"])
     if "improve the instructions" in system:
-        assert "entity" in user or "quality" in user  # what the rules took
+        assert "Feedback" in user and "redis cache node" in user
         return f"```\n{BETTER}\n```"
     return GOOD if BETTER in system else WEAK
 
@@ -51,6 +51,9 @@ def test_what_no_prompt_is_to_blame_for_ends_the_search(tmp_path: Path, capsys: 
     with loopback_llm(lambda body: Fault(status=500)) as url:
         assert run(tmp_path, profile(tmp_path, url), asked) == 2
         assert "error: expander: " in capsys.readouterr().err
+    with loopback_llm(lambda body: answer(body) if "redis" in body["messages"][1]["content"][:20] else " ") as url:
+        assert run(tmp_path, profile(tmp_path, url), asked) == 2
+        assert "error: reflector: " in capsys.readouterr().err
     with loopback_llm(answer) as url:
         assert run(tmp_path, profile(tmp_path, url, price=PRICE), asked, "--max-cny", "0.001") == 2
         assert "budget" in capsys.readouterr().err
