@@ -46,7 +46,7 @@ what each does
   validate   names every row that is no example (20 of them in full), and counts the examples that leave the form (one
              to three lex, one to three vec, no more than one hyde)
   analyse    counts queries, repeats, languages, categories, lines and templated lines
-  score      scores every example by the rules of training (--preset); shows the ratings and the common deductions
+  score      scores every example by the rules of training (--preset); shows the ratings and which rules took how often
   clean      drops lines that take a technical term for something else, mends miswritten terms, drops repeats. Rows
              that are no examples, and examples that lose every lex or vec line, go to <out>.quarantine.jsonl with the
              reason
@@ -99,8 +99,8 @@ def score_files(files: Sequence[Path], out: Path | None, preset: Preset, languag
     scored = score_all(((one.id, one.query, one.category or "", one.expansion) for one in examples), preset, language)
     seconds = time.perf_counter() - started
     print(f"{preset}: {json.dumps(summary(scored))}")
-    for deduction, count in list(common_deductions(scored).items())[:10]:
-        print(f"  {deduction}: {count} examples")
+    for rule, count in common_deductions(scored).items():
+        print(f"  {rule}: took from {count} examples")
     print(f"{len(scored) / seconds:,.0f} examples a second")
     if out:
         write_atomically(out, (json.dumps(one.to_record(), ensure_ascii=False) for one in scored))

@@ -68,8 +68,6 @@ def summary(scored: Sequence[Scored]) -> dict[str, Any]:
 
 
 def common_deductions(scored: Iterable[Scored]) -> dict[str, int]:
-    """Return how many expansions each kind of deduction was made from: the rule and its points, without the details."""
-    kinds = (
-        {deduction.partition(":")[0] for deduction in one.rules.deductions} for one in scored if one.rules.deductions
-    )
-    return dict(Counter(kind for found in kinds for kind in found).most_common())
+    """Return of how many expansions each rule took something: the first word of a deduction names the rule."""
+    rules = ({deduction.split()[0].rstrip(":") for deduction in one.rules.deductions} for one in scored)
+    return dict(Counter(rule for found in rules for rule in found).most_common())
