@@ -13,6 +13,7 @@ from guard.personal.masking import mask_id
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.expansion import Line, LineKind
 from reward.records.files import first_problem
+from reward.records.rewrite_pair import retrieval_fields
 from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
@@ -69,7 +70,8 @@ class RagClient:
         priority: float = 0.0,
     ) -> tuple[RagAnswer | ServiceFailure, CallTrace]:
         """Retrieve hits for `query` with `rewritten_query` as it is, or with the service's own rewrite where none is
-        given; return them and how the call went. No hit is an answer too.
+        given; return them and how the call went. No hit is an answer too. A rewrite in two texts
+        (`reward.records.rewrite_pair`) goes out as `rewritten_query` and `keyword_query`.
 
         Args:
             channels: switches of this project's service (docs/rag.md); None: as the tenant has them.
@@ -87,7 +89,7 @@ class RagClient:
             "score_threshold": score_threshold,
         }
         if rewritten_query is not None:
-            body["rewritten_query"] = rewritten_query
+            body |= retrieval_fields(rewritten_query)
         if channels is not None:
             body["channels"] = dict(channels)
         if expansions:

@@ -13,6 +13,7 @@ from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
 from reward.records.expansion import Line
 from reward.records.outcome import Evidence, passage_key, relevant_rank
+from reward.records.rewrite_pair import words_of
 from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
@@ -60,7 +61,7 @@ class TenantServices:
 
     async def _retrieve(self, sample: Sample, rewrite: str, lines: tuple[Line, ...], priority: float) -> Answer:
         rag, tenant = self._tenant.rag, self._tenant.tenant_id
-        said = "\n".join(line.text for line in lines) or rewrite
+        said = "\n".join(line.text for line in lines) or words_of(rewrite)
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
             found, trace = await self._rag.retrieve(
