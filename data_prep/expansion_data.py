@@ -49,7 +49,7 @@ what each does
   score      scores every example by the rules of training (--preset); shows the ratings and which rules took how often
   clean      drops lines that take a technical term for something else, mends miswritten terms, drops repeats. Rows
              that are no examples, and examples that lose every lex or vec line, go to <out>.quarantine.jsonl with the
-             reason
+             reason; so do those below --least-score
   augment    adds copies under a query of two words, up to --share of all examples
   balance    keeps at most --most examples of a category (default: as many as the median category has)
   split      writes DIR/{train,val,test}.jsonl, sft_{train,val}.parquet (column messages) and rl_{train,val}.parquet for
@@ -106,8 +106,10 @@ def score_files(files: Sequence[Path], out: Path | None, preset: Preset, languag
         write_atomically(out, (json.dumps(one.to_record(), ensure_ascii=False) for one in scored))
 
 
-def clean_files(files: Sequence[Path], out: Path) -> None:
+def clean_files(files: Sequence[Path], out: Path, least_score: float) -> None:
     """Write the examples that stay, and beside them what does not."""
+    if not 0 <= least_score <= 1:
+        raise BadInput(f"--least-score {least_score:g}: outside [0, 1]")
     bad: list[BadRow] = []
     examples: list[Example] = []
     for row in read_rows(files):
@@ -115,7 +117,7 @@ def clean_files(files: Sequence[Path], out: Path) -> None:
             bad.append(row)
         else:
             examples.append(row)
-    cleaned = clean(examples)
+    cleaned = clean(examples, least_score)
     if not cleaned.examples:
         raise BadInput(f"{', '.join(map(str, files))}: no example stays" + (f"; {bad[0]}" if bad else ""))
     write_examples(out, cleaned.examples)
@@ -216,7 +218,9 @@ def _parser() -> argparse.ArgumentParser:
     score = add("score", score_files, "score every example by rules", out="an example a line (.jsonl)")
     score.add_argument("--preset", choices=get_args(Preset), default="rules-v2")
     score.add_argument("--language", choices=get_args(Language), help="whose rules count (default: each query's own)")
-    add("clean", clean_files, "drop misread lines and repeats, mend miswritten terms", out="examples (.jsonl)")
+    mend = add("clean", clean_files, "drop misread lines and repeats, mend miswritten terms", out="examples (.jsonl)")
+    least = "examples that score less by rules (rules-v2) are left out (default 0: none)"
+    mend.add_argument("--least-score", type=float, default=0.0, metavar="S", help=least)
     enlarge = add("augment", augment_files, "add copies under short queries", out="examples (.jsonl)")
     enlarge.add_argument("--share", type=float, default=0.1, help="of all examples, at most (default 0.1)")
     even = add("balance", balance_files, "keep no more of a category than of others", out="examples (.jsonl)")

@@ -18,6 +18,7 @@ import yaml
 from data_prep.expansions.examples import Example
 from reward.expansion.language import CJK
 from reward.expansion.parser import LineKind, parse
+from reward.expansion.rules import score
 
 _TERMS = Path(__file__).with_name("words") / "misread_terms.yaml"
 
@@ -50,8 +51,9 @@ class Cleaned:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def clean(examples: Iterable[Example]) -> Cleaned:
-    """Clean examples one by one; one that loses every lex line or every vec line is left out."""
+def clean(examples: Iterable[Example], least_score: float = 0.0) -> Cleaned:
+    """Clean examples one by one; one that loses every lex line or every vec line is left out, and one whose lines then
+    score below `least_score`, in [0, 1]."""
     done, seen = Cleaned(), set()
     for example in examples:
         if parse(example.expansion.to_text()).leaked:
@@ -67,6 +69,9 @@ def clean(examples: Iterable[Example]) -> Cleaned:
             done.left_out.append((example, "repeats an earlier example"))
             continue
         seen.add(key)
+        if least_score and score(cleaned.query, cleaned.expansion).total < least_score:
+            done.left_out.append((example, f"scores below {least_score:g}"))
+            continue
         done.examples.append(cleaned)
     done.counts.update(reason for _, reason in done.left_out)
     return done

@@ -178,6 +178,21 @@ def test_clean_drops_repeats(tmp_path: Path) -> None:
     assert read(tmp_path / "out.jsonl.quarantine.jsonl")[0]["reason"] == "repeats an earlier example"
 
 
+def test_clean_leaves_out_what_scores_low(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boilerplate = [["lex", "yoga overview guide"], ["vec", "learn yoga step by step"]]
+    rows = [{"query": "yoga", "output": boilerplate}, {"query": "redis cache node", "output": CACHE}]
+    low, high = (score(str(row["query"]), Example.model_validate(row).expansion).total for row in rows)
+    out, data = tmp_path / "out.jsonl", write(tmp_path / "d.jsonl", *rows)
+    assert low < high and main(["clean", str(data), "--out", str(out)]) == 0 and len(read(out)) == 2
+    least = f"{(low + high) / 2:.3f}"
+    assert main(["clean", str(data), "--out", str(out), "--least-score", least]) == 0
+    assert [row["query"] for row in read(out)] == ["redis cache node"]
+    assert read(tmp_path / "out.jsonl.quarantine.jsonl")[0]["reason"].startswith("scores below 0.")
+    capsys.readouterr()
+    assert main(["clean", str(data), "--out", str(out), "--least-score", "1.5"]) == 2
+    assert "outside [0, 1]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("query", "lex", "short"),
     [
