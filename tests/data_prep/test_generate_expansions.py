@@ -154,3 +154,26 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_the_profiles_that_ship_can_be_read() -> None:
     assert {load_teacher(name).model for name in ("deepseek_v3", "self_hosted")} == {"deepseek-chat", "Qwen/Qwen3-8B"}
+
+
+@pytest.mark.slow
+def test_a_model_on_this_machine_is_asked_and_its_prose_is_no_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random tiny model writes no expansion: every query is named, no draw is left beside the output."""
+    from examples.make_tiny_model import main as make_tiny_model  # imports transformers
+
+    text = tmp_path / "text.jsonl"
+    rows = [{"text": system_prompt(language)} for language in ("en", "zh")]
+    text.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    model, out = tmp_path / "model", tmp_path / "made.jsonl"
+    size = ["--hidden", "64", "--layers", "1"]
+    assert make_tiny_model(["--tenant", "fivedoctors", "--text", str(text), "--out", str(model), *size]) == 0
+    capsys.readouterr()
+    asked = queries(tmp_path, "redis cache node", "鱼油怎么吃")
+    assert main(["--queries", str(asked), "--model", str(model), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "error: no query has an expansion; the first: expansion has " in told
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("made")]
+    assert main(["--queries", str(asked), "--model", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert "error: --model: " in capsys.readouterr().err
