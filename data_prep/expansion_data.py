@@ -1,12 +1,14 @@
 """Check, measure and prepare the data of query expansion: files of a query and its typed lines, one JSON object a line.
 
-python -m data_prep.expansion_data validate data/*.jsonl
-python -m data_prep.expansion_data analyse data/*.jsonl --out analysis.json
-python -m data_prep.expansion_data score data/*.jsonl --out scored.jsonl --preset rules-v1
-python -m data_prep.expansion_data clean data/*.jsonl --out clean.jsonl
-python -m data_prep.expansion_data balance clean.jsonl --out balanced.jsonl
-python -m data_prep.expansion_data augment balanced.jsonl --out enlarged.jsonl
-python -m data_prep.expansion_data split enlarged.jsonl --out data/expansion
+    python -m data_prep.expansion_data validate data/*.jsonl
+    python -m data_prep.expansion_data analyse data/*.jsonl --out analysis.json
+    python -m data_prep.expansion_data score data/*.jsonl --out scored.jsonl --preset rules-v1
+    python -m data_prep.expansion_data clean data/*.jsonl --out clean.jsonl
+    python -m data_prep.expansion_data balance clean.jsonl --out balanced.jsonl
+    python -m data_prep.expansion_data augment balanced.jsonl --out enlarged.jsonl
+    python -m data_prep.expansion_data split enlarged.jsonl --out data/expansion
+
+A row is `{"query": …, "output": [[kind, text], …]}`; `id`, `category` and other fields stay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Let a large model write examples of query expansion: behind an OpenAI-compatible API, or from a folder here.
 
-python -m data_prep.generate_expansions --queries queries.txt --expander deepseek_v3 --max-cny 20 --out made.jsonl
-python -m data_prep.generate_expansions --queries queries.txt --model models/Qwen3-8B --out made.jsonl
+    python -m data_prep.generate_expansions --queries queries.txt --expander deepseek_v3 --max-cny 20 --out made.jsonl
+    python -m data_prep.generate_expansions --queries queries.txt --model models/Qwen3-8B --out made.jsonl
+
+What it writes is checked and scored by the rules of training.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.baseline.asking import AskingBar, ask_each, probe, run_until_stopped
 from data_prep.expansions.examples import Example
+from data_prep.expansions.queries import Asked, read_queries
 from data_prep.expansions.teacher import CNY_PER_USD, Teacher, asked_query, load_teacher, parse_answer, system_prompt
 from data_prep.questions.split import bare
 from plain_text.text_file import open_text
@@ -39,8 +42,9 @@ _PROBLEMS_SHOWN = 3
 
 _MANUAL = """\
 queries
-  A text file with a query a line (# begins a comment), or JSON lines with `query`, and `id` and `category` where they
-  are known. Each query is asked once. It is sent in one line, with personal data masked.
+  As `evaluation.expansions` reads them: a text file with a query a line, whose comments (#) name categories; JSON lines
+  with `query`, and `id` and `category` where they are known; or YAML of category: [queries]. Each query is asked once.
+  It is sent in one line, with personal data masked.
 
 what is written
   <out>                   an example a line: id, query, output, category, the model, its score by rules
@@ -80,45 +84,20 @@ class GenerateOptions:
     least_score: float = 0.0
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A query to expand, as it is sent."""
-
-    id: str
-    query: str
-    category: str | None
-
-
-def read_queries(path: Path) -> list[Wanted]:
-    """Read the queries; of several alike the first.
+def queries_to_send(path: Path) -> list[Asked]:
+    """Read the queries as they are sent: one line, personal data masked; of several alike the first.
 
     Raises:
-        BadInput: the file cannot be read, a row has no usable query, or there is none.
+        BadInput: the file cannot be read, or a query is empty or too long.
     """
-    wanted: dict[str, Wanted] = {}
-    for row, value in read_jsonl(path) if path.suffix == ".jsonl" else _text_lines(path):
-        query = value.get("query")
-        if not isinstance(query, str):
-            raise BadInput(f"{path}: row {row}: query: missing, or no text")
+    wanted: dict[str, Asked] = {}
+    for one in read_queries(path):
         try:
-            asked = asked_query(query)
+            query = asked_query(one.query)
         except BadInput as problem:
-            raise BadInput(f"{path}: row {row}: {problem}") from None
-        category = value.get("category")
-        name = str(value.get("id") or f"made_{row:05d}")
-        wanted.setdefault(bare(asked), Wanted(name, asked, category if isinstance(category, str) else None))
-    if not wanted:
-        raise BadInput(f"{path}: no query")
+            raise BadInput(f"{path}: {one.id}: {problem}") from None
+        wanted.setdefault(bare(query), replace(one, query=query))
     return list(wanted.values())
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    if path.stat().st_size:
-        for row, line in enumerate(open_text(path, BadInput).lines(), start=1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield row, {"query": line}
 
 
 def generate(options: GenerateOptions) -> None:
@@ -136,7 +115,7 @@ def generate(options: GenerateOptions) -> None:
         if limit is not None and not limit >= 0:
             raise BadInput(f"{name} {limit}: must be 0 or more")
     prompt = read_prompt(options.prompt)
-    wanted = read_queries(options.queries)
+    wanted = queries_to_send(options.queries)
     if options.model is not None:
         answers = _ask_folder(options.model, wanted, prompt, options.out)
         _write(options, wanted, answers, str(options.model))
@@ -157,14 +136,14 @@ def generate(options: GenerateOptions) -> None:
 
 
 async def _ask_all(
-    teacher: Teacher, wanted: Sequence[Wanted], prompt: str | None, at_once: int
+    teacher: Teacher, wanted: Sequence[Asked], prompt: str | None, at_once: int
 ) -> list[str | ServiceFailure]:
     """Return the typed lines for each query, or why there are none."""
     answers: list[str | ServiceFailure] = []
     made: Counter[str] = Counter()
     yuan = 0.0
 
-    async def ask(one: Wanted) -> Any:
+    async def ask(one: Asked) -> Any:
         return await teacher.expand(one.query, prompt)
 
     try:
@@ -185,7 +164,7 @@ async def _ask_all(
     return answers
 
 
-def _ask_folder(model: Path, wanted: Sequence[Wanted], prompt: str | None, out: Path) -> list[str | ServiceFailure]:
+def _ask_folder(model: Path, wanted: Sequence[Asked], prompt: str | None, out: Path) -> list[str | ServiceFailure]:
     """Draw one expansion a query with vLLM, in a process of its own that goes on where a killed one stopped."""
     prompts, draws = (out.with_name(f"{out.name}.{name}.jsonl") for name in ("prompts", "draws"))
     messages = [
@@ -218,7 +197,7 @@ def _ask_folder(model: Path, wanted: Sequence[Wanted], prompt: str | None, out: 
 
 
 def _write(
-    options: GenerateOptions, wanted: Sequence[Wanted], answers: Sequence[str | ServiceFailure], generator: str
+    options: GenerateOptions, wanted: Sequence[Asked], answers: Sequence[str | ServiceFailure], generator: str
 ) -> None:
     quarantined: list[Mapping[str, Any]] = []
     written = 0
@@ -228,7 +207,7 @@ def _write(
                 quarantined.append({"id": one.id, "query": one.query, "reason": answer.reason, "kind": answer.kind})
                 continue
             example = Example.model_validate(
-                {"id": one.id, "query": one.query, "expansion": answer, "category": one.category}
+                {"id": one.id, "query": one.query, "expansion": answer, "category": one.category or None}
             )
             total = score(one.query, example.expansion).total
             if total < options.least_score:
@@ -270,7 +249,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--queries", type=Path, required=True, metavar="FILE", help="a query a line (.txt), or JSON lines with query")
+    add("--queries", type=Path, required=True, metavar="FILE", help="queries (.txt, .jsonl or .yaml)")
     add("--out", type=Path, required=True, metavar="FILE", help="examples (.jsonl)")
     add("--expander", metavar="PROFILE", help="a name in recipes/config/expander, or a YAML file")
     add("--model", type=Path, metavar="FOLDER", help="a model on this machine, in the place of --expander")

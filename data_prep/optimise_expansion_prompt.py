@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from data_prep.baseline.asking import probe, run_until_stopped
 from data_prep.expansions.teacher import CNY_PER_USD, Teacher, TeacherSettings, load_teacher, system_prompt
-from data_prep.generate_expansions import read_prompt, read_queries
+from data_prep.generate_expansions import queries_to_send, read_prompt
 from data_prep.questions.split import Shares, assign_split
 from reward.expansion.language import language_of
 from reward.expansion.parser import parse
@@ -175,7 +175,7 @@ def optimise(options: OptimiseOptions) -> None:
     for name, limit in (("--max-cny", options.max_cny), ("--max-expansions", options.max_expansions)):
         if limit is not None and not limit >= 0:
             raise BadInput(f"{name} {limit}: must be 0 or more")
-    queries = [one.query for one in read_queries(options.queries) if language_of(one.query) == options.language]
+    queries = [one.query for one in queries_to_send(options.queries) if language_of(one.query) == options.language]
     train, held_out = (
         [query for query in queries if assign_split(query, SHARES, options.seed) == part] for part in ("train", "val")
     )
@@ -249,7 +249,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--queries", type=Path, required=True, metavar="FILE", help="a query a line (.txt), or JSON lines with query")
+    add("--queries", type=Path, required=True, metavar="FILE", help="queries (.txt, .jsonl or .yaml)")
     add("--language", choices=get_args(Language), required=True, help="whose queries and prompt")
     add("--expander", required=True, metavar="PROFILE", help="a name in recipes/config/expander, or a YAML file")
     add("--reflector", metavar="PROFILE", help="the model that writes prompts (default: the expander)")

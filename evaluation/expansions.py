@@ -1,7 +1,9 @@
 """Score the expansions of a model, or of a file, by the rules of training: in all and by category.
 
-python -m evaluation.expansions --model outputs/rl/expansion/final --out expansions.json
-python -m evaluation.expansions --file expansions.jsonl --out expansions.json --verbose
+    python -m evaluation.expansions --model outputs/rl/TENANT_expansion/final --out expansions.json
+    python -m evaluation.expansions --file expansions.jsonl --out expansions.json --verbose
+
+A model is asked with the prompt of training and answers greedily.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.expansions.queries import Asked, Expanded, read_expansions, read_queries
 from data_prep.expansions.scoring import Scored, common_deductions, score_all, summary
-from evaluation.expansion_set.queries import Asked, Expanded, built_in, read_expansions, read_queries
+from evaluation.expansion_set import built_in
 from evaluation.markdown_table import visible
 from evaluation.rewriters.model_folder import check_vocabulary, ready_folder
 from evaluation.systems import answer_limit, generate_in_child, model_hash

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.expansions.queries import read_queries
 from data_prep.prompt import build_messages
-from evaluation.expansion_set.queries import read_queries
 from reward.expansion.prompt import build_messages as build_expansion_messages
 from reward.records.sample import Context, Metadata, Sample, read_samples
 from reward.settings.recipe import Language, TenantSettings

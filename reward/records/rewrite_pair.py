@@ -10,7 +10,9 @@ it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _KIND = re.compile(r"(?:^|(?<=\s))(lex|vec):(?:\s|$)")
 
@@ -49,6 +51,15 @@ def words_of(rewrite: str) -> str:
     """Return what a rewrite says: of a pair both texts in one line."""
     pair = read_pair(rewrite)
     return rewrite if pair is None else f"{pair.keyword} {pair.dense}"
+
+
+def rewrite_in(answer: Mapping[str, Any]) -> str:
+    """Return the rewrite that an answer names, a pair where `keyword_query` stands beside it; "" where there is
+    none."""
+    rewrite, keyword = (str(answer.get(name) or "") for name in ("rewritten_query", "keyword_query"))
+    if not rewrite.strip() or not keyword.strip():
+        return rewrite
+    return RewritePair(keyword.strip(), rewrite.strip()).text
 
 
 def retrieval_fields(rewrite: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from guard.personal.masking import mask_id
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
 from reward.records.expansion import Line, LineKind
 from reward.records.files import first_problem
-from reward.records.rewrite_pair import retrieval_fields
+from reward.records.rewrite_pair import retrieval_fields, rewrite_in
 from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
@@ -125,7 +125,7 @@ class RagClient:
         channels = data.get("channels")
         return RagAnswer(
             hits=hits,
-            rewritten_query=str(data.get("rewritten_query") or ""),
+            rewritten_query=rewrite_in(data),
             user_profile=str(data.get("user_profile") or ""),
             history_summary=str(data.get("history_summary") or ""),
             reranker=reranker,

@@ -134,8 +134,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         empty = tmp_path / "empty.txt"
         empty.write_text("# nothing\n\n", encoding="utf-8")
         for arguments, problem in (
-            ((expander, long), "row 1: query: 501 characters, 500 at most"),
-            ((expander, typed), "row 1: query: missing, or no text"),
+            ((expander, long), "row_1: query: 501 characters, 500 at most"),
+            ((expander, typed), "row 1: query: missing, empty, or no text"),
             ((expander, empty), "no query"),
             ((expander, tmp_path / "none.txt"), "no such file"),
             ((tmp_path / "nobody.yaml", asked), "known profiles: deepseek_v3, self_hosted"),

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from data_prep.expansion_data import main as expansion_data
-from evaluation.expansion_set.queries import built_in, read_queries
+from data_prep.expansions.queries import read_queries
+from evaluation.expansion_set import built_in
 from evaluation.expansions import main
 from export.llama_cpp.prompts import verification_queries
 from reward.expansion.parser import parse

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from reward.records.outcome import Gated, GateReason, Scored
-from reward.records.rewrite_pair import RewritePair, read_pair, retrieval_fields, texts_of, words_of
+from reward.records.rewrite_pair import RewritePair, read_pair, retrieval_fields, rewrite_in, texts_of, words_of
 from reward.records.sample import Candidates, Metadata, Sample
 from reward.rollouts.text_measures import fails_gates
 from reward.scorer import Scorer, Scoring
@@ -135,6 +135,14 @@ def test_each_text_of_a_pair_passes_the_gates(services: Services, tmp_path: Path
     assert not services.requests
     rollout = score(tmp_path, services.url, PAIR).rollout
     assert isinstance(rollout.outcome, Scored) and not fails_gates(rollout.sample, PAIR, set(GateReason))
+
+
+def test_a_retrieval_answer_names_both_texts_of_its_rewriter() -> None:
+    pair = {"rewritten_query": "鱼油应该怎么吃", "keyword_query": "鱼油 用法用量"}
+    assert rewrite_in(pair) == PAIR and retrieval_fields(rewrite_in(pair)) == pair
+    none: list[dict[str, Any]] = [{}, {"rewritten_query": None}, {"keyword_query": "鱼油"}]
+    assert [rewrite_in(answer) for answer in none] == ["", "", ""]
+    assert rewrite_in({"rewritten_query": " 鱼油 ", "keyword_query": None}) == " 鱼油 "
 
 
 def test_the_deployed_rewriter_may_answer_with_a_pair(services: Services, tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ import yaml
 from plain_text.text_file import open_text
 from reward.expansion.parser import Expansion, parse
 from reward.records.files import BadInput, read_jsonl
-from reward.settings.recipe import Language
 
-SETS = Path(__file__).parent
 LONGEST_CATEGORY = 60  # characters
 
 
@@ -35,11 +33,6 @@ class Expanded:
     expansion: Expansion
 
 
-def built_in(language: Language) -> list[Asked]:
-    """Return our own queries: 32 in 8 categories."""
-    return list(_of_categories(yaml.safe_load((SETS / f"{language}.yaml").read_text(encoding="utf-8"))))
-
-
 def read_queries(path: Path) -> list[Asked]:
     """Read queries: JSON lines with `query` (and `category`), YAML of category → queries, or a text file with a query a
     line, in which the first comment (#) of a paragraph names the category of the queries below it.
@@ -52,7 +45,7 @@ def read_queries(path: Path) -> list[Asked]:
     if path.suffix == ".jsonl":
         asked = [_asked(value, path, row) for row, value in read_jsonl(path)]
     elif path.suffix in (".yaml", ".yml"):
-        asked = list(_of_categories(_read_yaml(path), str(path)))
+        asked = list(of_categories(_read_yaml(path), str(path)))
     else:
         asked = list(_of_lines(path))
     if not asked:
@@ -101,7 +94,12 @@ def _read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
 
 
-def _of_categories(values: Any, source: str = "") -> Iterator[Asked]:
+def of_categories(values: Any, source: str) -> Iterator[Asked]:
+    """Yield the queries of a mapping of category → queries.
+
+    Raises:
+        BadInput: it is something else (names `source`).
+    """
     if not isinstance(values, dict):
         raise BadInput(f"{source}: expected category: [queries]")
     for category, queries in values.items():
