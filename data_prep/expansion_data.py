@@ -49,9 +49,9 @@ what each does
              to three lex, one to three vec, no more than one hyde)
   analyse    counts queries, repeats, languages, categories, lines and templated lines
   score      scores every example by the rules of training (--preset); shows the ratings and which rules took how often
-  clean      drops lines that take a technical term for something else, mends miswritten terms, drops repeats. Rows
-             that are no examples, and examples that lose every lex or vec line, go to <out>.quarantine.jsonl with the
-             reason; so do those below --least-score
+  clean      drops lines that take a technical term for something else, mends miswritten terms, masks personal data,
+             drops repeats. Rows that are no examples, and examples that lose every lex or vec line or score below
+             --least-score, go to <out>.quarantine.jsonl with the reason
   augment    adds copies under a query of two words, up to --share of all examples
   balance    keeps at most --most examples of a category (default: as many as the median category has)
   split      writes DIR/{train,val,test}.jsonl, sft_{train,val}.parquet (column messages) and rl_{train,val}.parquet for

@@ -1,4 +1,5 @@
-"""Lines that take a technical term for something else are dropped, miswritten terms are mended, repeats go. Pure.
+"""Lines that take a technical term for something else are dropped, miswritten terms are mended, personal data is
+masked, repeats go. Pure.
 
 The terms are in `words/misread_terms.yaml`.
 """
@@ -16,10 +17,13 @@ from typing import Any
 import yaml
 
 from data_prep.expansions.examples import Example
+from data_prep.text.deidentify import deidentify_text
 from reward.expansion.language import CJK
 from reward.expansion.parser import LineKind, parse
 from reward.expansion.rules import score
+from reward.settings.data import DeidentifySettings
 
+_MASKED = DeidentifySettings()
 _TERMS = Path(__file__).with_name("words") / "misread_terms.yaml"
 
 
@@ -55,7 +59,8 @@ def clean(examples: Iterable[Example], least_score: float = 0.0) -> Cleaned:
     """Clean examples one by one; one that loses every lex line or every vec line is left out, and one whose lines then
     score below `least_score`, in [0, 1]."""
     done, seen = Cleaned(), set()
-    for example in examples:
+    for given in examples:
+        example = _masked(given, done.counts)
         if parse(example.expansion.to_text()).leaked:
             done.left_out.append((example, "piece of a chat template"))
             continue
@@ -75,6 +80,18 @@ def clean(examples: Iterable[Example], least_score: float = 0.0) -> Cleaned:
         done.examples.append(cleaned)
     done.counts.update(reason for _, reason in done.left_out)
     return done
+
+
+def _masked(example: Example, counts: Counter[str]) -> Example:
+    """Mask personal data in query and lines, as every builder of training data does."""
+    texts = [deidentify_text(text, _MASKED) for text in (example.query, *(text for _, text in example.output))]
+    found = sum((kinds for _, kinds in texts), Counter[str]())
+    if not found:
+        return example
+    counts.update({f"{kind} masked": places for kind, places in found.items()})
+    (query, _), *lines = texts
+    masked = tuple((kind, text) for (kind, _), (text, _) in zip(example.output, lines, strict=True))
+    return example.model_copy(update={"query": query, "output": masked})
 
 
 def _cleaned_lines(example: Example, counts: Counter[str]) -> list[tuple[LineKind, str]]:

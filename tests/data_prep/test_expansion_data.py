@@ -170,6 +170,15 @@ def test_miswritten_terms_are_mended(query: str, written: str, mended: str) -> N
     assert cleaned.examples[0].output[0] == ("lex", mended)
 
 
+def test_clean_masks_personal_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [["lex", "鱼油 13812345678"], ["vec", "用手机13812345678下的单什么时候发货"]]
+    out = tmp_path / "out.jsonl"
+    rows = [{"query": "13812345678 的订单", "output": lines}, {"query": "redis cache", "output": CACHE}]
+    assert main(["clean", str(write(tmp_path / "d.jsonl", *rows)), "--out", str(out)]) == 0
+    assert "13812345678" not in out.read_text(encoding="utf-8") and read(out)[1]["output"] == CACHE
+    assert "masked: 3" in capsys.readouterr().out
+
+
 def test_clean_drops_repeats(tmp_path: Path) -> None:
     rows = [{"query": "redis cache", "output": [*CACHE, CACHE[0]]}, {"query": "Redis Cache", "output": CACHE}]
     out = tmp_path / "out.jsonl"
