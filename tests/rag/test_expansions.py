@@ -12,10 +12,11 @@ import pytest
 from rag.models.embedder import HashingEmbedder, HashingMaker, embedder_maker
 from rag.models.rewriter import Rewrite
 from rag.retrieval.channel_search import MOST_TOKENS, OWN_WEIGHT, channel_texts, keyword_weights
-from rag.retrieval.search_request import Expansion
+from rag.retrieval.search_request import Expansion, searched_kinds
 from rag.service.contracts import GeneralRagResponse
 from rag.settings import ServiceSettings, TenantSettings
-from tests.support.loopback_llm import loopback_llm
+from tests.rag.test_retriever import Shop
+from tests.support.loopback_llm import Fault, embed_text, loopback_llm
 from tests.support.rag_server import HEALTH, add_knowledge_base, add_sample_tenants, post, recall, search, serving
 from tests.support.tiny_models import save_sentence_transformer
 
@@ -172,6 +173,29 @@ def test_hyde_is_embedded_as_a_passage_and_vec_as_a_query(tmp_path: Path) -> Non
     np.testing.assert_allclose(rows[1], model.embed(["钙片"])[0], atol=1e-5)
     hashing: HashingEmbedder = HashingMaker().fit(["鱼油"])
     assert hashing.embed_lines(["鱼油"], []).shape == (1, hashing.dimension)
+
+
+def test_an_embedder_that_fails_leaves_its_kinds_unsearched(tmp_path: Path) -> None:
+    working = True
+
+    def embed(body: dict[str, Any]) -> object:
+        texts = body["input"]
+        rows = [{"index": place, "embedding": embed_text(text)} for place, text in enumerate(texts)]
+        return {"data": rows} if working else Fault(status=500)
+
+    with loopback_llm(embed=embed) as llm:
+        shop = Shop(tmp_path / "data", {"a": "鱼油每日两粒", "b": "七天内可以退货"}, {}, f"{llm}#multilingual-e5-small")
+        lines = (Expansion("lex", "退货"), Expansion("vec", "怎么退"), Expansion("hyde", "七天内可以退"))
+        found = shop.ask("鱼油", expansions=lines)
+        assert set(searched_kinds(lines, found.channels).values()) == {"searched"}
+        asked = [body["input"] for body in llm.requests[-2:]]
+        assert asked == [["query: 鱼油", "query: 怎么退"], ["passage: 七天内可以退"]]
+        working = False
+        found = shop.ask("鱼油", expansions=lines)
+        states = searched_kinds(lines, found.channels)
+        assert states["lex"] == "searched" and {hit.doc_id for hit in found.hits} == {"a", "b"}
+        assert states["vec"] == states["hyde"] and states["vec"].startswith("not searched: dense fell back: ")
+        shop.close()
 
 
 # A rewrite in two texts: one for the keyword channel, one for the dense one
