@@ -187,8 +187,12 @@ def _ask_folder(model: Path, wanted: Sequence[Asked], prompt: str | None, out: P
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         raise BadInput(f"--model: {(told or lines or [f'ended with {done.returncode}'])[-1]}")
+    drawn = [line for _, line in read_jsonl(draws)]
+    if [line["sample_id"] for line in drawn] != [one.id for one in wanted]:
+        draws.unlink()
+        raise BadInput(f"{draws}: holds draws of other queries, of a run that was killed; run the same command again")
     answers: list[str | ServiceFailure] = []
-    for _, line in read_jsonl(draws):
+    for line in drawn:
         parsed = parse_answer(line["rewrites"][0])
         answers.append(parsed if isinstance(parsed, ServiceFailure) else str(parsed["expansion"]))
     for leftover in (prompts, draws):
@@ -226,7 +230,7 @@ def _write(
         print(f"  {reason}: {count}")
     if any(line.get("kind") == FailureKind.BUDGET_SPENT for line in quarantined):
         print("the budget is spent: run the same command with a larger one")
-    elif quarantined:
+    elif options.expander and any("kind" in line for line in quarantined):
         print("run the same command again: it asks for the missing ones only")
 
 
