@@ -163,17 +163,19 @@ def test_a_model_on_this_machine_is_asked_and_its_prose_is_no_example(
     """A random tiny model writes no expansion: every query is named, no draw is left beside the output."""
     from examples.make_tiny_model import main as make_tiny_model  # imports transformers
 
+    said = "把查询写成带类型的行。"
+    (tmp_path / "prompt.txt").write_text(said, encoding="utf-8")
     text = tmp_path / "text.jsonl"
-    rows = [{"text": system_prompt(language)} for language in ("en", "zh")]
-    text.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text.write_text(json.dumps({"text": f"{said} redis cache node 鱼油怎么吃"}) + "\n", encoding="utf-8")
     model, out = tmp_path / "model", tmp_path / "made.jsonl"
     size = ["--hidden", "64", "--layers", "1"]
     assert make_tiny_model(["--tenant", "fivedoctors", "--text", str(text), "--out", str(model), *size]) == 0
     capsys.readouterr()
     asked = queries(tmp_path, "redis cache node", "鱼油怎么吃")
-    assert main(["--queries", str(asked), "--model", str(model), "--out", str(out)]) == 2
+    prompted = ["--queries", str(asked), "--prompt", str(tmp_path / "prompt.txt"), "--out", str(out)]
+    assert main([*prompted, "--model", str(model)]) == 2
     told = capsys.readouterr().err
     assert "error: no query has an expansion; the first: expansion has " in told
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("made")]
-    assert main(["--queries", str(asked), "--model", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert main([*prompted, "--model", str(tmp_path / "none")]) == 2
     assert "error: --model: " in capsys.readouterr().err
