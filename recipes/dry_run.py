@@ -75,6 +75,7 @@ def dry_run(name: str, overrides: list[str]) -> str:
     shown = [recipe_yaml(config)]
     if settings is not None:
         check_reward_workers(settings, config)
+    if settings is not None and settings.task in TRIALS:
         shown += ["# The reward of this recipe, on completions made up for the purpose:", *reward_lines(settings)]
     return "\n".join(shown)
 
