@@ -45,7 +45,7 @@ PURPOSE = Purpose(
     "Competition: queries with their context, and what the deployed rewriter made of them, to be beaten.",
 )
 REQUIRED = ("original_query", "rewritten_query", "success")
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
         ("prompt", MESSAGES),
@@ -149,7 +149,7 @@ def write_split(
     """
     jsonl, parquet = out / f"rl_{split}.jsonl", out / f"rl_{split}.parquet"
     counts: Counter[str] = Counter()
-    with writing_lines(jsonl) as write_line, writing_parquet(parquet, _SCHEMA) as write_row:
+    with writing_lines(jsonl) as write_line, writing_parquet(parquet, SCHEMA) as write_row:
         for sample in again():
             write_line(sample.to_json())
             write_row(parquet_row(sample, counts["samples"], tenant))

@@ -2,6 +2,8 @@
 
     python -m recipes.launch ppo tenant=fivedoctors [hydra overrides]
 
+`--dry-run` prints the resolved recipe and what its reward gives to some made-up completions, and starts nothing.
+
 The checked recipe is written to `<output>/recipe.yaml`, and verl reads that file: it trains what was checked.
 
 Exit codes: 2 the recipe cannot run as configured, 130 the run was interrupted. The run saved itself and stopped, start
@@ -26,6 +28,7 @@ from recipes.best_checkpoint import forget_best_after, keep_best, read_best, val
 from recipes.checkpoints import drop_old_steps, drop_steps_after, mend_tracker, resumed_step, step_folder
 from recipes.cluster import hand_to_workers, joins_cluster
 from recipes.compose import plain, recipe_yaml
+from recipes.dry_run import dry_run
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
 from recipes.processes import INTERRUPTED, adopt_orphans, end_descendants, hold, run_group
 from recipes.run_logs import cut_logs, logger_environment
@@ -43,10 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    _, name, overrides = parse_arguments(parser, argv)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and its reward at work")
+    args, name, overrides = parse_arguments(parser, argv)
     write_privately()  # what this run and its trainer write is its owner's alone
     stop = threading.Event()
     try:
+        if args.dry_run:
+            print(dry_run(name, overrides))
+            return 0
         recipe = check_recipe(name, overrides)
         print(recipe.summary, file=sys.stderr)
         if recipe.finished:

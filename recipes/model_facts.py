@@ -66,6 +66,7 @@ class ModelFacts:
 KNOWN_MODELS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": ModelFacts(49152, 576, 1536, 30, 9, 3, 64, True),
     "Qwen/Qwen3-0.6B": ModelFacts(151936, 1024, 3072, 28, 16, 8, 128, True),
+    "Qwen/Qwen3-1.7B": ModelFacts(151936, 2048, 6144, 28, 16, 8, 128, True),
     "Qwen/Qwen3-4B": ModelFacts(151936, 2560, 9728, 36, 32, 8, 128, True),
     "Qwen/Qwen3-4B-Instruct-2507": ModelFacts(151936, 2560, 9728, 36, 32, 8, 128, True),
     "Qwen/Qwen3-8B": ModelFacts(151936, 4096, 12288, 36, 32, 8, 128, False),

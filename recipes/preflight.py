@@ -149,8 +149,11 @@ def retrieval_findings(settings: RewriterSettings, config: DictConfig, output: P
     """Ask the retrieval service what a rollout will ask, and say which reranker judges."""
     findings: list[Finding] = []
     with bad_input_as("retrieval", findings):
-        hits, reranker = check_rag(settings, config, output)
+        hits, reranker, unsearched = check_rag(settings, config, output)
         findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
+        if unsearched:
+            why = f"the service does not search with {', '.join(unsearched)} lines: they earn nothing"
+            findings.append(warning("expansions", why))
         if reranker:
             findings.append(reranker_finding(reranker))
     return findings

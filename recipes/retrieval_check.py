@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from pydantic import ValidationError
 
 from reward.records.call import ServiceFailure
+from reward.records.expansion import KINDS, Line
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.rewrite.combination import unusable
@@ -19,9 +20,11 @@ from reward.services.tenant_services import evidence_of
 from reward.settings.recipe import RewriterSettings
 
 
-def check_rag(settings: RewriterSettings, config: DictConfig, output: Path | None = None) -> tuple[int, str]:
-    """Return how many hits the retrieval service has for the first training query, and the reranker that judges where
-    no relevant passage is known, "" where all are.
+def check_rag(
+    settings: RewriterSettings, config: DictConfig, output: Path | None = None
+) -> tuple[int, str, tuple[str, ...]]:
+    """Return how many hits the retrieval service has for the first training query, the reranker that judges where no
+    relevant passage is known, "" where all are, and the kinds of typed line that the service does not search with.
 
     Args:
         output: of the run, which may have pinned a reranker already.
@@ -45,6 +48,7 @@ def check_rag(settings: RewriterSettings, config: DictConfig, output: Path | Non
                         rewritten_query=sample.original_query,
                         top_k=reward.top_k,
                         score_threshold=0.0,
+                        expansions=lines_to_try(settings, sample),
                     )
                 )[0]
                 for sample in samples
@@ -71,7 +75,14 @@ def check_rag(settings: RewriterSettings, config: DictConfig, output: Path | Non
             if pinned and judge != pinned:
                 raise BadInput(f"{where}: {judge or 'nothing'} judges the hits, but {pinned} is pinned for this run")
         hits.append(len(answer.hits))
-    return hits[0], judge
+    return hits[0], judge, answers[0].unsearched if isinstance(answers[0], RagAnswer) else ()
+
+
+def lines_to_try(settings: RewriterSettings, sample: Sample) -> list[Line]:
+    """Return typed lines to ask with, one of each kind, where the task sends such lines to the service."""
+    if settings.task != "expansion":
+        return []
+    return [Line(kind, sample.original_query[:200]) for kind in KINDS]
 
 
 def samples_to_try(path: Path) -> list[Sample]:

@@ -52,7 +52,13 @@ def replay_run(args: argparse.Namespace) -> Comparison:
     settings = load_run_settings(args.run, args.settings, [*formula, *args.set])
     if settings.reward.weight_retrieval + settings.reward.weight_judge == 0:
         raise BadInput("--set: weight_retrieval and weight_judge are both 0")
-    task = make_task(settings.task, settings.reward, settings.lexicon_of, has_judge=settings.has_judge)
+    task = make_task(
+        settings.task,
+        settings.reward,
+        settings.lexicon_of,
+        has_judge=settings.has_judge,
+        expansion=settings.expansion,
+    )
     rescored = rescore_run(read_rollouts(args.run), task)
     comparison = Comparison()
     with _writer(args.out) as write, console.status("scoring again") as status:

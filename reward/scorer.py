@@ -16,7 +16,7 @@ from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, ServiceFailure
 from reward.records.outcome import Abstained, AbstainReason, Evidence, Findings, Outcome, Rollout
-from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
+from reward.records.request import AskBaseline, AskExpansion, AskJudge, AskRetrieval, Request
 from reward.records.sample import Sample
 from reward.services.tenant_services import TenantServices
 from reward.settings.recipe import RewriterSettings
@@ -27,6 +27,7 @@ _ABSTAINS = {
     AskBaseline: AbstainReason.BASELINE,
     AskRetrieval: AbstainReason.RAG,
     AskJudge: AbstainReason.JUDGE,
+    AskExpansion: AbstainReason.RAG,
 }
 
 
@@ -104,6 +105,11 @@ class Scorer:
                 if not rewrite:
                     return Evidence()
                 answer = await self._services.retrieve(sample, rewrite, priority=priority)
+                answers.append(answer)
+                failed = isinstance(answer.value, ServiceFailure)
+                return answer.value if failed else Evidence.model_validate(answer.value)
+            case AskExpansion(lines):
+                answer = await self._services.expand(sample, lines, priority=priority)
                 answers.append(answer)
                 failed = isinstance(answer.value, ServiceFailure)
                 return answer.value if failed else Evidence.model_validate(answer.value)

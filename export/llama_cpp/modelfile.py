@@ -1,20 +1,30 @@
 """Ollama's Modelfile, whose template gives the very prompts of the training.
 
-A prompt of the training is one system and one user message; the tokenizer's chat template wraps fixed text round them.
-That text, found by rendering markers, is the Modelfile's template: with thinking off it holds the empty think block.
+A prompt of the training is one system and one user message, or for query expansion one user message round the query;
+the tokenizer's chat template wraps fixed text round them. That text, found by rendering markers, is the Modelfile's
+template: with thinking off it holds the empty think block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from reward.expansion.prompt import build_messages
 from reward.records.files import BadInput
 
 SYSTEM, USER, ANSWER = "SYSTEM-MARKER", "USER-MARKER", "ANSWER-MARKER"
 # More than any prompt (1024 tokens) and rewrite take; Ollama's own default is a guess about the machine.
 CONTEXT = 4096
+# Of query expansion, as its source serves the model.
+EXPANSION_PARAMETERS = {"top_p": 1, "top_k": 0, "repeat_penalty": 1.1}
+
+
+class GoTemplate(Protocol):
+    def go_template(self) -> str:
+        """Return the template in the language of Go's text/template."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,25 @@ class ChatTemplate:
         return f"{start}{{{{ .Prompt }}}}{after}{{{{ .Response }}}}{end}"
 
 
+@dataclass(frozen=True)
+class QueryTemplate:
+    """The fixed text round the query of an expansion: requests bring the query alone. There is no system message, as in
+    training: one that a request brings is dropped."""
+
+    before: str
+    after: str
+    end: str
+
+    def prompt(self, query: str) -> str:
+        """Return the prompt as Ollama renders it."""
+        return f"{self.before}{query}{self.after}"
+
+    def go_template(self) -> str:
+        """Return the template in the language of Go's text/template."""
+        before, after, end = (_literal(text) for text in (self.before, self.after, self.end))
+        return f"{before}{{{{ .Prompt }}}}{after}{{{{ .Response }}}}{end}"
+
+
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, answered: bool = False) -> str:
     """Return the prompt as training renders it: thinking off, ready for the answer unless it is `answered`."""
     return tokenizer.apply_chat_template(
@@ -67,8 +96,29 @@ def read_chat_template(tokenizer: Any, source: str) -> ChatTemplate:
     return ChatTemplate(before, between, after, without_system, end)
 
 
+def read_query_template(tokenizer: Any, source: str) -> QueryTemplate:
+    """Find the fixed text round the query of an expansion, in the prompt of its training.
+
+    Raises:
+        BadInput: there is no template, or it does more to a prompt than to wrap text round its message.
+    """
+    template = read_chat_template(tokenizer, source)
+    [message] = build_messages(USER)
+    said_before, found, said_after = message["content"].partition(USER)
+    if not found:
+        raise BadInput(f"{source}: the prompt of query expansion does not show the query as it is")
+    return QueryTemplate(template.without_system + said_before, said_after + template.after, template.end)
+
+
 def modelfile(
-    weights: str, template: ChatTemplate, *, system: str | None, stop: Sequence[str], context: int, max_new_tokens: int
+    weights: str,
+    template: GoTemplate,
+    *,
+    system: str | None,
+    stop: Sequence[str],
+    context: int,
+    max_new_tokens: int,
+    parameters: Mapping[str, float] | None = None,
 ) -> str:
     """Return the Modelfile's text.
 
@@ -77,6 +127,7 @@ def modelfile(
         system: the tenant's system prompt; None: requests bring it.
         stop: texts that end an answer.
         context: tokens of prompt and answer together.
+        parameters: further ones, by name.
 
     Raises:
         BadInput: a text cannot be written in a Modelfile.
@@ -86,6 +137,7 @@ def modelfile(
         f"TEMPLATE {_quoted(template.go_template())}",
         *([] if system is None else [f"SYSTEM {_quoted(system)}"]),
         "PARAMETER temperature 0",
+        *(f"PARAMETER {name} {value:g}" for name, value in (parameters or {}).items()),
         f"PARAMETER num_ctx {context}",
         f"PARAMETER num_predict {max_new_tokens}",
         *(f'PARAMETER stop "{text}"' for text in stop),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.expansions.queries import read_queries
 from data_prep.prompt import build_messages
+from reward.expansion.prompt import build_messages as build_expansion_messages
 from reward.records.sample import Context, Metadata, Sample, read_samples
 from reward.settings.recipe import Language, TenantSettings
 
@@ -46,6 +48,19 @@ def verification_messages(tenant: TenantSettings | None, test: Path | None) -> l
         samples = read_samples(test)[:PROMPTS] if test else _samples(one)
         conversations += [build_messages(sample, one) for sample in samples]
     return conversations
+
+
+def verification_queries(test: Path | None) -> list[list[dict[str, str]]]:
+    """Return conversations of query expansion, one user message each.
+
+    Args:
+        test: queries to take, as `evaluation.expansions --queries` has them; None: ours, in Chinese and English.
+
+    Raises:
+        BadInput: `test` cannot be read.
+    """
+    queries = [one.query for one in read_queries(test)[:PROMPTS]] if test else [*QUERIES["zh"], *QUERIES["en"]]
+    return [build_expansion_messages(query) for query in queries]
 
 
 def _samples(tenant: TenantSettings) -> list[Sample]:

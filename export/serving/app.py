@@ -28,6 +28,7 @@ from guard.web.draining import Draining
 from guard.web.origins import LOOPBACK, Origins
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput
+from reward.records.rewrite_pair import retrieval_fields
 
 _LOG = logging.getLogger("export.serving")
 MAX_BODY_BYTES = 200_000
@@ -149,7 +150,7 @@ def _add_routes(app: FastAPI, service: Service, api_key: str) -> None:
             "X-Rewrite-Source": answer.source,
             **({"X-Rewrite-Failure": answer.failure} if answer.failure else {}),
         }
-        return _json({"rewritten_query": answer.text}, headers)
+        return _json(retrieval_fields(answer.text), headers)
 
     @app.post("/api/chat/general_rag", summary="Retrieve with the rewrite; interleaved while such a test runs")
     async def general_rag(http: Request) -> Response:

@@ -18,6 +18,7 @@ from export.serving.metrics import Metrics
 from export.serving.outcome_log import OutcomeLog
 from export.serving.tenant_route import TenantRoute
 from reward.records.call import FailureKind, ServiceFailure
+from reward.records.rewrite_pair import retrieval_fields
 from reward.services.http_calls import JsonService
 
 PATH = "/api/chat/general_rag"
@@ -84,7 +85,7 @@ class InterleavedRetrieval:
         return {**found_a, "data": data}
 
     async def _ask(self, asked: Mapping[str, Any], rewrite: str) -> dict[str, Any] | ServiceFailure:
-        answer, _ = await self._rag.post(PATH, {**asked, "rewritten_query": rewrite})
+        answer, _ = await self._rag.post(PATH, {**asked, **retrieval_fields(rewrite)})
         if isinstance(answer, dict) and not isinstance((answer.get("data") or {}).get("recall"), list):
             return ServiceFailure("answer lacks data.recall", FailureKind.MALFORMED)
         return answer

@@ -69,6 +69,15 @@ class Embedder(Protocol):
         """
         ...
 
+    def embed_lines(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        """Return an array (len(queries) + len(passages), dimension) of one request's unit rows: its queries with the
+        model's prompt for queries, then its passages with that for passages; zero for a text without content.
+
+        Raises:
+            ModelFailure: the model gave no usable answer.
+        """
+        ...
+
 
 class EmbedderMaker(Protocol):
     """An embedding model before it has seen a knowledge base. `id` is that of the embedders it makes."""
@@ -139,6 +148,9 @@ class NoVectors:
     def embed_query(self, text: str) -> NDArray[np.float32]:
         return np.empty(0, np.float32)
 
+    def embed_lines(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed([*queries, *passages])
+
 
 class HashingMaker:
     id = EMBEDDER_ID
@@ -183,6 +195,9 @@ class HashingEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         return self.embed([text])[0]
+
+    def embed_lines(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed([*queries, *passages])
 
 
 _VECTORIZER = HashingVectorizer(

@@ -87,18 +87,23 @@ class EndpointEmbedder:
         self._query_client = client.with_options(timeout=_QUERY_TIMEOUT, max_retries=0)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._rows(self._client, texts, is_query=False)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        return self._rows(self._query_client, [text], is_query=True)[0]
+
+    def embed_lines(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        asked = self._rows(self._query_client, queries, is_query=True)
+        return np.concatenate([asked, self._rows(self._query_client, passages, is_query=False)])
+
+    def _rows(self, client: openai.OpenAI, texts: Sequence[str], *, is_query: bool) -> NDArray[np.float32]:
         rows = np.zeros((len(texts), self.dimension), np.float32)
         # Many servers refuse an empty input, and a batch with it.
         asked = [place for place, text in enumerate(texts) if text.strip()]
         for start in range(0, len(asked), _BATCH):
             places = asked[start : start + _BATCH]
-            rows[places] = self._checked(self.ask(self._client, [texts[place] for place in places], is_query=False))
+            rows[places] = self._checked(self.ask(client, [texts[place] for place in places], is_query=is_query))
         return rows
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        if not text.strip():
-            return np.zeros(self.dimension, np.float32)
-        return self._checked(self.ask(self._query_client, [text], is_query=True))[0]
 
     def ask(self, client: openai.OpenAI, texts: Sequence[str], *, is_query: bool) -> NDArray[np.float32]:
         """Ask for unit rows of queries or passages, in the order of `texts`.

@@ -11,11 +11,13 @@ import httpx
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """`failure`: why the rewriter's answer could not be used, "" when it was not asked or answered."""
+    """`failure`: why the rewriter's answer could not be used, "" when it was not asked or answered. `keyword_query`: of
+    a pair the text for the keyword channel, `text` being the one for the dense channel; None where one text is both."""
 
     text: str
     source: Literal["given", "rewriter", "query"]
     failure: str = ""
+    keyword_query: str | None = None
 
 
 class Rewriter:
@@ -60,7 +62,10 @@ class Rewriter:
         rewritten = answer.get("rewritten_query") if isinstance(answer, dict) else None
         if not isinstance(rewritten, str) or not rewritten.strip():
             return fall_back("answer holds no rewritten_query")
-        return Rewrite(rewritten.strip(), "rewriter")
+        keyword_query = answer.get("keyword_query")
+        if not isinstance(keyword_query, str | None):
+            return fall_back("its keyword_query is no text")
+        return Rewrite(rewritten.strip(), "rewriter", keyword_query=(keyword_query or "").strip() or None)
 
     async def aclose(self) -> None:
         await self._http.aclose()

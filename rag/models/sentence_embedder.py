@@ -69,8 +69,14 @@ class SentenceEmbedder:
         return self._encode(encode, list(texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
+        return self._embed_queries([text])[0]
+
+    def embed_lines(self, queries: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+        return np.concatenate([self._embed_queries(list(queries)), self.embed(passages)])
+
+    def _embed_queries(self, texts: list[str]) -> NDArray[np.float32]:
         encode = self._model.encode_query if self._prompts is None else self._prompted(self._prompts.query or "")
-        return self._encode(encode, [text])[0]
+        return self._encode(encode, texts)
 
     def _prompted(self, prompt: str) -> Any:
         return partial(self._model.encode, prompt=prompt)

@@ -8,6 +8,8 @@ CHANNELS = ("dense", "keyword", "doc2query", "query2doc", "rerank", "rewrite")
 
 # What a switch says when nobody turned it.
 ON, OFF = "on", "off"
+# The request brought what the switch would have made.
+GIVEN = "given"
 
 
 class Channels(BaseModel):

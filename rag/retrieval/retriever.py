@@ -1,7 +1,8 @@
 """One retrieval: rewrite, expansion, channels, fusion, relevance, in this order, each as its switch says.
 
-The channels search with the rewritten query (expanded when Query2Doc is on); relevance is judged by the original
-query and context. `score` is the fused one of `rag.retrieval.fusion`: 1 for the best passage of every channel.
+The channels search with the rewritten query, expanded by the request's typed lines or, when it is on, by Query2Doc;
+relevance is judged by the original query and context. `score` is the fused one of `rag.retrieval.fusion`: 1 for the
+best passage of every channel.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from rag.models.failure import ModelFailure
 from rag.models.language_model import LanguageModel
 from rag.models.reranker import Reranker, RerankerChoice
 from rag.models.rewriter import Rewrite, Rewriter
-from rag.retrieval.channel_search import embedded_query, keyword_weights
-from rag.retrieval.channels import CHANNELS, OFF, ON, fell_back, unavailable
+from rag.retrieval.channel_search import ChannelTexts, channel_texts, embedded_query, keyword_weights
+from rag.retrieval.channels import CHANNELS, GIVEN, OFF, ON, fell_back, unavailable
 from rag.retrieval.fitted_fusion import FusionInForce, fusion_in_force
 from rag.retrieval.fusion import Candidates, ChannelRows, Found, final_order, fuse_channels
 from rag.retrieval.lexical_reranker import CONTEXT_LENGTH, LexicalReranker
@@ -87,7 +88,7 @@ class Retriever:
         seconds: dict[str, float] = {}
         started = time.perf_counter()
         rewrite = await self._rewrite(request, states)
-        pseudo_document = await self._expand(rewrite.text, request.context, states)
+        texts = channel_texts(rewrite, await self._expand(rewrite.text, request, states), request.expansions)
         seconds["models"] = time.perf_counter() - started
 
         # Search with what the models made of the query; where nothing is indexed there is nothing to rank.
@@ -96,14 +97,14 @@ class Retriever:
         if opened is None:
             for name in ("dense", "keyword", "doc2query", "rerank"):
                 states[name] = unavailable("nothing is indexed yet")
-            return Retrieval([], rewrite, pseudo_document, states, "", "", seconds)
+            return Retrieval([], rewrite, texts.pseudo_document, states, "", "", seconds)
         depth = max(self._depth, request.top_k)
         reranker = self._rerankers.of(kb.tenant_id) if self._rerankers is not None else self._reranker
-        await self._read_long_texts(kb, opened, request, rewrite.text, pseudo_document)
-        dense = await self._dense(opened, rewrite.text, pseudo_document, states)
+        await self._read_long_texts(kb, opened, request, texts)
+        dense = await embedded_query(opened.embedder, texts, states) if states["dense"] == ON else None
         fusion = self._fusion(kb, opened, reranker)
         async with self._turn(kb.tenant_id):
-            searched = await self._search(kb, opened, rewrite.text, pseudo_document, dense, depth, states)
+            searched = await self._search(kb, opened, texts, dense, depth, states)
             found = searched.found(fusion.weights)
             fused = fuse_channels(found, fusion.weights)
             passages = {passage.id: passage for passage in searched.behind.values()}
@@ -145,7 +146,7 @@ class Retriever:
             )
             for i, score in kept
         ]
-        return Retrieval(hits, rewrite, pseudo_document, states, judge, fusion.name, seconds)
+        return Retrieval(hits, rewrite, texts.pseudo_document, states, judge, fusion.name, seconds)
 
     def close(self) -> None:
         self._token_process.close()
@@ -161,8 +162,9 @@ class Retriever:
         if opened is None:
             raise IngestError(f"{kb.tenant_id}/{kb.name}: nothing is indexed yet")
         states = dict.fromkeys(CHANNELS, ON)
-        dense = await self._dense(opened, query, "", states)
-        found = await self._search(kb, opened, query, "", dense, self._depth, states)
+        texts = ChannelTexts(query, query)
+        dense = await embedded_query(opened.embedder, texts, states)
+        found = await self._search(kb, opened, texts, dense, self._depth, states)
         if dense is None and opened.embedder.dimension:
             raise ModelFailure(states["dense"].removeprefix(fell_back("")))
         return found
@@ -170,8 +172,11 @@ class Retriever:
     async def _rewrite(self, request: SearchRequest, states: dict[str, str]) -> Rewrite:
         """Return the given rewrite unchanged, else the tenant's rewriter's, else the query."""
         if request.rewritten_query:
-            states["rewrite"] = "given"
-            return Rewrite(request.rewritten_query, "given")
+            states["rewrite"] = GIVEN
+            return Rewrite(request.rewritten_query, "given", keyword_query=request.keyword_query)
+        if request.expansions:  # a model has written for this query already
+            states["rewrite"] = GIVEN
+            return Rewrite(request.query, "query")
         rewriter = self._rewriters.get(request.tenant_id, self._default_rewriter)
         if states["rewrite"] == OFF:
             return Rewrite(request.query, "query")
@@ -185,8 +190,11 @@ class Retriever:
             states["rewrite"] = fell_back(rewrite.failure)
         return rewrite
 
-    async def _expand(self, query: str, context: str, states: dict[str, str]) -> str:
+    async def _expand(self, query: str, request: SearchRequest, states: dict[str, str]) -> str:
         """Imagine what a passage that answers the query might say (Query2Doc); "" when there is none."""
+        if request.expansions:
+            states["query2doc"] = GIVEN
+            return ""
         if states["query2doc"] == OFF:
             return ""
         if self._language_model is None:
@@ -196,7 +204,7 @@ class Retriever:
             states["query2doc"] = OFF
             return ""
         try:
-            return await self._language_model.pseudo_document(query, context, self._query2doc_timeout)
+            return await self._language_model.pseudo_document(query, request.context, self._query2doc_timeout)
         except ModelFailure as failure:
             states["query2doc"] = fell_back(str(failure))
             return ""
@@ -205,8 +213,7 @@ class Retriever:
         self,
         kb: KnowledgeBase,
         opened: OpenVersion,
-        query: str,
-        pseudo_document: str,
+        texts: ChannelTexts,
         dense: NDArray[np.float32] | None,
         depth: int,
         states: dict[str, str],
@@ -215,7 +222,7 @@ class Retriever:
         with_questions = states["doc2query"] == ON and opened.has_questions
         if states["doc2query"] == ON and not opened.has_questions:
             states["doc2query"] = unavailable("no questions are indexed")
-        keywords = keyword_weights(query, pseudo_document) if states["keyword"] == ON else None
+        keywords = keyword_weights(texts) if states["keyword"] == ON else None
         for _ in range(_MOST_ATTEMPTS):
             revision = self._catalogue.applied_revision(opened.version.id)
             by_dense, by_keyword, limit, behind = await self._rows(
@@ -241,33 +248,24 @@ class Retriever:
             await asyncio.sleep(0)
             yield
 
-    async def _dense(
-        self, opened: OpenVersion, query: str, pseudo_document: str, states: dict[str, str]
-    ) -> NDArray[np.float32] | None:
-        if states["dense"] != ON:
-            return None
-        if not opened.embedder.dimension:
-            states["dense"] = unavailable("no embedder is configured")
-            return None
-        return await embedded_query(opened.embedder, query, pseudo_document, states)
-
     async def _read_long_texts(
-        self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, query: str, pseudo_document: str
+        self, kb: KnowledgeBase, opened: OpenVersion, request: SearchRequest, texts: ChannelTexts
     ) -> None:
         """Tokenise long texts in the process for it, or in a thread while there is none: those who ask for the tokens
         later find them in their caches."""
         context = request.context[-CONTEXT_LENGTH:]
-        if len(request.query) + len(query) + len(pseudo_document) + len(context) <= SHORT_TEXT:
+        read_texts = (request.query, *texts.tokenised, context)
+        if sum(map(len, read_texts)) <= SHORT_TEXT:
             return
         lexical = self._lexical_reranker(kb, opened)
 
         def read() -> None:
-            for text in {request.query, query, pseudo_document, context}:
+            for text in set(read_texts):
                 if len(text) <= SHORT_TEXT or remembers_token_ids(text):
                     continue
                 if (ids := self._token_process.token_ids(text)) is not None:
                     remember_token_ids(text, ids)
-            keyword_weights(query, pseudo_document)
+            keyword_weights(texts)
             lexical.prepare(request.query, request.context)
 
         async with self._long_texts.place(kb.tenant_id):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from plain_text.asked import context_text
 from rag.retrieval.channels import Channels
+from rag.retrieval.search_request import ExpansionKind
 
 _IN_A_TURN = {"content", "tool_calls", "function_call"}  # a turn that calls a tool may leave its content out
 _NO_TURN = "each turn needs a role and a content string"
@@ -15,6 +16,8 @@ _NO_TURN = "each turn needs a role and a content string"
 LONGEST_CONTEXT = 100_000  # characters
 MOST_TURNS = 1000
 DEEPEST_PARTS = 8
+MOST_LINES = 8
+LONGEST_LINE = 2000  # characters
 SPEAKERS = {"user": "用户", "human": "用户", "assistant": "助手", "ai": "助手"}
 
 Query = Annotated[str, Field(min_length=1, max_length=4000, examples=["鱼油怎么吃"])]
@@ -104,15 +107,48 @@ class ConversationRequest(BaseModel):
         return context_text(self.user_profile, self.history_summary, self.history)
 
 
+class ExpansionLine(BaseModel):
+    """A typed line beside the query. `lex` joins the keyword channel; `vec` and `hyde` join the dense one, `hyde` in
+    the form of a passage."""
+
+    model_config = ConfigDict(str_strip_whitespace=True, extra="forbid")
+
+    kind: ExpansionKind
+    text: str = Field(min_length=1, max_length=LONGEST_LINE)
+
+
 class GeneralRagRequest(ConversationRequest):
     """One retrieval. `query` is the original wording; the passages are found with `rewritten_query` unchanged when
     it is given (blank counts as absent) and scored against `query` and the context. `user_profile`, `history_summary`,
-    `channels` and `debug` are additions to the contract."""
+    `channels`, `debug`, `keyword_query` and `expansions` are additions to the contract."""
 
     top_k: int = Field(default=5, ge=1, le=200)
     score_threshold: float = Field(default=0.5, ge=0, le=1, description="least `reranker_score` of a hit")
     rewritten_query: str | None = Field(default=None, max_length=4000)
+    keyword_query: str | None = Field(
+        default=None,
+        max_length=4000,
+        description="the keyword channel's text where a rewrite has two; `rewritten_query` is then the dense one's",
+    )
+    expansions: list[ExpansionLine] = Field(
+        default=[],
+        max_length=MOST_LINES,
+        description="typed lines, searched beside the query; then neither rewriter nor query2doc is asked",
+        examples=[[{"kind": "lex", "text": "鱼油 用量"}, {"kind": "vec", "text": "鱼油每天吃几粒"}]],
+    )
     debug: bool = Field(default=False, description="adds each hit's rank and score in each channel")
+
+    @field_validator("expansions", mode="before")
+    @classmethod
+    def _absent_is_none(cls, value: Any) -> Any:
+        return [] if value is None else value
+
+    @field_validator("keyword_query")
+    @classmethod
+    def _of_a_pair(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and not info.data.get("rewritten_query"):
+            raise ValueError("rewritten_query is missing beside it")
+        return value or None
 
 
 class ChannelRank(BaseModel):
@@ -144,7 +180,8 @@ ChannelStates = Annotated[
 
 class RagData(BaseModel):
     """`rewrite_source` tells where `rewritten_query` came from; `rewrite_failure` why the service's own rewriter
-    was not used ("" when it was not asked or answered). `pseudo_document` comes with `debug` only."""
+    was not used ("" when it was not asked or answered). `pseudo_document` comes with `debug` only, `keyword_query`
+    with a rewrite in two texts, `expansions` where the request has some."""
 
     user_profile: str
     history_summary: str
@@ -159,6 +196,12 @@ class RagData(BaseModel):
     )
     channels: ChannelStates
     pseudo_document: str | None = None
+    keyword_query: str | None = None
+    expansions: dict[str, str] | None = Field(
+        default=None,
+        description="of each kind that was sent: searched | not searched: why",
+        examples=[{"lex": "searched", "vec": "not searched: dense off"}],
+    )
 
 
 class GeneralRagResponse(BaseModel):

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from rag.catalogue.clicks import Click
 from rag.catalogue.holdings import LimitReached
-from rag.retrieval.search_request import Hit, SearchRequest
+from rag.retrieval.search_request import Expansion, Hit, SearchRequest, searched_kinds
 from rag.service.contracts import FeedbackRequest, GeneralRagRequest, GeneralRagResponse
 from rag.service.deployment import Deployment
 from rag.service.problems import problems
@@ -22,9 +22,15 @@ def search_routes(deployment: Deployment) -> APIRouter:
         summary="Passages for a query, in the order of their fused score",
         responses={200: {"model": GeneralRagResponse}, **problems(404)},
     )
+    @router.post(
+        "/search",
+        summary="The same, under a short name",
+        responses={200: {"model": GeneralRagResponse}, **problems(404)},
+    )
     async def general_rag(body: GeneralRagRequest, http: Request) -> Response:
         """With a cross-encoder on, in its order. A channel that cannot work falls back, and `channels` says so."""
         tenant_id = await deployment.admit(http, body.tenant_id)
+        expansions = tuple(Expansion(line.kind, line.text) for line in body.expansions)
         retrieval = await deployment.retrieve(
             http,
             deployment.find(http, tenant_id, body.kb_name),
@@ -34,6 +40,8 @@ def search_routes(deployment: Deployment) -> APIRouter:
                 top_k=body.top_k,
                 score_threshold=body.score_threshold,
                 rewritten_query=body.rewritten_query,
+                keyword_query=body.keyword_query,
+                expansions=expansions,
                 history=body.history,
                 user_profile=body.user_profile,
                 history_summary=body.history_summary,
@@ -55,6 +63,11 @@ def search_routes(deployment: Deployment) -> APIRouter:
         }
         if body.debug:
             data["pseudo_document"] = retrieval.pseudo_document
+        # Only where they were asked for: other answers stay as they are, byte by byte.
+        if retrieval.rewrite.keyword_query is not None:
+            data["keyword_query"] = retrieval.rewrite.keyword_query
+        if expansions:
+            data["expansions"] = searched_kinds(expansions, retrieval.channels)
         # Straight to bytes: validating 100 hits a second time would cost more than finding them.
         return Response(to_json({"data": data}), media_type="application/json")
 

@@ -72,7 +72,7 @@ def histogram(lengths: list[int], limit: int) -> str:
 
 
 def prompt_findings(config: DictConfig, prompts: Prompts, *, live_baseline: bool = False) -> list[Finding]:
-    """Compare the lengths with the limit, and count the rows without a baseline.
+    """Compare the lengths with the limit, and count the rows without a baseline where the task needs one.
 
     Args:
         live_baseline: whether the tenant names a service that writes the missing rewrites.
@@ -91,6 +91,8 @@ def prompt_findings(config: DictConfig, prompts: Prompts, *, live_baseline: bool
         grave = prompts.counted and (surely / len(prompts.lengths) > TOO_MANY if rl else surely > 0)
         level, text = (bad if grave else warning), f"{over} over {key}={limit} ({share:.1%}); {text}"
     findings = [level("prompts", f"{text}{how}")]
+    if rl and config.rewriter.task != "rewrite":  # only rewriting competes with recorded rewrites
+        return findings
     if missing := prompts.without_baseline:
         what = f"{missing} of {len(prompts.lengths)} prompts have no recorded baseline"
         if live_baseline:

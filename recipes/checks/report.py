@@ -130,7 +130,9 @@ def service_findings(
         speed = card_speed(cards[0].name)
         gpu = gpu_seconds(config, facts, prompts.quantile(0.5), speed) if speed else None
     unfit = {finding.subject for finding in before if finding.level is Level.BAD}
-    findings = ask_baseline(settings, samples[0], needed=prompts.without_baseline > 0)
+    findings: list[Finding] = []
+    if settings.task == "rewrite":
+        findings += ask_baseline(settings, samples[0], needed=prompts.without_baseline > 0)
     judge, each = settings.judge, None
     if judge is not None and "judge" not in unfit:
         with bad_input_as("judge", findings):

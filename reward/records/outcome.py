@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from reward.records.call import FailureKind
+from reward.records.expansion import ExpansionParts
 from reward.records.sample import Hit, Record, Sample
 
 
@@ -26,6 +27,7 @@ class Evidence(Record):
         idle_units: how many units of the rewrite the passage that pays does not hold (`reward.text.units.idle_units`).
         lacks_ids: a hit has no `doc_id`, so that a relevant passage may be among them unseen.
         lacks_scores: there are hits, and none has a score.
+        unsearched: kinds of typed line that the service did not search with.
     """
 
     top_hits: tuple[Hit, ...] = ()
@@ -36,6 +38,7 @@ class Evidence(Record):
     idle_units: int = 0
     lacks_ids: bool = False
     lacks_scores: bool = False
+    unsearched: tuple[str, ...] = ()
 
     @property
     def top1(self) -> float:
@@ -155,7 +158,7 @@ class Parts(Record):
 
     `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content`,
     `copied_run` and `idle_units` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in
-    for a reranker.
+    for a reranker. A task's own numbers are in a record of its own: `expansion`.
     """
 
     retrieval: float | None = None
@@ -177,6 +180,7 @@ class Parts(Record):
     copied_run: int = 0
     idle_units: int = 0
     lexical: float = 0.0
+    expansion: ExpansionParts | None = None
 
 
 class Scored(Record):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reward.records.expansion import Line
+
 
 @dataclass(frozen=True)
 class AskBaseline:
@@ -25,4 +27,11 @@ class AskJudge:
     baseline: str
 
 
-Request = AskBaseline | AskRetrieval | AskJudge
+@dataclass(frozen=True)
+class AskExpansion:
+    """What retrieval with the sample's query and typed lines beside it finds: an `Evidence`."""
+
+    lines: tuple[Line, ...]
+
+
+Request = AskBaseline | AskRetrieval | AskJudge | AskExpansion

@@ -8,6 +8,7 @@ from typing import Any
 
 from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
 from reward.records.request import AskBaseline, AskJudge, AskRetrieval, Request
+from reward.records.rewrite_pair import texts_of, words_of
 from reward.records.sample import Sample
 from reward.rewrite.combination import check_text, combine
 from reward.rewrite.metrics import rollout_fields, step_metrics
@@ -17,7 +18,8 @@ from reward.text.terms import Lexicon
 
 
 class RewriteTask:
-    """Scores one line of text by what it retrieves, and by a judge where there is one.
+    """Scores one line of text, or a text for each channel (`RewritePair`), by what it retrieves, and by a judge where
+    there is one.
 
     Args:
         lexicon_of: the lexicon of a sample's tenant.
@@ -35,7 +37,9 @@ class RewriteTask:
         # Formula v1 has no gates: the lexicon is not asked for.
         if self._settings.formula == "v1":
             return None
-        return check_text(self._settings, self._lexicon_of(sample), sample, text)
+        # Each text of a pair is a rewrite: the first that fails a gate closes both.
+        gated = (check_text(self._settings, self._lexicon_of(sample), sample, one) for one in texts_of(text))
+        return next((one for one in gated if one is not None), None)
 
     def requests(self, sample: Sample, text: str, findings: Findings) -> dict[str, Request]:
         # Everything else is compared with the baseline's rewrite.
@@ -52,7 +56,7 @@ class RewriteTask:
         return {field: request for field, request in needed.items() if getattr(findings, field) is None}
 
     def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated | Abstained:
-        outcome = combine(self._settings, sample, text, findings)
+        outcome = combine(self._settings, sample, words_of(text), findings)
         # Validation is not shaped: its rewards are compared from step to step.
         if self._shaping is None or not isinstance(outcome, Scored) or sample.metadata.split != "train":
             return outcome

@@ -30,13 +30,14 @@ from reward.rollouts.text_alarms import (
     recitals,
 )
 from reward.rollouts.windows import EQUAL, Window, contributions, disputed, examples, mean, variance_shares
+from reward.settings.recipe import TaskName
 
 
-def check_run(first: Window, last: Window, limits: AlarmLimits) -> list[Alarm]:
-    """Every check that has something to say about the two windows, raised or not."""
+def check_run(first: Window, last: Window, limits: AlarmLimits, task: TaskName = "rewrite") -> list[Alarm]:
+    """Every check of the task that has something to say about the two windows, raised or not."""
     if min(len(first.rollouts), len(last.rollouts)) < limits.min_rollouts:
         return []
-    return [alarm for check in CHECKS if (alarm := check(first, last, limits)) is not None]
+    return [alarm for check in CHECKS[task] if (alarm := check(first, last, limits)) is not None]
 
 
 def component_dominance(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
@@ -206,7 +207,8 @@ def judge_drift(check: Mapping[str, Any], limits: AlarmLimits) -> Alarm | None:
     return Alarm("judge_drift", drift, limits.judge_drift, known + advice, first=0.0, raised=raised)
 
 
-CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
+Check = Callable[[Window, Window, AlarmLimits], Alarm | None]
+_OF_REWRITING: tuple[Check, ...] = (
     copy_rate,
     baseline_copies,
     recitals,
@@ -225,3 +227,14 @@ CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
     gate_rate,
     abstentions,
 )
+# What reads a rewrite as one line of text, or compares it with a baseline, does not apply to typed lines.
+_OF_EXPANSION: tuple[Check, ...] = (
+    recitals,
+    length_drift,
+    entropy_drop,
+    variance_collapse,
+    reward_without_retrieval,
+    gate_rate,
+    abstentions,
+)
+CHECKS: dict[TaskName, tuple[Check, ...]] = {"rewrite": _OF_REWRITING, "expansion": _OF_EXPANSION}

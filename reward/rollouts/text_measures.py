@@ -9,6 +9,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from reward.records.outcome import GateReason
+from reward.records.rewrite_pair import texts_of
 from reward.records.sample import Sample
 from reward.rewrite.gates import check_gates
 from reward.text.terms import NO_TERMS, Lexicon
@@ -54,5 +55,5 @@ def is_stuffed(text: str) -> bool:
 def fails_gates(sample: Sample, rewrite: str, gates: Iterable[GateReason], lexicon: Lexicon = NO_TERMS) -> bool:
     """Whether a rewrite fails one of these gates, whichever ones the run itself had."""
     cap = max(len(rewrite), 500)
-    found = check_gates(sample, rewrite, gates=gates, cap=cap, lexicon=lexicon, floor=-1.0)
-    return found is not None
+    found = (check_gates(sample, text, gates=gates, cap=cap, lexicon=lexicon, floor=-1.0) for text in texts_of(rewrite))
+    return any(gated is not None for gated in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guard.personal.masking import mask_message
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.rewrite_pair import rewrite_in
 from reward.records.sample import Sample
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
@@ -47,7 +48,7 @@ class BaselineClient:
         rewrite = answer.get("rewritten_query")
         if not isinstance(rewrite, str) or not rewrite.strip():
             return refusal_in(answer, "answer lacks rewritten_query"), trace
-        return mask_message(rewrite.strip()), trace  # it may know of a person what it was not asked
+        return mask_message(rewrite_in(answer).strip()), trace  # it may know of a person what it was not asked
 
     async def aclose(self) -> None:
         if self._service is not None:

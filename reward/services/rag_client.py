@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from guard.personal.masking import mask_id
 from reward.records.call import CallTrace, FailureKind, ServiceFailure
+from reward.records.expansion import Line, LineKind
 from reward.records.files import first_problem
+from reward.records.rewrite_pair import retrieval_fields, rewrite_in
 from reward.records.sample import Context, Hit
 from reward.services.http_calls import JsonService
 from reward.services.refusals import refusal_in
@@ -29,6 +31,7 @@ class RagAnswer:
         reranker: what the service names as the giver of `reranker_score`.
         origin: what gave the hits their scores: that name, `fused`, or "" where no hit has a score.
         channels: what became of each switch of retrieval; empty for a service without switches.
+        unsearched: kinds of the typed lines sent that the service did not search with.
     """
 
     hits: tuple[Hit, ...]
@@ -38,6 +41,7 @@ class RagAnswer:
     reranker: str = ""
     origin: str = ""
     channels: Mapping[str, str] = field(default_factory=dict)
+    unsearched: tuple[str, ...] = ()
 
 
 class RagClient:
@@ -62,13 +66,17 @@ class RagClient:
         top_k: int = 5,
         score_threshold: float = 0.5,
         channels: Mapping[str, bool] | None = None,
+        expansions: Sequence[Line] = (),
         priority: float = 0.0,
     ) -> tuple[RagAnswer | ServiceFailure, CallTrace]:
         """Retrieve hits for `query` with `rewritten_query` as it is, or with the service's own rewrite where none is
-        given; return them and how the call went. No hit is an answer too.
+        given; return them and how the call went. No hit is an answer too. A rewrite in two texts
+        (`reward.records.rewrite_pair`) goes out as `rewritten_query` and `keyword_query`.
 
         Args:
             channels: switches of this project's service (docs/rag.md); None: as the tenant has them.
+            expansions: typed lines to search with beside the query. A service that does not say what it did with them
+                has failed.
         """
         body: dict[str, Any] = {
             "query": query,
@@ -81,16 +89,18 @@ class RagClient:
             "score_threshold": score_threshold,
         }
         if rewritten_query is not None:
-            body["rewritten_query"] = rewritten_query
+            body |= retrieval_fields(rewritten_query)
         if channels is not None:
             body["channels"] = dict(channels)
+        if expansions:
+            body["expansions"] = [{"kind": line.kind, "text": line.text} for line in expansions]
         path = "/api/chat/general_rag"
         answer, trace = await self._service.post(path, body, priority=priority, check=_unequal_scores)
         if not isinstance(answer, ServiceFailure):
-            return self._read(answer), trace
+            return self._read(answer, dict.fromkeys(line.kind for line in expansions)), trace
         return answer, trace
 
-    def _read(self, answer: dict[str, Any]) -> RagAnswer | ServiceFailure:
+    def _read(self, answer: dict[str, Any], kinds: Iterable[LineKind] = ()) -> RagAnswer | ServiceFailure:
         data = answer.get("data")
         if not isinstance(data, dict) or not isinstance(data.get("recall"), list):
             return refusal_in(answer, "answer lacks data.recall")
@@ -106,16 +116,22 @@ class RagClient:
             hits = tuple(self._scaled(hit, row) for row, hit in enumerate(hits, start=1))
         except ValueError as error:
             return ServiceFailure(f"data.recall: {error}", FailureKind.MALFORMED)
+        searched = data.get("expansions")
+        searched = searched if isinstance(searched, dict) else {}
+        if silent := [kind for kind in kinds if not isinstance(searched.get(kind), str)]:
+            reason = f"the answer does not say what became of the {', '.join(silent)} lines (data.expansions)"
+            return ServiceFailure(reason, FailureKind.MALFORMED)
         reranker = str(data.get("reranker") or "")
         channels = data.get("channels")
         return RagAnswer(
             hits=hits,
-            rewritten_query=str(data.get("rewritten_query") or ""),
+            rewritten_query=rewrite_in(data),
             user_profile=str(data.get("user_profile") or ""),
             history_summary=str(data.get("history_summary") or ""),
             reranker=reranker,
             origin=origin_of(hits, reranker) or "",
             channels={str(k): str(v) for k, v in channels.items()} if isinstance(channels, dict) else {},
+            unsearched=tuple(kind for kind in kinds if searched[kind] != "searched"),
         )
 
     def _scaled(self, hit: Hit, row: int) -> Hit:

@@ -11,7 +11,9 @@ from typing import Any
 
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure, content_key
+from reward.records.expansion import Line
 from reward.records.outcome import Evidence, passage_key, relevant_rank
+from reward.records.rewrite_pair import words_of
 from reward.records.sample import Hit, Sample
 from reward.services.baseline_client import BaselineClient
 from reward.services.rag_client import RagClient
@@ -51,7 +53,15 @@ class TenantServices:
 
     async def retrieve(self, sample: Sample, rewrite: str, *, priority: float = 0.0) -> Answer:
         """What retrieval with `rewrite` finds: the JSON of an `Evidence`. No score is cut off: threshold 0."""
+        return await self._retrieve(sample, rewrite, (), priority)
+
+    async def expand(self, sample: Sample, lines: Sequence[Line], *, priority: float = 0.0) -> Answer:
+        """What retrieval with the query as it stands and typed lines beside it finds: as `retrieve`."""
+        return await self._retrieve(sample, sample.original_query, tuple(lines), priority)
+
+    async def _retrieve(self, sample: Sample, rewrite: str, lines: tuple[Line, ...], priority: float) -> Answer:
         rag, tenant = self._tenant.rag, self._tenant.tenant_id
+        said = "\n".join(line.text for line in lines) or words_of(rewrite)
 
         async def ask() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
             found, trace = await self._rag.retrieve(
@@ -60,6 +70,7 @@ class TenantServices:
                 rewritten_query=rewrite,
                 top_k=self._top_k,
                 score_threshold=0.0,
+                expansions=lines,
                 priority=priority,
             )
             if isinstance(found, ServiceFailure):
@@ -67,12 +78,19 @@ class TenantServices:
             # The contents go to the ledger once each, the evidence holds their keys.
             self._calls.keep_passages({passage_key(hit.content): hit.content for hit in found.hits[:KEPT_HITS]})
             known = f"{sample.original_query}\n{sample.context.text}"
-            evidence = evidence_of(found.hits, sample.relevant_doc_ids, rewrite, known, found.origin)
+            evidence = evidence_of(found.hits, sample.relevant_doc_ids, said, known, found.origin)
+            evidence = evidence.model_copy(update={"unsearched": found.unsearched})
             return evidence.model_dump(exclude_defaults=True), trace
 
         # Not the sample's id: exports number their rows from 1 each.
         service = (rag.url, tenant, rag.kb_name, rag.kb_version, self._top_k, rag.score_scale)
-        asked = (sample.original_query, sample.context.model_dump(), sample.relevant_doc_ids, rewrite)
+        asked: tuple[object, ...] = (
+            sample.original_query,
+            sample.context.model_dump(),
+            sample.relevant_doc_ids,
+            rewrite,
+            *((line.kind, line.text) for line in lines),
+        )
         return await self._calls.once(
             Call(CallKind.RAG, content_key("rag", _EVIDENCE, service, asked), rag.url, tenant), ask
         )

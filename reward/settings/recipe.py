@@ -23,6 +23,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.settings.expansion import ExpansionSettings
 from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings
 from reward.settings.targets import TargetSettings
@@ -33,7 +34,7 @@ TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
 _S = TypeVar("_S", bound=StrictSettings)
-TaskName = Literal["rewrite"]
+TaskName = Literal["rewrite", "expansion"]
 Language = Literal["zh", "en"]
 
 
@@ -238,6 +239,7 @@ class RewriterSettings(StrictSettings):
     task: TaskName = "rewrite"
     tenant: TenantSettings
     reward: RewardSettings = RewardSettings()
+    expansion: ExpansionSettings = ExpansionSettings()
     judge: JudgeSettings | None = None
     ledger: LedgerSettings
     health: HealthSettings = HealthSettings()

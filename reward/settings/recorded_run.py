@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
+from reward.settings.expansion import ExpansionSettings
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
 from reward.settings.services import RagSettings
 from reward.text.terms import Lexicon
@@ -31,6 +32,7 @@ class RunSettings:
     reward: RewardSettings
     tenant: TenantSettings | None
     has_judge: bool
+    expansion: ExpansionSettings
 
     def lexicon_of(self, sample: Sample) -> Lexicon:
         """The lexicon of the sample's tenant.
@@ -63,11 +65,13 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
         node, source = _rewriter_node(path), str(path)
     try:
         reward = RewardSettings.model_validate(_overridden(_values(node, "reward", source), overrides))
+        expansion = ExpansionSettings.model_validate(_values(node, "expansion", source))
         recorded = _values(node, "tenant", source)
         tenant = TenantSettings.model_validate(recorded) if recorded else None
     except ValidationError as error:
         raise BadInput(f"{source}: {first_problem(error)}") from None
-    return RunSettings(source, node.get("task", "rewrite"), reward, tenant, has_judge=bool(node.get("judge")))
+    task, has_judge = node.get("task", "rewrite"), bool(node.get("judge"))
+    return RunSettings(source, task, reward, tenant, has_judge, expansion)
 
 
 @dataclass(frozen=True)

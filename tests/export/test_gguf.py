@@ -16,8 +16,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from export.gguf import main
-from export.llama_cpp.modelfile import modelfile, read_chat_template, render
-from export.llama_cpp.prompts import verification_messages
+from export.llama_cpp.modelfile import EXPANSION_PARAMETERS, modelfile, read_chat_template, read_query_template, render
+from export.llama_cpp.prompts import verification_messages, verification_queries
+from reward.expansion.prompt import TEMPLATE as EXPANSION_PROMPT
 from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
 
@@ -91,6 +92,32 @@ def test_the_modelfile_gives_the_prompts_of_the_training(template):
             assert run_go_template(read["TEMPLATE"], "", user) == render(spoken, messages[1:])
     assert ("<think>\n\n</think>\n\n{{ .Response }}" in read["TEMPLATE"]) == (template == "qwen3")
     assert text.startswith("FROM ./m.gguf\n") and 'PARAMETER stop "<eos>"' in text and "num_predict 200" in text
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_modelfile_of_query_expansion_holds_its_whole_prompt(template):
+    spoken = tokenizer(TEMPLATES[template])
+    found = read_query_template(spoken, "model")
+    text = modelfile(
+        "m.gguf", found, system=None, stop=["<eos>"], context=4096, max_new_tokens=200, parameters=EXPANSION_PARAMETERS
+    )
+    read = read_modelfile(text)
+    assert read.keys() == {"TEMPLATE"} and ".System" not in read["TEMPLATE"]
+    for messages in verification_queries(None):
+        query = messages[0]["content"].removeprefix(EXPANSION_PROMPT.removesuffix("{query}"))
+        assert len(messages) == 1 and query != messages[0]["content"]
+        for system in ("", "You are another assistant."):
+            assert run_go_template(read["TEMPLATE"], system, query) == render(spoken, messages)
+    for parameter in ("temperature 0", "top_p 1", "top_k 0", "repeat_penalty 1.1", "num_ctx 4096"):
+        assert f"\nPARAMETER {parameter}\n" in text
+
+
+def test_the_prompt_of_query_expansion_has_no_tenant(tmp_path, capsys):
+    model = model_folder(tmp_path / "m")
+    capsys.readouterr()
+    expected = "pip install" if not with_tools() else "--tenant"
+    assert main(["--model", str(model), "--type", "q8_0", "--task", "expansion", "--tenant", "fivedoctors"]) == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="needs Go, the language of Ollama's templates")

@@ -52,7 +52,7 @@ def call(method: str, url: str, key: str = "", **more: object) -> httpx.Response
     return httpx.request(method, url, headers=headers, timeout=60, trust_env=False, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", ["/api/chat/general_rag", "/ask", "/feedback"])
+@pytest.mark.parametrize("path", ["/api/chat/general_rag", "/search", "/ask", "/feedback"])
 def test_without_a_key_in_use_nothing_is_answered(locked: str, path: str) -> None:
     for key, detail in (
         ("", "an access key is needed: Authorization: Bearer KEY"),

@@ -36,6 +36,7 @@ KBS = "/api/tenants/{tenant}/knowledge_bases"
 # At full size; a sample is a tenth. Those that destroy come last. A rebuild starts a process.
 EXAMPLES = {
     "POST /api/chat/general_rag": 150,
+    "POST /search": 50,
     "POST /retrieval": 150,
     "POST /ask": 150,
     "POST /feedback": 100,

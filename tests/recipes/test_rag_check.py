@@ -47,7 +47,7 @@ def check(
         ledger = {"path": folder / "ledger.sqlite", "run_id": "r"}
         settings = RewriterSettings.model_validate({"tenant": tenant, "ledger": ledger})
         config: Any = SimpleNamespace(data=SimpleNamespace(train_files=str(train)))
-        return check_rag(settings, config, folder)
+        return check_rag(settings, config, folder)[:2]
 
 
 @pytest.mark.parametrize(

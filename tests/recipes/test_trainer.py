@@ -21,6 +21,9 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request, Response
 
+from data_prep.build_rl import SCHEMA
+from data_prep.dataset.artefacts import writing_parquet
+from examples.prepare_expansion import rl_rows
 from recipes.compose import CONFIG_DIR
 from reward.records.outcome import Abstained
 from reward.records.sample import Sample
@@ -122,6 +125,29 @@ def test_three_steps_of_rloo(setting):
     assert_trained(output, result, steps=3)
     assert "warning: step 3: " in result.stdout and "kl" in (output / "health.jsonl").read_text()
     assert all(row["weight_judge"] == 0 and row["judge_api_calls"] == 0 for row in logged_steps(output))
+
+
+@pytest.mark.full
+def test_two_steps_of_expansion(setting):
+    # The same queries, as prompts of typed lines.
+    data = setting.folder / "expansion"
+    data.mkdir()
+    for split in ("train", "val"):
+        rows = read_extra_info(setting.folder / "prepared" / f"rl_{split}.parquet")
+        with writing_parquet(data / f"rl_{split}.parquet", SCHEMA) as write:
+            for row in rl_rows([Sample.from_extra_info(row) for row in rows]):
+                write(row)
+    output = setting.folder / "expansion_grpo"
+    overrides = ("--config-name=expansion_grpo", f"tenant={setting.tenant}", "train=full", f"recipe.data_dir={data}")
+    _, result = setting.train_rl("run", 2, *overrides, f"recipe.output_dir={output}")
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    logged = logged_steps(output)
+    assert [row["step"] for row in logged] == [1, 2]
+    assert all(0 <= row["valid_share"] <= 1 and row["abstained"] == 0 for row in logged)
+    assert len(list(read_rollouts(output))) == 2 * 4 * 4
+    replay = run_python("-m", "reward.replay", "--run", str(output))
+    assert replay.returncode == 0, replay.stderr
+    assert (output / "final" / "config.json").is_file()
 
 
 class LossyRelay:

@@ -1,0 +1,1 @@
+"""Data of query expansion: checking, measuring, mending, enlarging, balancing and splitting it."""

@@ -1,0 +1,4 @@
+"""Query expansion as a task: typed lines for a hybrid search.
+
+`lex` lines are for BM25, `vec` and `hyde` lines for the dense channel.
+"""
