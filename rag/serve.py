@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--retriever",
-        help="keyword (default: no embedder), hashing, a model's folder, or URL#model, with ?prompts=NAME",
+        help="embedder: hashing (default), keyword (none), a model's folder, or URL#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage, as in rag.build_index")

@@ -55,7 +55,8 @@ class ServiceSettings(BaseModel):
     default: TenantSettings = TenantSettings()
     tenants: dict[str, TenantSettings] = {}
     retriever: ModelAddress = Field(
-        default=DEFAULT_RETRIEVER, description="keyword, hashing, a model's folder, or URL#model (rag.models.prompts)"
+        default=DEFAULT_RETRIEVER,
+        description="hashing, keyword (none), a model's folder, or URL#model (rag.models.prompts)",
     )
     query_prompt: str = Field(default="", description="before a query, where no preset has it")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")

@@ -1,11 +1,12 @@
 """Dense vectors of passages and queries.
 
-The default has none: the keyword channel searches alone. A trained model brings what words do not (docs/benchmarks.md).
+A trained model brings what words do not (docs/benchmarks.md). With `keyword` there are no vectors: a search finds only
+what shares a word or a character with the query.
 
-`hashing` needs no download and no GPU: character uni- and bigrams hashed into a fixed number of buckets, damped by
-log(1 + tf) and weighted by the bucket's inverse document frequency in the knowledge base. Without damping and IDF the
-frequent characters dominate: over 3615 medical passages recall@10 of 500 short questions was .16 instead of .26. Beside
-the keyword channel it changes nDCG@10 by no more than .004 and doubles the cost of a search.
+The default, `hashing`, needs no download and no GPU: character uni- and bigrams hashed into a fixed number of buckets,
+damped by log(1 + tf) and weighted by the bucket's inverse document frequency in the knowledge base. Without damping and
+IDF the frequent characters dominate: over 3615 medical passages recall@10 of 500 short questions was .16 instead of
+.26. Beside the keyword channel it changes nDCG@10 by no more than .004 and doubles the cost of a search.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rag.models.prompts import split_prompts
 
 # 2048 lifts the dense channel alone by 2 points of recall@10 and the hybrid not at all, for twice the time.
 DIMENSION = 1024
-DEFAULT_RETRIEVER = "keyword"
+DEFAULT_RETRIEVER, NO_RETRIEVER = "hashing", "keyword"
 EMBEDDER_ID = f"hash-char12-idf-{DIMENSION}-v2"
 _FIT_BATCH = 4096
 
@@ -109,9 +110,9 @@ def embedder_maker(retriever: str) -> EmbedderMaker:
     Raises:
         IngestError: none of these, or the folder's model cannot be loaded.
     """
-    if retriever == DEFAULT_RETRIEVER:
+    if retriever == NO_RETRIEVER:
         return NoVectors()
-    if retriever == "hashing":
+    if retriever == DEFAULT_RETRIEVER:
         return HashingMaker()
     named, prompts = split_prompts(retriever)
     if named.startswith(("http://", "https://")):
@@ -129,7 +130,7 @@ def embedder_maker(retriever: str) -> EmbedderMaker:
 
 
 class NoVectors:
-    """The default: its own maker, since it learns nothing."""
+    """No dense channel. It is its own maker, since it learns nothing."""
 
     id = "none"
     dimension = 0
@@ -170,7 +171,7 @@ class HashingMaker:
 
 
 class HashingEmbedder:
-    """Vectors of characters. `idf`: (DIMENSION,) weights of the buckets, learned from the passages and stored."""
+    """The default embedder. `idf`: (DIMENSION,) weights of the buckets, learned from the passages and stored."""
 
     id = EMBEDDER_ID
     dimension = DIMENSION
