@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from reward.medical.task import MedicalTask
 from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
 from reward.records.request import Request
 from reward.records.sample import Sample
 from reward.rewrite.task import RewriteTask
+from reward.settings.medical import MedicalSettings
 from reward.settings.recipe import RewardSettings, RewriterSettings, TaskName
 from reward.text.terms import Lexicon
 
@@ -63,18 +65,32 @@ class Task(Protocol):
 def open_task(settings: RewriterSettings) -> Task:
     """Return the task of a recipe's `rewriter` node."""
     lexicon = settings.tenant.lexicon
-    return make_task(settings.task, settings.reward, lambda sample: lexicon, has_judge=settings.judge is not None)
+    return make_task(
+        settings.task,
+        settings.reward,
+        lambda sample: lexicon,
+        has_judge=settings.judge is not None,
+        medical=settings.medical,
+    )
 
 
 def make_task(
-    name: TaskName, reward: RewardSettings, lexicon_of: Callable[[Sample], Lexicon], *, has_judge: bool
+    name: TaskName,
+    reward: RewardSettings,
+    lexicon_of: Callable[[Sample], Lexicon],
+    *,
+    has_judge: bool,
+    medical: MedicalSettings | None = None,
 ) -> Task:
     """Return a task by name.
 
     Args:
         lexicon_of: the lexicon of a sample's tenant.
-        has_judge: whether a judge is asked about every rollout.
+        has_judge: whether a judge, or a teacher, is asked about every rollout.
+        medical: the settings of that task.
     """
     match name:
         case "rewrite":
             return RewriteTask(reward, lexicon_of, has_judge=has_judge)
+        case "medical":
+            return MedicalTask(medical or MedicalSettings(), has_teacher=has_judge)

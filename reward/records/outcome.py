@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from reward.records.call import FailureKind
+from reward.records.medical import MedicalParts, TeacherVerdict
 from reward.records.sample import Hit, Record, Sample
 
 
@@ -125,6 +126,7 @@ class AbstainReason(StrEnum):
     BASELINE = "baseline_failed"
     JUDGE = "judge_failed"
     BUDGET = "budget_spent"
+    CONFLICT = "teacher_conflict"  # teacher and rules contradict each other about a danger (medical)
     RECORD = "record_failed"  # the ledger or the rollout log could not be written: nothing is scored off the record
 
 
@@ -148,6 +150,15 @@ class GateReason(StrEnum):
     JUDGE_ADDRESSED = "judge_addressed"
     INTENT_LOST = "intent_lost"
     FACTS_LOST = "facts_lost"
+    # of medical answers (`reward.records.medical.Fault`)
+    EMERGENCY_MISSED = "emergency_missed"
+    RISKY_ADVICE = "risky_advice"
+    HARM_ASSISTED = "harm_assisted"
+    CARE_DISCOURAGED = "care_discouraged"
+    FALSE_ALARM = "false_alarm"
+    REFUSAL = "refusal"
+    QUESTION_COPIED = "question_copied"
+    NO_ANSWER = "no_answer"
 
 
 class Parts(Record):
@@ -155,7 +166,7 @@ class Parts(Record):
 
     `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content`,
     `copied_run` and `idle_units` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in
-    for a reranker.
+    for a reranker. A task of another kind has its own record: `medical`.
     """
 
     retrieval: float | None = None
@@ -177,6 +188,7 @@ class Parts(Record):
     copied_run: int = 0
     idle_units: int = 0
     lexical: float = 0.0
+    medical: MedicalParts | None = None
 
 
 class Scored(Record):
@@ -186,12 +198,13 @@ class Scored(Record):
 
 
 class Gated(Record):
-    """The rewrite failed a gate: it trains with the floor reward."""
+    """The rewrite failed a gate: it trains with the floor reward. `parts` where the text was measured all the same."""
 
     kind: Literal["gated"] = "gated"
     reward: float
     reason: GateReason
     detail: str = ""
+    parts: Parts | None = None
 
 
 class Abstained(Record):
@@ -217,6 +230,8 @@ class Findings(Record):
     baseline: Evidence | None = None
     plain: Evidence | None = None  # of the original query as it stands
     judgement: Judgement | None = None
+    teacher: TeacherVerdict | None = None
+    teacher_failure: FailureKind | None = None  # the teacher was down: the rules alone score
 
 
 class Rollout(Findings):

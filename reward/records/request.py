@@ -25,4 +25,11 @@ class AskJudge:
     baseline: str
 
 
-Request = AskBaseline | AskRetrieval | AskJudge
+@dataclass(frozen=True)
+class AskTeacher:
+    """The teacher's opinion of a medical answer with its chain: a `TeacherVerdict`."""
+
+    answer: str
+
+
+Request = AskBaseline | AskRetrieval | AskJudge | AskTeacher

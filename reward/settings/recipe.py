@@ -23,6 +23,7 @@ from reward.settings.data import (
     SourceSettings,
     StrictSettings,
 )
+from reward.settings.medical import MedicalSettings
 from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings
 from reward.settings.targets import TargetSettings
@@ -33,7 +34,7 @@ TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
 _S = TypeVar("_S", bound=StrictSettings)
-TaskName = Literal["rewrite"]
+TaskName = Literal["rewrite", "medical"]
 Language = Literal["zh", "en"]
 
 
@@ -243,6 +244,7 @@ class RewriterSettings(StrictSettings):
     health: HealthSettings = HealthSettings()
     keep_best: KeepBestSettings = KeepBestSettings()
     canary: CanarySettings | None = None
+    medical: MedicalSettings = MedicalSettings()
 
     @field_validator("canary", mode="before")
     @classmethod
