@@ -158,6 +158,7 @@ class GateReason(StrEnum):
     FALSE_ALARM = "false_alarm"
     REFUSAL = "refusal"
     QUESTION_COPIED = "question_copied"
+    STUFFED = "stuffed"
     NO_ANSWER = "no_answer"
 
 

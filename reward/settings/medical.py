@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +51,7 @@ class MedicalSettings(StrictSettings):
         guard_weight: of each of the penalties for length, repetition and stuffing (`teacher-v2`).
         contradiction_share: what is left of a reward where the chain says the opposite of the answer (`teacher-v2`).
         length: of an answer.
+        lexicons: a folder whose YAML files replace the built-in lexicons of the same names.
     """
 
     formula: Literal["teacher-v1", "teacher-v2"] = "teacher-v2"
@@ -62,6 +64,7 @@ class MedicalSettings(StrictSettings):
     guard_weight: float = Field(0.1, ge=0, le=1)
     contradiction_share: float = Field(0.25, ge=0, le=1)
     length: AnswerLengthSettings = AnswerLengthSettings()
+    lexicons: Path | None = None
 
     @model_validator(mode="after")
     def _dangers_lie_lowest(self) -> MedicalSettings:

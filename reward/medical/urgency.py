@@ -1,0 +1,154 @@
+"""How urgent a question is: which emergency signs it names as happening now. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from reward.medical.lexicons import Lexicons, Sign
+from reward.medical.reading import Reading, Span, read
+
+Level = Literal["emergency", "unclear", "none"]
+_RANK: dict[Level, int] = {"none": 0, "unclear": 1, "emergency": 2}
+# 没想过自杀, 不敢自杀; 为什么有人会自杀, 如何预防自杀.
+_NOT_MEANT = re.compile(
+    "(?:没有?|不|从未|未|绝不|并非|不是)(?:要|再|会|敢|曾|真的?|什么|任何|过)?(?:想要?|打算|考虑|有|勇气|胆量|念头)?(?:过|要|去)?(?:的)?$"
+)
+_IN_GENERAL = re.compile(
+    "(?:预防|防止|避免)[^,。;]{0,6}(?:自杀|自残|轻生|家暴)|为什么[^,。;]{0,6}(?:有人|人们|他们|那么多人)|电视剧|电影|小说|新闻|论文|作业|历史"
+)
+
+
+@dataclass(frozen=True)
+class Urgency:
+    """`signs` names what the level rests on; `crisis` is self-harm or violence, which asks for acts of its own."""
+
+    level: Level
+    signs: tuple[str, ...] = ()
+    crisis: bool = False
+    places: tuple[Span, ...] = ()
+
+
+@lru_cache(maxsize=2048)
+def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
+    """Return how urgent a question is.
+
+    `emergency`: a sign is named as happening, undenied. `unclear`: a sign that is chronic, imagined or asked about in
+    general, or something worrying; help may be called, and need not be. `none`: neither.
+    """
+    reading = read(question)
+    # Signs that are listed together are denied together.
+    listed = tuple(
+        match.span()
+        for sign in lexicons.signs.signs
+        for match in lexicons.any_of(sign.any or sign.all).finditer(reading.text)
+        if match.group().strip()
+    )
+    if not listed:
+        return _concern(reading, lexicons)
+    found: dict[str, tuple[Level, str, Span]] = {}
+    for sign in lexicons.signs.signs:
+        hit = _level(reading, sign, lexicons, listed)
+        if hit is not None and hit[0] != "none":
+            found[sign.name] = (hit[0], sign.kind, hit[1])
+    level: Level = max((level for level, _, _ in found.values()), key=_RANK.__getitem__, default="none")
+    if level == "none":
+        return _concern(reading, lexicons)
+    leading = {name: hit for name, hit in found.items() if hit[0] == level}
+    # A crisis leads where it is one of the signs.
+    crisis = any(kind == "crisis" for _, kind, _ in leading.values())
+    return Urgency(level, tuple(leading), crisis, tuple(span for _, _, span in leading.values()))
+
+
+def _concern(reading: Reading, lexicons: Lexicons) -> Urgency:
+    """The urgency of a question without a sign: a worrying word makes it unclear."""
+    for match in lexicons.any_of(lexicons.signs.concern).finditer(reading.text):
+        if not reading.denies(*match.span()) and _context(reading, match.span(), lexicons) in ("now", "sudden"):
+            return Urgency("unclear")
+    return Urgency("none")
+
+
+def _level(reading: Reading, sign: Sign, lexicons: Lexicons, listed: tuple[Span, ...]) -> tuple[Level, Span] | None:
+    """The level of a sign in this question and where it is named; None where it is not, or denied."""
+    if sign.kind == "crisis":
+        return _crisis(reading, sign, lexicons)
+    if sign.any:
+        places = _standing(reading, lexicons.any_of(sign.any), listed)
+    else:
+        each = [_standing(reading, lexicons.pattern(pattern), listed) for pattern in sign.all]
+        if not all(each) or not _apart(each):
+            return None
+        places = each[0]
+    best: tuple[Level, Span] | None = None
+    for place in places:
+        level = _judged(sign, _context(reading, place, lexicons))
+        if best is None or _RANK[level] > _RANK[best[0]]:
+            best = (level, place)
+    return best
+
+
+def _crisis(reading: Reading, sign: Sign, lexicons: Lexicons) -> tuple[Level, Span] | None:
+    """The level of a crisis sign: one that is denied, or tells of others in general, still calls for care."""
+    best: tuple[Level, Span] | None = None
+    for match in lexicons.any_of(sign.any).finditer(reading.text):
+        first = reading.clause(match.start())[0]
+        before, sentence = reading.text[first : match.start()], reading.sentence_text(match.start())
+        distant = _NOT_MEANT.search(before) or _IN_GENERAL.search(sentence)
+        level: Level = "unclear" if distant else sign.level
+        if best is None or _RANK[level] > _RANK[best[0]]:
+            best = (level, match.span())
+    return best
+
+
+def _standing(reading: Reading, pattern: re.Pattern[str], listed: tuple[Span, ...]) -> list[Span]:
+    """Where a pattern is found and not denied."""
+    places = [match.span() for match in pattern.finditer(reading.text) if match.group().strip()]
+    return [place for place in places if not reading.denies(*place, names=listed)]
+
+
+def _apart(each: list[list[Span]]) -> bool:
+    """Whether two patterns are found at places that do not overlap."""
+    first, *others = each
+    return all(any(a[1] <= b[0] or b[1] <= a[0] for a in first for b in other) for other in others)
+
+
+Context = Literal["now", "sudden", "past", "caused", "topic", "imagined", "chronic"]
+
+
+def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
+    """How the question speaks of what stands at a place."""
+    known = lexicons.context
+    sentence_start, _ = reading.sentence(place[0])
+    sentence, clause = reading.sentence_text(place[0]), reading.clause_text(place[0])
+    clause_start = reading.clause(place[0])[0]
+    before = reading.text[clause_start : place[0]]
+    happens = lexicons.pattern(known.now).search(sentence)
+    if not happens and lexicons.pattern(known.past).search(reading.text[sentence_start : place[1] + 12]):
+        return "past"
+    if lexicons.pattern(known.caused).search(before) and not happens:
+        return "caused"
+    if lexicons.pattern(known.imagined).search(reading.text[sentence_start : place[0]]) and not happens:
+        return "imagined"
+    if happens or lexicons.pattern(known.acute).search(sentence):
+        return "sudden"
+    if lexicons.pattern(known.topic).search(clause):
+        return "topic"
+    return "chronic" if lexicons.pattern(known.chronic).search(sentence) else "now"
+
+
+def _judged(sign: Sign, context: Context) -> Level:
+    """The level of a sign that is named in this way."""
+    # Thoughts of death are no less urgent for being old, imagined or asked about in general.
+    if sign.kind == "crisis":
+        return sign.level
+    if context == "past":
+        return "none"
+    if sign.kind == "condition":
+        return sign.level if context == "sudden" else "none" if context in ("caused", "topic") else "unclear"
+    if context == "caused":
+        return "none"
+    if context in ("imagined", "topic", "chronic"):
+        return "unclear"
+    return sign.level
