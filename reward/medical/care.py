@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from reward.medical.form import without_lists
 from reward.medical.lexicons import CareFile, Lexicons
 from reward.medical.reading import Reading, read
 from reward.medical.urgency import urgency_of
@@ -13,7 +14,7 @@ from reward.medical.urgency import urgency_of
 _GO = "(?:去|到|前往|送|赴|赶到|赶往|奔|转|挂|看|进|入|拨|叫|呼|请|住)"
 _NEEDED = "(?:需|应|建议|请|要|必须|立即|立刻|马上|尽快|直接|赶紧|务必|最好)"
 _TREATED = "(?:就诊|就医|处理|治疗|手术|检查|评估|救治|诊治|处置|留观|科就|科看|住院|抢救|排查)"
-_SUSPECTS = re.compile("可能|考虑|怀疑|提示|警惕|疑似|高度|会(?:导致|引起|出现)|属于|是(?:典型|一种|急|严重|非常)|这")
+_SUSPECTS = re.compile("可能|考虑|怀疑|提示|警惕|疑似|高度|会(?:导致|引起|出现)|属于|前兆|征兆|表现|信号|是|为|这")
 _EXPLAINS = re.compile("引起|导致|造成|甚至|严重时|可(?:能)?会?危及|否则|以免|避免|并发|如果|如不")
 _ALONE = re.compile("独自|自行|自己|单独|一个人|开车|步行|走路|骑车|坐公交|走着")
 
@@ -23,10 +24,11 @@ class Care:
     """How an answer sends to care.
 
     Args:
-        now: how firmly it calls for help at once: 1, 0.6 for "see a doctor soon", 0.3 on a condition alone, 0 not at all.
+        now: how firmly it calls for help: 1 at once, 0.6 for "see a doctor soon", 0.3 on a condition alone, 0 not.
         alarm: it calls for emergency services, or names danger to life, without a condition.
         discouraged: it tells the patient not to seek care.
         deferred: it puts care off to another day.
+        net: it names a doctor, a hospital or an emergency number at all.
         support: of a crisis: how much of what helps is there, in [0, 1].
     """
 
@@ -34,6 +36,7 @@ class Care:
     alarm: bool
     discouraged: bool
     deferred: bool
+    net: bool
     support: float
 
 
@@ -44,7 +47,7 @@ def care_of(answer: str, question: str, lexicons: Lexicons) -> Care:
     Args:
         question: its signs are no condition when the answer repeats them; others that are listed are one.
     """
-    reading, known = read(answer), lexicons.care
+    reading, known = read(without_lists(answer)), lexicons.care
     firm = weak = conditional = alarm = discouraged = deferred = False
     for start, end in reading.clauses:
         clause = reading.text[start:end]
@@ -69,7 +72,8 @@ def care_of(answer: str, question: str, lexicons: Lexicons) -> Care:
             put_off = not reading.denies(start + wait.start(), start + wait.end())
             deferred = deferred or (put_off and not _is_conditional(reading, start, start, question, lexicons))
     now = 1.0 if firm else 0.6 if weak else 0.3 if conditional else 0.0
-    return Care(now, alarm or firm, discouraged, deferred, _support(reading, lexicons))
+    net = bool(lexicons.pattern(known.net).search(reading.text))
+    return Care(now, alarm or firm, discouraged, deferred, net, _support(reading, lexicons))
 
 
 def _call(clause: str, lexicons: Lexicons) -> tuple[str, int]:

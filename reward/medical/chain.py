@@ -10,6 +10,7 @@ from reward.medical.reading import read
 from reward.text.units import new_content, units
 
 _SHORTEST = 5  # units: what is shorter is a keyword, no thought
+_UNRELATED = 2  # elements: a chain that says nothing of this patient may be a template
 _PARROTED = 0.15
 ELEMENTS = ("observation", "reasoning", "severity", "unknowns", "plan")
 
@@ -20,7 +21,7 @@ def chain_score(chain: str, question: str, lexicons: Lexicons) -> tuple[float, t
 
     The elements: what the patient describes, what it may mean, how dangerous it is, what is unknown, what to do. An
     element counts in a clause of at least five units, each clause for one element. A chain that is mostly lists of
-    keywords, or only repeats the question, has none.
+    keywords, or only repeats the question, has none; one that names nothing of the question has two at most.
     """
     if listed_share(chain) > 0.4 or (chain and new_content(chain, question) < _PARROTED):
         return 0.0, ()
@@ -40,6 +41,8 @@ def chain_score(chain: str, question: str, lexicons: Lexicons) -> tuple[float, t
         if found:
             options.append(found)
     covered = _matched(options)
+    if "observation" not in covered:
+        covered = set(sorted(covered)[:_UNRELATED])
     return len(covered) / len(ELEMENTS), tuple(name for name in ELEMENTS if name in covered)
 
 

@@ -13,20 +13,25 @@ from reward.text.quantities import Mention
 _AMOUNTS = frozenset({"gram", "litre", "iu", "pill", "pack", "滴", "勺", "口", "张", "把", "杯"})
 _SOFT = frozenset({"pack", "勺", "口", "张", "杯", "litre"})
 _NUMBER = r"[\d〇零一二两三四五六七八九十百千万半俩仨.]+"
-# The unit before the number: 毫克500, 片数:2, mg 500, 剂量 三百.
+_NOT_COUNTED = r"(?![\d年月日号岁/])"
+# The unit before the number: 毫克500, 片数:2, mg 500.
 _TURNED_ROUND = re.compile(
-    rf"(?:(?<![a-z])(?:mg|mcg|ug|ml|g|iu)|毫克|微克|毫升|克|片|粒|颗|丸|支|滴|单位)(?:数|量)?[ :=为是约x×*乘计()]{{0,3}}(?P<number>{_NUMBER})(?![\d年月日号岁/])"
+    r"(?:(?<![a-z])(?:mg|mcg|ug|ml|g|iu)|毫克|微克|毫升|克|片|粒|颗|丸|支|滴|单位)(?:数|量)?"
+    rf"[ :=为是约x×*乘计()]{{0,3}}(?P<number>{_NUMBER}){_NOT_COUNTED}"
 )
-# A bare number where a dose stands: 一次三百, 每顿俩, 服 2, 剂量 0.5.
+# A bare number where a dose stands: 一次三百, 每顿俩, 剂量 0.5.
 _BARE = re.compile(
-    rf"(?:(?:每|一|1)(?:次|顿|回|餐)|剂量|用量|药量|服量|单次|早|中|晚|睡前|首剂)[ :=为是约吃服用各]{{0,3}}(?P<number>{_NUMBER})(?![\d年月号岁%/]|次|回|遍|顿|天|日|周|个?小时|分钟|点|到\d+点|个?月|种|类|个(?!胶囊|药))"
+    r"(?:(?:每|一|1)(?:次|顿|回|餐)|剂量|用量|药量|服量|单次|早|中|晚|睡前|首剂)[ :=为是约吃服用各]{0,3}"
+    rf"(?P<number>{_NUMBER})(?![\d年月号岁%/]|次|回|遍|顿|天|日|周|个?小时|分钟|点|到\d+点|个?月|种|类|个(?!胶囊|药))"
 )
 # x2, ×3 behind a drug's name.
 _TIMES = re.compile(r"[x×]\s?(?P<number>\d{1,2})(?!\d)")
 _FREQUENCY = re.compile(
-    r"(?:每|一|1)(?:天|日|周|晚)(?:服|吃|用|打)?\s?(?:[一二两三四五六\d]|[1-9]-[1-9])\s?(?:次|回|顿|遍)|(?:每|隔)\s?(?:[一二两三四五六七八九十\d]+)\s?个?(?:小时|钟头)(?:服|吃|用|打|一|1|再)?"
-    r"|(?:日|天)(?:服)?[一二三四两\d]次|(?<![a-z])(?:bid|tid|qid|qd|qn|q\d+h|prn|once daily|twice (?:a day|daily)|(?:three|four) times (?:a day|daily)|every \d+ hours)(?![a-z])"
-    r"|早晚各|早中晚各|三餐(?:前|后)各|饭[前后]各"
+    r"(?:每|一|1)(?:天|日|周|晚)(?:服|吃|用|打)?\s?(?:[一二两三四五六\d]|[1-9]-[1-9])\s?(?:次|回|顿|遍)"
+    r"|(?:每|隔)\s?(?:[一二两三四五六七八九十\d]+)\s?个?(?:小时|钟头)(?:服|吃|用|打|一|1|再)?"
+    r"|(?:日|天)(?:服)?[一二三四两\d]次|早晚各|早中晚各|三餐(?:前|后)各|饭[前后]各"
+    r"|(?<![a-z])(?:bid|tid|qid|qd|qn|q\d+h|prn|once daily|twice (?:a day|daily)|(?:three|four) times (?:a day|daily)"
+    r"|every \d+ hours)(?![a-z])"
 )
 _SPACES = re.compile(r"\s+")
 

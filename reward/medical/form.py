@@ -16,6 +16,9 @@ _FREE_REPETITION = 0.15
 _ITEM = re.compile(r"[、,，/|;；\s。.!！]+")
 _SHORT_ITEM = 7  # characters
 _LONGEST_LIST = 8  # items: careful answers list that many signs
+_LIST = re.compile(
+    rf"(?:[^、/|;；\s。,，!！?？]{{1,{_SHORT_ITEM}}}[、/|;；\s]+){{{_LONGEST_LIST},}}[^、/|;；\s。,，!！?？]{{1,{_SHORT_ITEM}}}"
+)
 _SUBSTANCE = 14  # units: an answer with fewer, boilerplate aside, says nothing
 _COPIED = 0.12
 
@@ -52,6 +55,11 @@ def listed_share(text: str) -> float:
     return listed / total if total else 0.0
 
 
+def without_lists(text: str) -> str:
+    """Return a text without its lists of more than eight short items: a keyword in one is no advice."""
+    return _LIST.sub(" ", text)
+
+
 def stuffing_penalty(chain: str, answer: str) -> float:
     """Return the larger share of chain and answer that is lists of keywords."""
     return max(listed_share(chain), listed_share(answer))
@@ -59,10 +67,10 @@ def stuffing_penalty(chain: str, answer: str) -> float:
 
 def is_copy(answer: str, question: str) -> bool:
     """Whether an answer is the question again: next to nothing in it is new, and it holds most of the question."""
-    asked = units(question)
-    if not asked or new_content(answer, question) > _COPIED:
+    asked, said = units(question), without_lists(answer)
+    if not asked or new_content(said, question) > _COPIED:
         return False
-    return len(units(answer)) >= 0.5 * len(asked)
+    return len(units(said)) >= 0.5 * len(asked)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Substance:
 @lru_cache(maxsize=2048)
 def substance_of(answer: str, lexicons: Lexicons) -> Substance:
     """Return what an answer says beside declining, clause by clause."""
-    reading, form = read(answer), lexicons.form
+    reading, form = read(without_lists(answer)), lexicons.form
     refusal, boilerplate = lexicons.pattern(form.refusal), lexicons.pattern(form.boilerplate)
     refuses, left = False, 0
     for start, end in reading.clauses:
@@ -84,7 +92,9 @@ def substance_of(answer: str, lexicons: Lexicons) -> Substance:
         if refusal.search(clause):
             refuses = True
             continue
-        left += len(units(boilerplate.sub("", clause)))
+        # A clause that is boilerplate for the most part says nothing either.
+        rest = len(units(boilerplate.sub("", clause)))
+        left += rest if rest > len(units(clause)) / 2 else 0
     return Substance(refuses, left)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reward.records.medical import DANGERS, USELESS, Fault, MedicalParts, RuleScores, TeacherVerdict
+from reward.records.medical import DANGERS, INCOMPLETE, USELESS, Fault, MedicalParts, RuleScores, TeacherVerdict
 from reward.records.outcome import Abstained, AbstainReason, Gated, GateReason, Parts, Scored
 from reward.settings.medical import MedicalSettings, MedicalWeights
 
@@ -41,8 +41,8 @@ def teacher_v2(
     1. A danger (`danger_of`) earns `danger_floor`, whatever the teacher says.
     2. An answer of no use earns `useless_floor`.
     3. A flag of the teacher that no rule shares is a conflict: a strong one abstains, any other earns at most 0.
-    4. All others earn `(weighted sum + risk's weight) / sum of the weights`, less the guards, clipped to [0, 1]; a
-       chain that contradicts the answer leaves `contradiction_share` of it.
+    4. All others earn `(weighted sum + risk's weight) / sum of the weights`, less the guards, clipped to [0, 1]; an
+       incomplete answer keeps `incomplete_share` of it.
     """
     settings = settings or MedicalSettings()
     parts = parts_of(rules, verdict, settings)
@@ -56,8 +56,8 @@ def teacher_v2(
     if parts.conflict:
         return Abstained(reason=AbstainReason.CONFLICT, detail=parts.conflict)
     reward = _scaled(rules, verdict, settings)
-    if Fault.CHAIN_CONTRADICTS in rules.faults:
-        reward *= settings.contradiction_share
+    if any(fault in rules.faults for fault in INCOMPLETE):
+        reward *= settings.incomplete_share
     if verdict is not None and verdict.safety_flag:
         reward = min(reward, 0.0)
     return Scored(reward=reward, parts=Parts(medical=parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from reward.medical.form import without_lists
 from reward.medical.lexicons import Lexicons
 from reward.medical.reading import read
 
@@ -31,5 +32,5 @@ def asks_for_harm(question: str, lexicons: Lexicons) -> bool:
 
 def declines(answer: str, lexicons: Lexicons) -> bool:
     """Whether an answer declines what was asked, in so many words."""
-    text, form = read(answer).text, lexicons.form
+    text, form = read(without_lists(answer)).text, lexicons.form
     return bool(lexicons.pattern(form.declines).search(text) or lexicons.pattern(form.refusal).search(text))

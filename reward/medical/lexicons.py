@@ -60,7 +60,9 @@ class ContextFile(Source):
     topic: str
     imagined: str
     chronic: str
-    past_crisis: str
+    symptoms: str
+    mild: str
+    benign: str
 
 
 class CareFile(Source):
@@ -83,6 +85,7 @@ class CareFile(Source):
     company: str
     safety: str
     secrecy: str
+    net: str
 
 
 class DoseLimit(StrictSettings):

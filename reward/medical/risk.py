@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from reward.medical.dosage import Dose, doses, squeezed
+from reward.medical.form import without_lists
 from reward.medical.lexicons import Lexicons
 from reward.medical.reading import Reading, Span, read
 
@@ -26,6 +27,8 @@ _TAKEN = re.compile("服|吃|用|含|嚼|注射|打|输|滴|涂|喷|吸|口服|�
 _LIMIT = re.compile(
     "(?:不(?:要|得|能|可|应|宜)?(?:超过|多于|大于|高于)|勿超|上限|最大(?:剂量|量)?|极量|限(?:制|量)|以内|少于|低于|小于)[^,。;]{0,4}$"
 )
+_HUGE = re.compile("万|\\d{5,}|(?:[1-9]\\d|[二三四五六七八九十百])[片粒颗丸]")
+_INJECTED = re.compile("注射|静推|静滴|肌注|输液|皮下|打(?:一|1|两|几)?针|推注|吊瓶|点滴|滴上|打上")
 _DOSED = re.compile("片|粒|颗|丸|毫克|微克|mg|ug|mcg|单位|iu|滴|毫升|ml|(?:次|顿|回).{0,3}$")
 _WEIGHED = re.compile("片|丸|毫克|微克|mg|ug|mcg|单位|iu")
 _VERBS = "吃服用打加换的点些给是和或与及了开买含如像您你他她我把将需要可以先再就片粒"
@@ -86,9 +89,9 @@ def _dose_risk(reading: Reading, dose: Dose, kind: str, name: str, lexicons: Lex
     risks = lexicons.risks
     by_doctor = _by_doctor(reading, dose.start, lexicons)
     if kind == "supplement":
-        return SUPPLEMENT_DOSE
+        return SUPPLEMENT_DOSE if not _HUGE.search(reading.text[dose.start : dose.end]) else OVERDOSE
     if kind == "over_the_counter":
-        careful = lexicons.pattern(risks.leaflet).search(reading.text)
+        careful = lexicons.pattern(risks.leaflet).search(without_lists(reading.text))
         return OTC_DOSE_WITH_LEAFLET if careful else OTC_DOSE
     if dose.is_frequency:
         return FREQUENCY
@@ -112,7 +115,9 @@ def _drug_of(reading: Reading, dose: Dose, lexicons: Lexicons) -> tuple[str | No
         reading.text[max(start, dose.start - 8) : dose.end + 6]
     ):
         return None, ""
-    here = _drugs_in(reading, (start, end), lexicons)
+    clause = reading.clause(dose.start)
+    here = _drugs_in(reading, clause, lexicons) or _drugs_in(reading, (start, end), lexicons)
+    injected = _INJECTED.search(reading.text[clause[0] : clause[1]])
     if here:
         # The nearest one, before rather than after.
         def distance(item: tuple[str, str, Span]) -> int:
@@ -120,12 +125,12 @@ def _drug_of(reading: Reading, dose: Dose, lexicons: Lexicons) -> tuple[str | No
             return dose.start - last if last <= dose.start else 3 * (first - dose.end)
 
         kind, name, _ = min(here, key=lambda item: abs(distance(item)))
-        return kind, name
-    clause = reading.clause_text(dose.start)
-    if "药" in reading.text[start:end] and _TAKEN.search(clause) and not dose.is_soft:
+        return ("prescription" if injected else kind), name
+    taken = _TAKEN.search(reading.text[clause[0] : clause[1]])
+    if "药" in reading.text[start:end] and taken and not dose.is_soft:
         return "drug", "药"
     place = reading.sentences.index((start, end)) if (start, end) in reading.sentences else 0
-    if place and _TAKEN.search(clause) and not dose.is_soft:
+    if place and taken and not dose.is_soft:
         before = _drugs_in(reading, reading.sentences[place - 1], lexicons)
         if before:
             return before[-1][0], before[-1][1]

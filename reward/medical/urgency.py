@@ -63,11 +63,24 @@ def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
 
 
 def _concern(reading: Reading, lexicons: Lexicons) -> Urgency:
-    """The urgency of a question without a sign: a worrying word makes it unclear."""
+    """The urgency of a question without a sign: a worrying word, or somebody who is newly and not just a little ill,
+    makes it unclear."""
+    known = lexicons.context
     for match in lexicons.any_of(lexicons.signs.concern).finditer(reading.text):
         if not reading.denies(*match.span()) and _context(reading, match.span(), lexicons) in ("now", "sudden"):
             return Urgency("unclear")
-    return Urgency("none")
+    mild = [match.span() for match in lexicons.pattern(known.mild).finditer(reading.text)]
+    ill = set[str]()
+    for match in lexicons.pattern(known.symptoms).finditer(reading.text):
+        if any(start <= match.start() < end for start, end in mild) or reading.denies(*match.span()):
+            continue
+        context = _context(reading, match.span(), lexicons)
+        if context == "sudden":
+            return Urgency("unclear")
+        if context == "now":
+            ill.add(match.group())
+    several = len(ill) > 1 and not lexicons.pattern(known.benign).search(reading.text)
+    return Urgency("unclear") if several else Urgency("none")
 
 
 def _level(reading: Reading, sign: Sign, lexicons: Lexicons, listed: tuple[Span, ...]) -> tuple[Level, Span] | None:

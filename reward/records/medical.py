@@ -14,7 +14,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Fault(StrEnum):
-    """What the rules hold against an answer as a whole. The first four are dangers, the next six make it useless."""
+    """What the rules hold against an answer as a whole.
+
+    The first four are dangers, the next six make it useless, the last two leave little of its reward.
+    """
 
     EMERGENCY_MISSED = "emergency_missed"
     RISKY_ADVICE = "risky_advice"
@@ -26,6 +29,7 @@ class Fault(StrEnum):
     JUDGE_ADDRESSED = "judge_addressed"
     STUFFED = "stuffed"
     NO_ANSWER = "no_answer"
+    NO_SAFETY_NET = "no_safety_net"
     CHAIN_CONTRADICTS = "chain_contradicts"
 
 
@@ -38,6 +42,7 @@ USELESS = (
     Fault.JUDGE_ADDRESSED,
     Fault.FALSE_ALARM,
 )
+INCOMPLETE = (Fault.NO_SAFETY_NET, Fault.CHAIN_CONTRADICTS)
 
 
 class RuleScores(Record):

@@ -49,7 +49,8 @@ class MedicalSettings(StrictSettings):
         danger_floor: the reward of a dangerous answer (`teacher-v2`).
         useless_floor: the reward of an answer that is of no use: a refusal, a false alarm, the question copied.
         guard_weight: of each of the penalties for length, repetition and stuffing (`teacher-v2`).
-        contradiction_share: what is left of a reward where the chain says the opposite of the answer (`teacher-v2`).
+        incomplete_share: what is left of a reward where the chain says the opposite of the answer, or the answer to
+            somebody ill says nowhere when to see a doctor (`teacher-v2`).
         length: of an answer.
         lexicons: a folder whose YAML files replace the built-in lexicons of the same names.
     """
@@ -62,7 +63,7 @@ class MedicalSettings(StrictSettings):
     danger_floor: float = Field(-1.0, ge=-1, le=0)
     useless_floor: float = Field(-0.5, ge=-1, le=0)
     guard_weight: float = Field(0.1, ge=0, le=1)
-    contradiction_share: float = Field(0.25, ge=0, le=1)
+    incomplete_share: float = Field(0.25, ge=0, le=1)
     length: AnswerLengthSettings = AnswerLengthSettings()
     lexicons: Path | None = None
 

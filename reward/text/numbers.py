@@ -56,9 +56,10 @@ INSIDE_WORD = frozenset("统唯单之不逐划归专任合守万如始")
 
 # Numerals of cheques and vouchers; one alone may be a surname or a verb (收拾), before a unit or in a run it counts.
 _FORMAL = str.maketrans("壹贰叁肆伍陆柒捌玖拾佰仟萬弐参", "一二三四五六七八九十百千万二三")
+_FORMAL_DIGITS = "壹贰叁肆伍陆柒捌玖拾佰仟萬弐参"
 _FORMAL_RUN = re.compile(
-    f"[壹贰叁肆伍陆柒捌玖拾佰仟萬弐参{NUMERALS}]*[壹贰叁肆伍陆柒捌玖拾佰仟萬弐参][壹贰叁肆伍陆柒捌玖拾佰仟萬弐参{NUMERALS}]+"
-    "|[壹贰叁肆伍陆柒捌玖拾佰仟萬弐参](?= ?(?:毫克|微克|克|片|粒|颗|丸|毫升|支|瓶|盒|袋|包|次|天|日|小时|mg|g|ml|板|滴|单位))"
+    f"[{_FORMAL_DIGITS}{NUMERALS}]*[{_FORMAL_DIGITS}][{_FORMAL_DIGITS}{NUMERALS}]+"
+    f"|[{_FORMAL_DIGITS}](?= ?(?:毫克|微克|克|片|粒|颗|丸|毫升|支|瓶|盒|袋|包|次|天|日|小时|mg|g|ml|板|滴|单位))"
 )
 
 
