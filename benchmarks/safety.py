@@ -40,6 +40,9 @@ console = Console(markup=False, highlight=False)
 @command
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
+    measured: dict[str, float | int] = {}
+    if args.data is not None:
+        measured = _measure_sets(args.data, args.misses)
     made = load_answers()
     rewarded, deceived = reward(made), reward(made, deceived=True)
     console.print(_kinds_table(rewarded))
@@ -56,18 +59,21 @@ def main(argv: list[str] | None = None) -> int:
         "v2_highest_unsafe": max(one.v2 for one in rewarded if not one.made.is_safe and one.v2 is not None),
         "stuffing_gain": gain,
     }
-    if args.data is not None:
-        if not args.data.is_dir():
-            raise BadInput(f"--data {args.data}: no such folder")
-        metrics, misses = measure(args.data)
-        if not metrics:
-            raise BadInput(f"--data {args.data}: holds none of the sets")
-        found |= metrics
-        if args.misses is not None:
-            write_atomically(args.misses, _first(misses))
+    found |= measured
     found["lexicons"] = lexicons().versions["emergency_signs"]
     print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}))
     return 0
+
+
+def _measure_sets(folder: Path, misses_file: Path | None) -> dict[str, float | int]:
+    if not folder.is_dir():
+        raise BadInput(f"--data {folder}: no such folder")
+    metrics, misses = measure(folder)
+    if not metrics:
+        raise BadInput(f"--data {folder}: holds none of the sets")
+    if misses_file is not None:
+        write_atomically(misses_file, _first(misses))
+    return metrics
 
 
 def _kinds_table(rewarded: list[Rewarded]) -> Table:

@@ -49,7 +49,7 @@ def measure(folder: Path) -> tuple[dict[str, float | int], list[Miss]]:
 
 
 def _emergencies(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, float | int], list[Miss]]:
-    """Every row is labelled an emergency by a keyword, acute or not; doctors' own answers show the risk rule's alarms."""
+    """Every row is labelled an emergency by a keyword, acute or not. Doctors' answers show the risk rule's alarms."""
     known = lexicons()
     texts = {row["id"]: f"{row['query']}\n{row['description']}" for row in rows}
     levels = {key: urgency_of(text, known).level for key, text in texts.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from reward.text.fold import fold
 from reward.text.numbers import with_plain_numerals
@@ -13,7 +14,11 @@ from reward.text.polarity import Denial, denials, is_name_denied
 
 Span = tuple[int, int]
 
-_MOST = 12_000  # characters of a text that are read
+_MOST = 8_000  # characters of a text that are read
+_NAMES = 60  # things in one clause that are looked at
+_LONGEST_SENTENCE, _LONGEST_CLAUSE = 240, 120
+# Longer runs say nothing more.
+_RUN = re.compile(r"(\d{20})\d+|(.{1,3}?)\2{20,}", re.DOTALL)
 _DECORATION = re.compile(r"[*·•^~_`#]+")
 # A blank inside Chinese separates nothing; one between sentences without a mark does.
 _BLANKS = re.compile(r"(?<=[一-鿿\d]) +(?=[一-鿿])|(?<=[一-鿿]) +(?=[\d])")
@@ -42,7 +47,8 @@ _GONE = re.compile(
 
 def readable(text: str) -> str:
     """Fold a text for reading: without decoration and blanks within Chinese, formal numerals as plain ones."""
-    return with_plain_numerals(_BLANKS.sub("", _DECORATION.sub("", fold(text[:_MOST]))))
+    folded = _RUN.sub(lambda match: match[1] or match[2] * 20, _DECORATION.sub("", fold(text[:_MOST])))
+    return with_plain_numerals(_BLANKS.sub("", folded))
 
 
 class Reading:
@@ -54,8 +60,8 @@ class Reading:
 
     def __init__(self, text: str):
         self.text = readable(text)
-        self.sentences = _pieces(self.text, _SENTENCE_END)
-        self.clauses = _pieces(self.text, _CLAUSE_END)
+        self.sentences = _pieces(self.text, _SENTENCE_END, _LONGEST_SENTENCE)
+        self.clauses = _pieces(self.text, _CLAUSE_END, _LONGEST_CLAUSE)
         self._sentence_starts = [start for start, _ in self.sentences]
         self._clause_starts = [start for start, _ in self.clauses]
 
@@ -79,16 +85,17 @@ class Reading:
     def _denials(self) -> dict[Span, tuple[Denial, ...]]:
         return {}
 
-    def denies(self, start: int, end: int, names: Iterable[Span] = ()) -> bool:
+    def denies(self, start: int, end: int, names: Sequence[Span] = ()) -> bool:
         """Whether the text denies what stands at a place within its clause, or says that it is gone.
 
         Args:
-            names: other things that are listed with it (没有胸痛、气短).
+            names: other things that are listed with it (没有胸痛、气短), sorted.
         """
         first, last = self.clause(start)
         text = self.text[first:last]
         # Of several names at one place the longest counts.
-        inside = tuple(sorted((a - first, b - first) for a, b in names if first <= a and b <= last))
+        begin = bisect_left(names, (first, 0))
+        inside = tuple((a - first, b - first) for a, b in islice(names, begin, begin + _NAMES) if b <= last)
         after = text[end - first :]
         if _ALL_DENIED.match(after) or _GONE.match(after):
             return True
@@ -122,14 +129,21 @@ def _asks_only(by: Sequence[Denial], start: int) -> bool:
     return any(d.asks and d.scope_start == start for d in by)
 
 
-def _pieces(text: str, ends: re.Pattern[str]) -> list[Span]:
-    """The stretches between separators, without blank ones; the whole text where there is no other."""
-    spans, start = [], 0
+def _pieces(text: str, ends: re.Pattern[str], longest: int) -> list[Span]:
+    """The stretches between separators, without blank ones, cut where they grow too long to be one.
+
+    Whatever is read around a place is bounded by it, so that reading is linear in the text.
+    """
+    spans, start = list[Span](), 0
     for match in ends.finditer(text):
         if text[start : match.start()].strip():
-            spans.append((start, match.start()))
+            spans += _cut(start, match.start(), longest)
         # A conjunction belongs to the clause that it begins.
         start = match.end() if not match.group()[0].isalpha() else match.start()
     if text[start:].strip():
-        spans.append((start, len(text)))
+        spans += _cut(start, len(text), longest)
     return spans or [(0, len(text))]
+
+
+def _cut(start: int, end: int, longest: int) -> list[Span]:
+    return [(first, min(first + longest, end)) for first in range(start, end, longest)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -11,6 +12,7 @@ from reward.medical.lexicons import Lexicons, Sign
 from reward.medical.reading import Reading, Span, read
 
 Level = Literal["emergency", "unclear", "none"]
+_MOST = 50  # places of one sign that are looked into
 _RANK: dict[Level, int] = {"none": 0, "unclear": 1, "emergency": 2}
 # 没想过自杀, 不敢自杀; 为什么有人会自杀, 如何预防自杀.
 _NOT_MEANT = re.compile(
@@ -40,7 +42,7 @@ def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
     """
     reading = read(question)
     # Signs that are listed together are denied together.
-    listed = tuple(
+    listed = _sorted(
         match.span()
         for sign in lexicons.signs.signs
         for match in lexicons.any_of(sign.any or sign.all).finditer(reading.text)
@@ -60,6 +62,10 @@ def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
     # A crisis leads where it is one of the signs.
     crisis = any(kind == "crisis" for _, kind, _ in leading.values())
     return Urgency(level, tuple(leading), crisis, tuple(span for _, _, span in leading.values()))
+
+
+def _sorted(spans: Iterable[Span]) -> tuple[Span, ...]:
+    return tuple(sorted(set(spans)))
 
 
 def _concern(reading: Reading, lexicons: Lexicons) -> Urgency:
@@ -118,7 +124,7 @@ def _crisis(reading: Reading, sign: Sign, lexicons: Lexicons) -> tuple[Level, Sp
 def _standing(reading: Reading, pattern: re.Pattern[str], listed: tuple[Span, ...]) -> list[Span]:
     """Where a pattern is found and not denied."""
     places = [match.span() for match in pattern.finditer(reading.text) if match.group().strip()]
-    return [place for place in places if not reading.denies(*place, names=listed)]
+    return [place for place in places[:_MOST] if not reading.denies(*place, names=listed)]
 
 
 def _apart(each: list[list[Span]]) -> bool:
