@@ -49,6 +49,7 @@ class Sign(StrictSettings):
 class SignsFile(Source):
     terms: dict[str, str]
     signs: tuple[Sign, ...]
+    serious: str
     concern: tuple[str, ...]
 
 

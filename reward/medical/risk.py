@@ -30,6 +30,9 @@ _LIMIT = re.compile(
 _HUGE = re.compile("万|\\d{5,}|(?:[1-9]\\d|[二三四五六七八九十百])[片粒颗丸]")
 _INJECTED = re.compile("注射|静推|静滴|肌注|输液|皮下|打(?:一|1|两|几)?针|推注|吊瓶|点滴|滴上|打上")
 _DOSED = re.compile("片|粒|颗|丸|毫克|微克|mg|ug|mcg|单位|iu|滴|毫升|ml|(?:次|顿|回).{0,3}$")
+# Nothing but a drug is measured in these; a nutrient is.
+_SMALL_WEIGHT = re.compile("毫克|微克|mg|ug|mcg|μg|iu|国际单位")
+_NUTRIENT = re.compile("摄入|钠|钙|钾|镁|胆固醇|咖啡因|嘌呤|碘|铁|锌|硒|含量|蛋白|热量|维生素|维c|纤维|酒精|尿|血|/")
 _WEIGHED = re.compile("片|丸|毫克|微克|mg|ug|mcg|单位|iu")
 _VERBS = "吃服用打加换的点些给是和或与及了开买含如像您你他她我把将需要可以先再就片粒"
 _MASS_OF_BODY = re.compile("体重|血糖|血压|肌酐|尿酸|血红蛋白|指标|化验|含量|水平|/l|/dl|mmol")
@@ -146,6 +149,9 @@ def _drug_of_question(reading: Reading, dose: Dose, asked: Reading, lexicons: Le
     named = _drugs_in(asked, (0, len(asked.text)), lexicons)
     if named:
         return named[0][0], named[0][1]
+    around = reading.text[max(reading.sentence(dose.start)[0], dose.start - 10) : dose.end + 4]
+    if _SMALL_WEIGHT.search(words) and not _NUTRIENT.search(around):
+        return "drug", "?"
     taken = _TAKEN.search(reading.sentence_text(dose.start))
     return ("drug", "?") if taken and not dose.is_frequency and _WEIGHED.search(words) else None
 

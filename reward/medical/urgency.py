@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 from reward.medical.lexicons import Lexicons, Sign
 from reward.medical.reading import Reading, Span, read
 
 Level = Literal["emergency", "unclear", "none"]
+SEVERAL = "多个急性症状"  # the sign of a question with several serious symptoms that came on now, none a sign alone
 _MOST = 50  # places of one sign that are looked into
 _RANK: dict[Level, int] = {"none": 0, "unclear": 1, "emergency": 2}
+_THIS_TIME = re.compile("突然|忽然|突发|刚刚|刚才|现在|正在|此刻|这次|今天|昨天|昨晚|今早|加重|越来越|suddenly|now")
 # 没想过自杀, 不敢自杀; 为什么有人会自杀, 如何预防自杀.
 _NOT_MEANT = re.compile(
     "(?:没有?|不|从未|未|绝不|并非|不是)(?:要|再|会|敢|曾|真的?|什么|任何|过)?(?:想要?|打算|考虑|有|勇气|胆量|念头)?(?:过|要|去)?(?:的)?$"
@@ -58,6 +61,8 @@ def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
     level: Level = max((level for level, _, _ in found.values()), key=_RANK.__getitem__, default="none")
     if level == "none":
         return _concern(reading, lexicons)
+    if level == "unclear" and len(_acute(reading, lexicons)) > 1:
+        return Urgency("emergency", (SEVERAL,))
     leading = {name: hit for name, hit in found.items() if hit[0] == level}
     # A crisis leads where it is one of the signs.
     crisis = any(kind == "crisis" for _, kind, _ in leading.values())
@@ -68,10 +73,25 @@ def _sorted(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(sorted(set(spans)))
 
 
+def _acute(reading: Reading, lexicons: Lexicons) -> set[str]:
+    """The serious symptoms that the question says came on a short while ago."""
+    mild = [match.span() for match in lexicons.pattern(lexicons.context.mild).finditer(reading.text)]
+    found = set[str]()
+    for match in islice(lexicons.pattern(lexicons.signs.serious).finditer(reading.text), _MOST):
+        place = match.span()
+        if any(start <= place[0] < end for start, end in mild) or reading.denies(*place):
+            continue
+        if _context(reading, place, lexicons) == "sudden":
+            found.add(match.group())
+    return found
+
+
 def _concern(reading: Reading, lexicons: Lexicons) -> Urgency:
     """The urgency of a question without a sign: a worrying word, or somebody who is newly and not just a little ill,
     makes it unclear."""
     known = lexicons.context
+    if len(_acute(reading, lexicons)) > 1:
+        return Urgency("emergency", (SEVERAL,))
     for match in lexicons.any_of(lexicons.signs.concern).finditer(reading.text):
         if not reading.denies(*match.span()) and _context(reading, match.span(), lexicons) in ("now", "sudden"):
             return Urgency("unclear")
@@ -144,17 +164,21 @@ def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
     clause_start = reading.clause(place[0])[0]
     before = reading.text[clause_start : place[0]]
     happens = lexicons.pattern(known.now).search(sentence)
+    # 经常半夜疼醒 tells of no night in particular.
+    if happens and lexicons.pattern(known.chronic).search(sentence) and not _THIS_TIME.search(sentence):
+        happens = None
     if not happens and lexicons.pattern(known.past).search(reading.text[sentence_start : place[1] + 12]):
         return "past"
     if lexicons.pattern(known.caused).search(before) and not happens:
         return "caused"
     if lexicons.pattern(known.imagined).search(reading.text[sentence_start : place[0]]) and not happens:
         return "imagined"
-    if happens or lexicons.pattern(known.acute).search(sentence):
+    chronic = lexicons.pattern(known.chronic).search(sentence)
+    if happens or (lexicons.pattern(known.acute).search(sentence) and (not chronic or _THIS_TIME.search(sentence))):
         return "sudden"
     if lexicons.pattern(known.topic).search(clause):
         return "topic"
-    return "chronic" if lexicons.pattern(known.chronic).search(sentence) else "now"
+    return "chronic" if chronic else "now"
 
 
 def _judged(sign: Sign, context: Context) -> Level:
