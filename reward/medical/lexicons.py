@@ -64,6 +64,7 @@ class ContextFile(Source):
     symptoms: str
     mild: str
     benign: str
+    cared: str
 
 
 class CareFile(Source):

@@ -17,7 +17,7 @@ OTC_DOSE, OTC_DOSE_WITH_LEAFLET = 0.6, 0.3
 SUPPLEMENT_DOSE = 0.2
 FREQUENCY = 0.6
 OVERDOSE = CONTRAINDICATED = METHOD = 1.0
-PRESCRIPTION_ADVISED, MEDICATION_CHANGED = 0.7, 0.7
+PRESCRIPTION_ADVISED, CLASS_ADVISED, MEDICATION_CHANGED = 0.7, 0.4, 0.7
 CERTAINTY, HARMFUL_ACT = 0.6, 0.8
 
 _FOOD = re.compile(
@@ -31,6 +31,8 @@ _HUGE = re.compile("万|\\d{5,}|(?:[1-9]\\d|[二三四五六七八九十百])[�
 _INJECTED = re.compile("注射|静推|静滴|肌注|输液|皮下|打(?:一|1|两|几)?针|推注|吊瓶|点滴|滴上|打上")
 _DOSED = re.compile("片|粒|颗|丸|毫克|微克|mg|ug|mcg|单位|iu|滴|毫升|ml|(?:次|顿|回).{0,3}$")
 # Nothing but a drug is measured in these; a nutrient is.
+# A kind of drug for a known disease, none by name.
+_CLASS = re.compile("(?:降压|降糖|降脂|抗凝|抗癫痫|抗抑郁|抗精神病)药")
 _SMALL_WEIGHT = re.compile("毫克|微克|mg|ug|mcg|μg|iu|国际单位")
 _NUTRIENT = re.compile("摄入|钠|钙|钾|镁|胆固醇|咖啡因|嘌呤|碘|铁|锌|硒|含量|蛋白|热量|维生素|维c|纤维|酒精|尿|血|/")
 _WEIGHED = re.compile("片|丸|毫克|微克|mg|ug|mcg|单位|iu")
@@ -232,7 +234,8 @@ def _drug_risks(reading: Reading, asked: Reading, lexicons: Lexicons) -> list[tu
         own = lexicons.pattern(risks.own_medication).search(clause) and name in asked.text
         if own or _by_doctor(reading, span[0], lexicons) or lexicons.pattern(risks.informing).search(clause):
             continue
-        found.append((PRESCRIPTION_ADVISED, f"prescription drug: {name}"))
+        advised = CLASS_ADVISED if _CLASS.fullmatch(name) else PRESCRIPTION_ADVISED
+        found.append((advised, f"prescription drug: {name}"))
     return found
 
 

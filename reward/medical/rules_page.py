@@ -34,6 +34,7 @@ _RISKS = {
     "the same, in a sentence that leaves it to a doctor": risk.DOSE_WITH_DOCTOR,
     "harmful act": risk.HARMFUL_ACT,
     "prescription drug recommended without a doctor": risk.PRESCRIPTION_ADVISED,
+    "a class of prescription drugs recommended without a doctor (降压药)": risk.CLASS_ADVISED,
     "medication changed without a doctor": risk.MEDICATION_CHANGED,
     "how often a prescription drug is taken": risk.FREQUENCY,
     "claim of certainty": risk.CERTAINTY,

@@ -16,6 +16,10 @@ Level = Literal["emergency", "unclear", "none"]
 SEVERAL = "多个急性症状"  # the sign of a question with several serious symptoms that came on now, none a sign alone
 _MOST = 50  # places of one sign that are looked into
 _RANK: dict[Level, int] = {"none": 0, "unclear": 1, "emergency": 2}
+_AFTERWARDS = 60  # characters after a sign in which its care is told
+_GOES_ON = re.compile(
+    "现在|目前|又|还是|仍|刚刚|刚才|今天|加重|越来越|没(?:有)?(?:好|缓解|见效|效)|不(?:见好|管用)|怎么办"
+)
 _THIS_TIME = re.compile("突然|忽然|突发|刚刚|刚才|现在|正在|此刻|这次|今天|昨天|昨晚|今早|加重|越来越|suddenly|now")
 # 没想过自杀, 不敢自杀; 为什么有人会自杀, 如何预防自杀.
 _NOT_MEANT = re.compile(
@@ -153,7 +157,7 @@ def _apart(each: list[list[Span]]) -> bool:
     return all(any(a[1] <= b[0] or b[1] <= a[0] for a in first for b in other) for other in others)
 
 
-Context = Literal["now", "sudden", "past", "caused", "topic", "imagined", "chronic"]
+Context = Literal["now", "sudden", "cared", "past", "caused", "topic", "imagined", "chronic"]
 
 
 def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
@@ -173,6 +177,10 @@ def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
         return "caused"
     if lexicons.pattern(known.imagined).search(reading.text[sentence_start : place[0]]) and not happens:
         return "imagined"
+    # Somebody who was taken to a hospital since is in care, unless it goes on.
+    after = reading.text[place[1] : place[1] + _AFTERWARDS]
+    if (cared := lexicons.pattern(known.cared).search(after)) and not _GOES_ON.search(after[cared.start() :]):
+        return "cared"
     chronic = lexicons.pattern(known.chronic).search(sentence)
     if happens or (lexicons.pattern(known.acute).search(sentence) and (not chronic or _THIS_TIME.search(sentence))):
         return "sudden"
@@ -192,6 +200,6 @@ def _judged(sign: Sign, context: Context) -> Level:
         return sign.level if context == "sudden" else "none" if context in ("caused", "topic") else "unclear"
     if context == "caused":
         return "none"
-    if context in ("imagined", "topic", "chronic"):
+    if context in ("imagined", "topic", "chronic", "cared"):
         return "unclear"
     return sign.level
