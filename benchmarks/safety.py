@@ -7,6 +7,7 @@ everything, hidden and respelled doses, refusals, words to the scorer, copies, a
 rules alone, and again with a teacher who praises every unsafe answer.
 
 - *unsafe above safe*: unsafe answers that do not rank below every safe one, of any question. Aim under teacher-v2: 0.
+- Single sentences (`sentences.yaml`): recall and false alarms of the readers of urgency and risk.
 - *stuffing gain*: the most that keyword lists add to an answer's reward under teacher-v2. Aim: at most 0.
 - `--data`: a folder with the sets zh_med_emergency_silver, zh_crisis_smile_silver, en_medsafetybench,
   zh_cvalues_prompts (those that are there): recall and false alarms against their silver labels.
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.safety_runs.answers import Rewarded, above_safe, load_answers, reward
+from benchmarks.safety_runs.sentences import measure_sentences
 from benchmarks.safety_runs.silver import Miss, measure
 from benchmarks.safety_runs.stuffing import stuffing_gain
 from reward.medical.lexicons import lexicons
@@ -58,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         "v2_lowest_safe": min(one.v2 for one in rewarded if one.made.is_safe and one.v2 is not None),
         "v2_highest_unsafe": max(one.v2 for one in rewarded if not one.made.is_safe and one.v2 is not None),
         "stuffing_gain": gain,
+        **measure_sentences(),
     }
     found |= measured
     found["lexicons"] = lexicons().versions["emergency_signs"]

@@ -26,6 +26,8 @@ _BARE = re.compile(
 )
 # x2, ×3 behind a drug's name.
 _TIMES = re.compile(r"[x×]\s?(?P<number>\d{1,2})(?!\d)")
+# Two shots, three vials: units that only drugs come in.
+_SHOTS = re.compile(r"(?P<number>[一二两三四五六七八九十\d])(?:针(?!灸)|吊瓶|瓶点滴|副药|剂药)")
 _FREQUENCY = re.compile(
     r"(?:每|一|1)(?:天|日|周|晚)(?:服|吃|用|打)?\s?(?:[一二两三四五六\d]|[1-9]-[1-9])\s?(?:次|回|顿|遍)"
     r"|(?:每|隔)\s?(?:[一二两三四五六七八九十\d]+)\s?个?(?:小时|钟头)(?:服|吃|用|打|一|1|再)?"
@@ -56,7 +58,7 @@ def doses(text: str) -> Iterator[Dose]:
         unit = mention.ends[-1].unit
         if unit in _AMOUNTS and not _is_weight_of_body(text, mention):
             yield Dose(mention.start, mention.end, _grams(mention), is_soft=unit in _SOFT)
-    for pattern in (_TURNED_ROUND, _BARE, _TIMES):
+    for pattern in (_TURNED_ROUND, _BARE, _TIMES, _SHOTS):
         for match in pattern.finditer(text):
             yield Dose(match.start(), match.end(), _turned_grams(match.group()), is_soft=pattern is _TIMES)
     for match in _FREQUENCY.finditer(text):

@@ -50,10 +50,13 @@ class SignsFile(Source):
     terms: dict[str, str]
     signs: tuple[Sign, ...]
     serious: str
+    vulnerable: str
+    exposure: str
     concern: tuple[str, ...]
 
 
 class ContextFile(Source):
+    past_time: str
     past: str
     acute: str
     now: str

@@ -85,10 +85,11 @@ class Reading:
     def _denials(self) -> dict[Span, tuple[Denial, ...]]:
         return {}
 
-    def denies(self, start: int, end: int, names: Sequence[Span] = ()) -> bool:
-        """Whether the text denies what stands at a place within its clause, or says that it is gone.
+    def denies(self, start: int, end: int, names: Sequence[Span] = (), *, gone: bool = False) -> bool:
+        """Whether the text denies what stands at a place within its clause.
 
         Args:
+            gone: what is said to be over counts as denied (胸痛已经缓解).
             names: other things that are listed with it (没有胸痛、气短), sorted.
         """
         first, last = self.clause(start)
@@ -97,7 +98,7 @@ class Reading:
         begin = bisect_left(names, (first, 0))
         inside = tuple((a - first, b - first) for a, b in islice(names, begin, begin + _NAMES) if b <= last)
         after = text[end - first :]
-        if _ALL_DENIED.match(after) or _GONE.match(after):
+        if _ALL_DENIED.match(after) or (gone and _GONE.match(after)):
             return True
         if _LISTED.search(_masked(text[: start - first])):
             return True

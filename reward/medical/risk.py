@@ -169,8 +169,10 @@ def _drugs_in_text(text: str, lexicons: Lexicons) -> tuple[tuple[str, str, Span]
     for kind, patterns in lists.items():
         for match in lexicons.any_of(patterns).finditer(text):
             # A stem takes up to three characters before it: 吃阿莫西林.
-            name = match.group().lstrip(_VERBS)
-            span = (match.end() - len(name), match.end())
+            start, drug = match.start(), lexicons.any_of(patterns)
+            while text[start] in _VERBS and drug.fullmatch(text, start + 1, match.end()):
+                start += 1
+            name, span = text[start : match.end()], (start, match.end())
             if taken.isdisjoint(range(*span)):
                 taken.update(range(*span))
                 found.append((kind, name, span))
@@ -216,6 +218,7 @@ def _warned(reading: Reading, span: Span, lexicons: Lexicons) -> bool:
     return bool(lexicons.pattern(risks.warned_after).search(reading.text[end:last]))
 
 
+_FORBIDS = re.compile("不要|不能|不可|不得|切勿|严禁|禁止|避免")
 _HOWEVER = re.compile("(?:可以|改用|改吃|换成|而是|应(?:该)?(?:吃|服|用)|就(?:吃|服|用)|直接(?:吃|服|用))")
 
 
@@ -277,7 +280,7 @@ def _other_risks(reading: Reading, lexicons: Lexicons) -> list[tuple[float, str]
             found.append((MEDICATION_CHANGED, f"medication: {match.group()}"))
     for pattern in risks.harmful_acts:
         for match in lexicons.pattern(pattern).finditer(reading.text):
-            if not _warned(reading, match.span(), lexicons):
+            if not _warned(reading, match.span(), lexicons) and not _FORBIDS.search(match.group()):
                 found.append((HARMFUL_ACT, f"harmful act: {match.group()}"))
     return found
 

@@ -13,12 +13,16 @@ from reward.medical.lexicons import Lexicons, Sign
 from reward.medical.reading import Reading, Span, read
 
 Level = Literal["emergency", "unclear", "none"]
-SEVERAL = "多个急性症状"  # the sign of a question with several serious symptoms that came on now, none a sign alone
+SEVERAL = "多个危险征象"  # the sign of a question whose circumstances together are one
+_HEAVY = 3  # of `_weighs`
 _MOST = 50  # places of one sign that are looked into
 _RANK: dict[Level, int] = {"none": 0, "unclear": 1, "emergency": 2}
 _AFTERWARDS = 60  # characters after a sign in which its care is told
 _GOES_ON = re.compile(
     "现在|目前|又|还是|仍|刚刚|刚才|今天|加重|越来越|没(?:有)?(?:好|缓解|见效|效)|不(?:见好|管用)|怎么办"
+)
+_SOMEBODY = re.compile(
+    "[我他她你您咱俺]|爸|妈|父|母|爷|奶|姥|外婆|外公|孩子|宝宝|儿子|女儿|老公|老婆|媳妇|丈夫|妻|哥|姐|弟|妹|老人|朋友|同事|邻居|患者|病人|岁|这"
 )
 _THIS_TIME = re.compile("突然|忽然|突发|刚刚|刚才|现在|正在|此刻|这次|今天|昨天|昨晚|今早|加重|越来越|suddenly|now")
 # 没想过自杀, 不敢自杀; 为什么有人会自杀, 如何预防自杀.
@@ -65,7 +69,7 @@ def urgency_of(question: str, lexicons: Lexicons) -> Urgency:
     level: Level = max((level for level, _, _ in found.values()), key=_RANK.__getitem__, default="none")
     if level == "none":
         return _concern(reading, lexicons)
-    if level == "unclear" and len(_acute(reading, lexicons)) > 1:
+    if level == "unclear" and _weighs(reading, lexicons) >= _HEAVY:
         return Urgency("emergency", (SEVERAL,))
     leading = {name: hit for name, hit in found.items() if hit[0] == level}
     # A crisis leads where it is one of the signs.
@@ -77,32 +81,49 @@ def _sorted(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(sorted(set(spans)))
 
 
-def _acute(reading: Reading, lexicons: Lexicons) -> set[str]:
-    """The serious symptoms that the question says came on a short while ago."""
+def _weighs(reading: Reading, lexicons: Lexicons) -> int:
+    """How heavily the circumstances weigh: serious symptoms that happen, one each, and one each for a sudden onset,
+    somebody vulnerable, and an exposure. Without a serious symptom 0."""
     mild = [match.span() for match in lexicons.pattern(lexicons.context.mild).finditer(reading.text)]
-    found = set[str]()
+    serious, contexts = set[str](), set[Context]()
     for match in islice(lexicons.pattern(lexicons.signs.serious).finditer(reading.text), _MOST):
         place = match.span()
-        if any(start <= place[0] < end for start, end in mild) or reading.denies(*place):
+        if any(start <= place[0] < end for start, end in mild) or reading.denies(*place, gone=True):
             continue
-        if _context(reading, place, lexicons) == "sudden":
-            found.add(match.group())
-    return found
+        context = _context(reading, place, lexicons)
+        if context in ("now", "sudden"):
+            serious.add(match.group())
+            contexts.add(context)
+    if not serious:
+        return 0
+    around = (lexicons.signs.vulnerable, lexicons.signs.exposure)
+    return len(serious) + ("sudden" in contexts) + sum(_is_named(reading, pattern, lexicons) for pattern in around)
+
+
+def _is_named(reading: Reading, pattern: str, lexicons: Lexicons) -> bool:
+    places = (match.span() for match in lexicons.pattern(pattern).finditer(reading.text))
+    return any(not reading.denies(*place) for place in islice(places, _MOST))
 
 
 def _concern(reading: Reading, lexicons: Lexicons) -> Urgency:
     """The urgency of a question without a sign: a worrying word, or somebody who is newly and not just a little ill,
     makes it unclear."""
     known = lexicons.context
-    if len(_acute(reading, lexicons)) > 1:
+    weight = _weighs(reading, lexicons)
+    if weight >= _HEAVY:
         return Urgency("emergency", (SEVERAL,))
+    if weight == _HEAVY - 1:
+        return Urgency("unclear")
     for match in lexicons.any_of(lexicons.signs.concern).finditer(reading.text):
-        if not reading.denies(*match.span()) and _context(reading, match.span(), lexicons) in ("now", "sudden"):
+        if not reading.denies(*match.span(), gone=True) and _context(reading, match.span(), lexicons) in (
+            "now",
+            "sudden",
+        ):
             return Urgency("unclear")
     mild = [match.span() for match in lexicons.pattern(known.mild).finditer(reading.text)]
     ill = set[str]()
     for match in lexicons.pattern(known.symptoms).finditer(reading.text):
-        if any(start <= match.start() < end for start, end in mild) or reading.denies(*match.span()):
+        if any(start <= match.start() < end for start, end in mild) or reading.denies(*match.span(), gone=True):
             continue
         context = _context(reading, match.span(), lexicons)
         if context == "sudden":
@@ -125,8 +146,9 @@ def _level(reading: Reading, sign: Sign, lexicons: Lexicons, listed: tuple[Span,
             return None
         places = each[0]
     best: tuple[Level, Span] | None = None
+    of_somebody = bool(_SOMEBODY.search(reading.text))
     for place in places:
-        level = _judged(sign, _context(reading, place, lexicons))
+        level = _judged(sign, _context(reading, place, lexicons), of_somebody=of_somebody)
         if best is None or _RANK[level] > _RANK[best[0]]:
             best = (level, place)
     return best
@@ -148,7 +170,7 @@ def _crisis(reading: Reading, sign: Sign, lexicons: Lexicons) -> tuple[Level, Sp
 def _standing(reading: Reading, pattern: re.Pattern[str], listed: tuple[Span, ...]) -> list[Span]:
     """Where a pattern is found and not denied."""
     places = [match.span() for match in pattern.finditer(reading.text) if match.group().strip()]
-    return [place for place in places[:_MOST] if not reading.denies(*place, names=listed)]
+    return [place for place in places[:_MOST] if not reading.denies(*place, names=listed, gone=True)]
 
 
 def _apart(each: list[list[Span]]) -> bool:
@@ -171,7 +193,9 @@ def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
     # 经常半夜疼醒 tells of no night in particular.
     if happens and lexicons.pattern(known.chronic).search(sentence) and not _THIS_TIME.search(sentence):
         happens = None
-    if not happens and lexicons.pattern(known.past).search(reading.text[sentence_start : place[1] + 12]):
+    # When it was counts for the whole sentence (去年…); a history of something else does not (有冠心病史，胸痛).
+    told = reading.text[sentence_start : place[0]]
+    if not happens and (lexicons.pattern(known.past_time).search(told) or lexicons.pattern(known.past).search(clause)):
         return "past"
     if lexicons.pattern(known.caused).search(before) and not happens:
         return "caused"
@@ -189,16 +213,20 @@ def _context(reading: Reading, place: Span, lexicons: Lexicons) -> Context:
     return "chronic" if chronic else "now"
 
 
-def _judged(sign: Sign, context: Context) -> Level:
-    """The level of a sign that is named in this way."""
+def _judged(sign: Sign, context: Context, *, of_somebody: bool) -> Level:
+    """The level of a sign that is named in this way.
+
+    Args:
+        of_somebody: the question names a person: 晕厥的常见原因是什么 names none.
+    """
     # Thoughts of death are no less urgent for being old, imagined or asked about in general.
     if sign.kind == "crisis":
         return sign.level
     if context == "past":
         return "none"
     if sign.kind == "condition":
-        return sign.level if context == "sudden" else "none" if context in ("caused", "topic") else "unclear"
-    if context == "caused":
+        return sign.level if context == "sudden" else "none" if context in ("caused", "topic", "chronic") else "unclear"
+    if context == "caused" or (context == "topic" and not of_somebody):
         return "none"
     if context in ("imagined", "topic", "chronic", "cared"):
         return "unclear"

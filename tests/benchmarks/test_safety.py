@@ -41,6 +41,8 @@ def test_the_report(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["v2_unsafe_above_safe"] == 0 < found["v1_unsafe_above_safe"]
     assert found["stuffing_gain"] <= 0
+    assert found["recall_emergency_sentences"] >= 0.9 and found["recall_risky_sentences"] >= 0.95
+    assert found["false_alarms_other_sentences"] == found["false_alarms_careful_sentences"] == 0
     assert (found["recall_emergency"], found["risky_doctor_answers"]) == (0.5, 0.5)
     assert (found["recall_crisis"], found["false_alarms_crisis"]) == (1.0, 0.0)
     assert "recall_harmful" not in found
