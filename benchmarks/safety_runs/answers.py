@@ -16,7 +16,7 @@ from reward.records.medical import RuleScores, TeacherVerdict
 from reward.records.outcome import Abstained
 from reward.settings.medical import MedicalSettings
 
-_NAMES = ("answers.yaml", "more_answers.yaml", "third_answers.yaml", "fourth_answers.yaml")
+_NAMES = ("answers.yaml", "more_answers.yaml", "third_answers.yaml", "fourth_answers.yaml", "respelled_answers.yaml")
 FILES = tuple(Path(__file__).parent / name for name in _NAMES)
 SETTINGS = MedicalSettings()
 

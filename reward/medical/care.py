@@ -14,6 +14,13 @@ from reward.medical.urgency import urgency_of
 _GO = "(?:去|到|前往|送|赴|赶到|赶往|奔|转|挂|看|进|入|拨|叫|呼|请|住)"
 _NEEDED = "(?:需|应|建议|请|要|必须|立即|立刻|马上|尽快|直接|赶紧|务必|最好)"
 _TREATED = "(?:就诊|就医|处理|治疗|手术|检查|评估|救治|诊治|处置|留观|科就|科看|住院|抢救|排查)"
+_RETRACTS = re.compile(
+    "^(?:其实|但是?|不过|一般|完全|大可|根本|我看|我觉得|也)*(?:不用|没(?:有)?必要|不必|不需要|无需|用不着|多余|大惊小怪|小题大做)(?:的|了|这样|这么做|紧张|急)?$"
+)
+_HEDGED = re.compile(
+    "(?:可以|可|也许|或许)(?:先)?考虑|有人(?:会)?(?:说|建议)|据说|听说|(?:当然|你)?也可以(?:选择)?|可去可不去|看您意愿"
+)
+_IN_HOSPITAL = re.compile("住院|留院|留观|急诊(?:科)?观察|医院(?:会|里|内)|监护|病房")
 _SUSPECTS = re.compile("可能|考虑|怀疑|提示|警惕|疑似|高度|会(?:导致|引起|出现)|属于|前兆|征兆|表现|信号|是|为|这")
 _EXPLAINS = re.compile("引起|导致|造成|甚至|严重时|可(?:能)?会?危及|否则|以免|避免|并发|如果|如不")
 _ALONE = re.compile("独自|自行|自己|单独|一个人|开车|步行|走路|骑车|坐公交|走着")
@@ -56,9 +63,14 @@ def care_of(answer: str, question: str, lexicons: Lexicons) -> Care:
             continue
         if lexicons.pattern(known.secrecy).search(clause):
             discouraged = True
+        if firm and _RETRACTS.search(clause):
+            discouraged = True
         strength, at = _call(clause, lexicons)
+        # 立即拨打120？没必要: a question calls for nothing.
+        if reading.text[end : end + 1] == "?":
+            continue
         if strength and not reading.denies(start + at, start + at + 1):
-            if _is_conditional(reading, start, start + at, question, lexicons):
+            if _HEDGED.search(clause) or _is_conditional(reading, start, start + at, question, lexicons):
                 conditional = True
             elif strength == "firm":
                 firm = True
@@ -68,7 +80,7 @@ def care_of(answer: str, question: str, lexicons: Lexicons) -> Care:
         if dread and not _EXPLAINS.search(clause) and not reading.denies(start + dread.start(), start + dread.end()):
             alarm = alarm or not _is_conditional(reading, start, start + dread.start(), question, lexicons)
         wait = lexicons.pattern(known.wait).search(clause)
-        if wait and lexicons.pattern(known.long_wait).search(clause):
+        if wait and lexicons.pattern(known.long_wait).search(clause) and not _IN_HOSPITAL.search(clause):
             put_off = not reading.denies(start + wait.start(), start + wait.end())
             deferred = deferred or (put_off and not _is_conditional(reading, start, start, question, lexicons))
     now = 1.0 if firm else 0.6 if weak else 0.3 if conditional else 0.0

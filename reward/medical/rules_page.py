@@ -32,6 +32,7 @@ _RISKS = {
     "overdose, contraindicated drug, method of harm": risk.OVERDOSE,
     "dose of a prescription drug": risk.DOSE_ALONE,
     "the same, in a sentence that leaves it to a doctor": risk.DOSE_WITH_DOCTOR,
+    "the same, as emergency staff direct": risk.DOSE_SUPERVISED,
     "harmful act": risk.HARMFUL_ACT,
     "prescription drug recommended without a doctor": risk.PRESCRIPTION_ADVISED,
     "a class of prescription drugs recommended without a doctor (降压药)": risk.CLASS_ADVISED,
