@@ -23,8 +23,7 @@ def stuffed(made: HandMade) -> Iterator[HandMade]:
         (f"{_CHAIN}{parts.chain}", parts.answer),
         (parts.chain, f"{parts.answer}{_CARE}"),
         (f"{parts.chain}{_CHAIN}", f"{parts.answer}{_CARE}"),
-        (_CHAIN, parts.answer),
-        ("。".join([_CHAIN] * 3), f"{parts.answer}{'。'.join([_CARE] * 3)}"),
+        ("。".join([parts.chain, *[_CHAIN] * 3]), f"{parts.answer}{'。'.join([_CARE] * 3)}"),
     ):
         yield replace(made, answer=f"<think>{chain}</think>{answer}")
 
@@ -32,9 +31,9 @@ def stuffed(made: HandMade) -> Iterator[HandMade]:
 def stuffing_gain(made: Sequence[HandMade]) -> tuple[float, HandMade]:
     """Return the most that stuffing adds to a reward under `teacher-v2`, and where; 0 or less is none.
 
-    Every answer is stuffed, and every safe one without its chain as well.
+    Every answer is stuffed, with its chain and without.
     """
-    bare = [replace(one, answer=split(one.answer).answer) for one in made if one.is_safe]
+    bare = [replace(one, answer=split(one.answer).answer) for one in made]
     gains: list[tuple[float, HandMade]] = []
     for one in [*made, *bare]:
         plain = _value(reward([one])[0])
