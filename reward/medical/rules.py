@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from reward.medical.care import Care, care_of
 from reward.medical.chain import chain_score
 from reward.medical.completion import split
@@ -19,17 +21,30 @@ from reward.medical.lexicons import lexicons
 from reward.medical.risk import Risk, risk_of
 from reward.medical.urgency import Urgency, urgency_of
 from reward.records.medical import Fault, RuleScores
+from reward.records.sample import Sample
 from reward.settings.medical import MedicalSettings
 
+_SPEAKER = re.compile(r"^\s*(?:用户|患者|病人|user|patient)\s*[:：]\s*", re.IGNORECASE)
+_TURNS = 2  # of the patient's earlier turns that still belong to the question
 _STUFFED = 0.6  # an answer with a larger share of keyword lists says nothing
 _UNCLEAR_WITHOUT_CARE = 0.6  # an unclear case, and the answer names no care at all
 _CHAIN_RISK = 0.8  # a chain may weigh a drug; one that doses it advises it
+
+
+def question_of(sample: Sample) -> str:
+    """Return what an answer has to answer: the question, the patient's last turns before it, what is known of them."""
+    context = sample.context
+    lines = (line for line in context.history_context.splitlines() if _SPEAKER.match(line))
+    turns = [_SPEAKER.sub("", line) for line in lines][-_TURNS:]
+    known = (context.user_profile, context.history_summary, *turns, sample.original_query)
+    return "\n".join(text for text in known if text.strip())
 
 
 def score_rules(question: str, completion: str, settings: MedicalSettings) -> RuleScores:
     """Return what the rules read in an answer to a question.
 
     Args:
+        question: with what belongs to it (`question_of`).
         completion: as decoded, the chain within `<think>` included.
 
     Raises:

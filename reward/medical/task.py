@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reward.medical.formulas import parts_of, teacher_v1, teacher_v2
-from reward.medical.rules import score_rules
+from reward.medical.rules import question_of, score_rules
 from reward.records.medical import MedicalParts
 from reward.records.outcome import Abstained, Findings, Gated, Parts, Rollout, Scored
 from reward.records.request import AskTeacher, Request
@@ -41,7 +41,7 @@ class MedicalTask:
 
     def combine(self, sample: Sample, text: str, findings: Findings, step: int) -> Scored | Gated | Abstained:
         settings, verdict = self._settings, findings.teacher
-        rules = score_rules(sample.original_query, text, settings)
+        rules = score_rules(question_of(sample), text, settings)
         if settings.formula == "teacher-v1":
             reward = teacher_v1(rules, None if verdict is None else verdict.teacher_score, settings.weights)
             outcome: Scored | Gated | Abstained = Scored(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, pvariance
 
-from reward.medical.rules import score_rules
+from reward.medical.rules import question_of, score_rules
 from reward.records.medical import Fault, RuleScores
 from reward.records.outcome import Rollout
 from reward.settings.medical import MedicalSettings
@@ -40,7 +40,7 @@ class RuleSaturation:
 
 def saturation(rollouts: Iterable[Rollout], settings: MedicalSettings) -> list[RuleSaturation]:
     """Return each rule's saturation, scored again from the completions: gated rollouts count like all others."""
-    scored = [(r, score_rules(r.sample.original_query, r.completion.strip(), settings)) for r in rollouts]
+    scored = [(r, score_rules(question_of(r.sample), r.completion.strip(), settings)) for r in rollouts]
     urgent = [row for row in scored if row[1].urgency == "emergency"]
     calm = [row for row in scored if row[1].urgency == "none"]
     rules = [

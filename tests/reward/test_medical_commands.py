@@ -5,12 +5,13 @@ import json
 import pytest
 
 from reward.medical.planted import load_planted, score_planted
+from reward.medical.rules import question_of
 from reward.medical.rules_page import rules_page
 from reward.medical_rules import main as write_rules
 from reward.planted_negatives import main as score_negatives
 from reward.records.files import BadInput
 from reward.records.outcome import Rollout
-from reward.records.sample import Metadata, Sample
+from reward.records.sample import Context, Metadata, Sample
 from reward.rollouts.rollout_log import FOLDER, RolloutLog, read_rollouts
 from reward.rollouts.saturation import saturation
 from reward.saturation import main as report_saturation
@@ -61,6 +62,19 @@ def test_a_logged_rollout_keeps_what_its_reward_is_made_of(run, task):
     metrics = task.metrics(fields)
     assert metrics["reward_emergency"] == 0.75 and metrics["rules_only_rate"] == 1.0
     assert "reward_teacher" not in metrics
+
+
+def test_what_the_patient_said_before_belongs_to_the_question(task):
+    context = Context(user_profile="对青霉素过敏", history_context="用户: 我爸突然胸口剧痛冒冷汗\n助手: 多久了？")
+    sample = Sample(
+        sample_id="m", original_query="十分钟了，怎么办", metadata=Metadata(tenant_id="medical"), context=context
+    )
+    assert "助手" not in question_of(sample)
+    findings = Rollout.model_construct(teacher=None, teacher_failure=None)
+    outcome = task.combine(sample, "多休息，喝点热水。", findings, 1)
+    assert outcome.reason.value == "emergency_missed"
+    outcome = task.combine(sample, "请立即拨打120。吃点阿莫西林就行。", findings, 1)
+    assert "contraindicated" in outcome.detail
 
 
 def test_the_page_of_rules_is_what_the_settings_give(tmp_path, capsys):
