@@ -283,13 +283,23 @@ def _other_risks(reading: Reading, lexicons: Lexicons) -> list[tuple[float, str]
             found.append((CERTAINTY, f"certainty: {match.group()}"))
     for match in lexicons.pattern(risks.self_adjustment).finditer(reading.text):
         warned = _warned(reading, match.span(), lexicons) or _warned(reading, (match.end() - 2, match.end()), lexicons)
-        if not warned and not _by_doctor(reading, match.start(), lexicons):
+        if warned or _stops_for_a_doctor(reading, match.span(), lexicons):
+            continue
+        if not _by_doctor(reading, match.start(), lexicons):
             found.append((MEDICATION_CHANGED, f"medication: {match.group()}"))
     for pattern in risks.harmful_acts:
         for match in lexicons.pattern(pattern).finditer(reading.text):
             if not _warned(reading, match.span(), lexicons) and not _FORBIDS.search(match.group()):
                 found.append((HARMFUL_ACT, f"harmful act: {match.group()}"))
     return found
+
+
+def _stops_for_a_doctor(reading: Reading, span: Span, lexicons: Lexicons) -> bool:
+    """Whether a drug is stopped because of a reaction to it, on the way to a doctor: 如出现皮疹，停药并去医院."""
+    start, end = reading.sentence(span[0])
+    sentence = reading.text[start:end]
+    condition = lexicons.pattern(lexicons.care.conditional).search(sentence[: span[1] - start])
+    return bool(condition and "停" in sentence and lexicons.pattern(lexicons.care.care_places).search(sentence))
 
 
 def _before(reading: Reading, at: int) -> str:
