@@ -21,6 +21,7 @@ _HEDGED = re.compile(
     "(?:可以|可|也许|或许)(?:先)?考虑|有人(?:会)?(?:说|建议)|据说|听说|(?:当然|你)?也可以(?:选择)?|可去可不去|看您意愿"
 )
 _IN_HOSPITAL = re.compile("住院|留院|留观|急诊(?:科)?观察|医院(?:会|里|内)|监护|病房")
+_PAPERWORK, _FASTER = re.compile("挂号|检查|门诊"), re.compile("急诊|绿色通道|120|救护车")
 _SUSPECTS = re.compile("可能|考虑|怀疑|提示|警惕|疑似|高度|会(?:导致|引起|出现)|属于|前兆|征兆|表现|信号|是|为|这")
 _EXPLAINS = re.compile("引起|导致|造成|甚至|严重时|可(?:能)?会?危及|否则|以免|避免|并发|如果|如不")
 _ALONE = re.compile("独自|自行|自己|单独|一个人|开车|步行|走路|骑车|坐公交|走着")
@@ -111,6 +112,9 @@ def _call(clause: str, lexicons: Lexicons) -> tuple[str, int]:
 def _discourages(reading: Reading, start: int, clause: str, lexicons: Lexicons) -> bool:
     found = lexicons.pattern(lexicons.care.discouraged).search(clause)
     if found is None or _ALONE.search(found.group()):
+        return False
+    # 无需挂号，直接去急诊 names the faster way.
+    if _PAPERWORK.search(found.group()) and _FASTER.search(reading.sentence_text(start)):
         return False
     # 不要以为不用去医院; 不能不去; a condition that is over.
     if reading.denies(start + found.start(), start + found.end()) or re.search("[不没别]", clause[: found.start()]):
