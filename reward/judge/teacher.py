@@ -1,0 +1,119 @@
+"""The teacher: gives its opinion of a medical answer, each question asked once (`reward.judge.teacher_protocol`).
+
+Its opinions lie in the ledger, which is cache, budget and record in one; every attempt goes to the archive. A failed or
+contradictory opinion is a failure, never a score: the reward then rests on the rules alone and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reward.judge.chat_api import ChatApi
+from reward.judge.costs import cost_bound, cost_cny, token_bound
+from reward.judge.teacher_archive import TeacherArchive
+from reward.judge.teacher_protocol import TeacherMode, teacher_key, teacher_question
+from reward.ledger.calls import Calls
+from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure
+from reward.records.files import BadInput
+from reward.records.sample import Sample
+from reward.services.attempts import Attempt
+from reward.settings.teacher import TeacherSettings
+
+TEMPLATES = Path(__file__).with_name("prompts") / "teacher"
+HIGH_RISK, RED_TEAM = "high_risk", "red_team"  # slices of a sample
+_ONCE = ("opinion", 0)
+
+
+class Teacher:
+    """Use it from a single event loop; close it with `aclose`.
+
+    Args:
+        mode: `training` grades rollouts, `quality` reviews samples and may offer a better answer.
+
+    Raises:
+        BadInput: the API key's environment variable is not set, or there is no prompt file of that version.
+        OSError: the archive's folder cannot be written.
+    """
+
+    def __init__(
+        self, settings: TeacherSettings, tenant_id: str, cny_per_usd: float, calls: Calls, mode: TeacherMode = "training"
+    ):
+        self._template, self.template = read_template(settings, mode), f"{mode}-{settings.template}"
+        self._settings, self._tenant, self._mode, self._calls = settings, tenant_id, mode, calls
+        self._cny_per_usd = cny_per_usd
+        self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
+        self._archive = TeacherArchive(settings.archive) if settings.archive else None
+        self._api = ChatApi(settings)
+
+    async def ask(self, sample: Sample, answer: str, round_: Sequence[Any] = _ONCE) -> Answer:
+        """Return the teacher's opinion of an answer to the sample's question; high-risk samples are served first.
+
+        The JSON holds the fields of `Opinion`, what it is about (`sample_id`, `question`, `answer`), `template`,
+        `model` and `mode`.
+
+        Args:
+            round_: what sets this asking apart from others about the same answer: each round is a call of its own.
+        """
+        question = teacher_question(self._template, self._mode, sample, answer)
+        key = teacher_key(self._settings, self._mode, question, round_)
+        about = {
+            "sample_id": sample.sample_id,
+            "question": sample.original_query,
+            "answer": answer,
+            "mode": self._mode,
+            "template": self.template,
+            "model": self._settings.service,
+        }
+
+        async def perform() -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+            number = 0
+
+            def archive(attempt: Attempt, body: bytes) -> None:
+                nonlocal number
+                number += 1
+                if self._archive:
+                    identity = {"key": key, "sample_id": sample.sample_id, "model": self._settings.model}
+                    identity |= {"version": self._settings.version, "template": self.template}
+                    self._archive.append({**identity, "messages": question.messages}, number, attempt, body)
+
+            value, trace = await self._api.ask(question, priority_of(sample), archive)
+            return value if isinstance(value, ServiceFailure) else {**about, **value}, trace
+
+        call = Call(
+            CallKind.TEACHER,
+            key=key,
+            service=self._settings.service,
+            tenant=self._tenant,
+            token_bound=token_bound(self._settings, question),
+            cost_bound=cost_bound(self._settings, question, self._cny_per_usd),
+        )
+        return await self._calls.once(call, perform, self._cost)
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._api.aclose()
+
+
+def priority_of(sample: Sample) -> float:
+    """Return when a sample is served, in [0, 1]: the riskier the sooner.
+
+    >>> priority_of(red_team_sample), priority_of(everyday_sample)
+    (1.0, 0.5)
+    """
+    return 1.0 if {HIGH_RISK, RED_TEAM} & set(sample.metadata.slices) else 0.5
+
+
+def read_template(settings: TeacherSettings, mode: TeacherMode) -> str:
+    """Read the prompt file of that mode and version.
+
+    Raises:
+        BadInput: there is none.
+    """
+    path = TEMPLATES / f"{mode}-{settings.template}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
+        raise BadInput(f"teacher.template: no file {path.name} (there are: {known})")
+    return path.read_text(encoding="utf-8")
