@@ -29,17 +29,17 @@ from data_prep.medical.rows import MedicalRow, Refused, Source, read_rows
 from data_prep.medical.sampling import Draw, draw_prompts
 from data_prep.questions.leakage import drop_leaking
 from data_prep.questions.question_sets import question_keys
-from data_prep.questions.split import assign_split, bare
+from data_prep.questions.split import Shares, Split, assign_split, bare
 from reward.medical.prompt import build_messages, build_sft_messages, write_completion
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically, writing_lines
+from reward.records.medical import HIGH_RISK
 from reward.records.sample import Context, Metadata, Sample
 from reward.settings.recipe import TenantSettings, load_tenant
 
 PROMPTS_FILE, CARD_FILE, MANIFEST_FILE, QUARANTINE_FILE = (
     "training_prompts.jsonl", "DATA_CARD.md", "medical_dataset.json", "quarantine.jsonl",
 )  # fmt: skip
-HIGH_RISK, RED_TEAM = "high_risk", "red_team"  # slices of a sample
 _SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
@@ -124,14 +124,14 @@ def build_medical(options: MedicalOptions) -> None:
         )
 
     # What is evaluated on never trains, nor does what asks nearly the same.
-    shares = (("test", options.held_out), ("train", 1 - options.held_out))
+    shares: Shares = (("test", options.held_out), ("train", 1 - options.held_out))
     held = [row for row in rows if row.source == "test" or assign_split(row.question, shares, options.seed) == "test"]
     held_keys = {(row.source, row.row) for row in held}
     pool = [row for row in rows if (row.source, row.row) not in held_keys]
     pool, leaking = _without_leaks(pool, held, tenant)
     names = {source: path.name for source, path in files.items()}
     refused += [Refused(names[row.source], row.row, "asks nearly what a held-out question asks") for row in leaking]
-    validation_shares = (("val", _VALIDATION), ("train", 1 - _VALIDATION))
+    validation_shares: Shares = (("val", _VALIDATION), ("train", 1 - _VALIDATION))
     validation = [row for row in pool if assign_split(row.question, validation_shares, options.seed + 1) == "val"]
     rest = [row for row in pool if row not in validation]
     draw = draw_prompts(rest, options.prompts, options.high_risk_share, options.seed)
@@ -141,7 +141,7 @@ def build_medical(options: MedicalOptions) -> None:
             f"train on, {len(validation)} to validate on; at least {options.high_risk_share:.0%} must be high-risk"
         )
 
-    facts = _write(options, tenant, request, draw, validation, held, rows, refused, files)
+    facts = _write(options, tenant, request, draw, validation, pool, held, rows, refused, files)
     print(
         f"training prompts: {len(draw.rows)}, high-risk {draw.high_risk_share:.1%}; left out to keep the share: "
         f"{sum(draw.left_out.values())}; SFT samples: {facts.sft}; gold rows without a chain: {facts.without_chain}"
@@ -185,7 +185,7 @@ def _without_leaks(
     return kept, [row for row, leak in zip(pool, leaks, strict=True) if leak]
 
 
-def to_sample(row: MedicalRow, tenant: TenantSettings, split: str, *, with_answer: bool = False) -> Sample:
+def to_sample(row: MedicalRow, tenant: TenantSettings, split: Split, *, with_answer: bool = False) -> Sample:
     """Return a row as a canonical sample; its slices are its file, its category and `high_risk`.
 
     Args:
@@ -198,7 +198,7 @@ def to_sample(row: MedicalRow, tenant: TenantSettings, split: str, *, with_answe
         original_query=row.question,
         rewritten_query=write_completion(row.chain, row.answer) if with_answer and row.chain and row.answer else "",
         context=Context(history_context=row.history),
-        metadata=Metadata(tenant_id=tenant.tenant_id, split=split, slices=tuple(slices)),  # type: ignore[arg-type]
+        metadata=Metadata(tenant_id=tenant.tenant_id, split=split, slices=tuple(slices)),
     )
 
 
@@ -208,6 +208,7 @@ def _write(
     request: dict[str, Any],
     draw: Draw,
     validation: Sequence[MedicalRow],
+    pool: Sequence[MedicalRow],
     held: Sequence[MedicalRow],
     rows: Sequence[MedicalRow],
     refused: Sequence[Refused],
@@ -217,19 +218,23 @@ def _write(
     outputs = [out / PROMPTS_FILE, out / CARD_FILE, out / QUARANTINE_FILE]
     training = [to_sample(row, tenant, "train") for row in draw.rows]
     write_atomically(outputs[0], (sample.to_json() for sample in training))
-    for split, samples in (("train", training), ("val", [to_sample(row, tenant, "val") for row in validation])):
+    by_split: dict[Split, list[Sample]] = {"train": training, "val": [to_sample(r, tenant, "val") for r in validation]}
+    for split, samples in by_split.items():
         outputs.append(out / f"rl_{split}.parquet")
         _write_rl(outputs[-1], samples, tenant)
 
     # Samples to imitate: rows with a chain that are neither held out nor alike what is.
     imitable = [row for row in rows if row.chain and row.answer and row not in held]
-    imitable = [row for row in imitable if not any(r.row == row.row and r.file == files[row.source].name for r in refused)]
+    imitable = [
+        row for row in imitable if not any(r.row == row.row and r.file == files[row.source].name for r in refused)
+    ]
     to_validate = set(validation)
-    for split, chosen in (
-        ("train", [row for row in imitable if row not in to_validate]),
-        ("val", [row for row in imitable if row in to_validate]),
-    ):
-        outputs += _write_sft(out, split, [to_sample(r, tenant, split, with_answer=True) for r in chosen], tenant)
+    chosen: dict[Split, list[MedicalRow]] = {
+        "train": [row for row in imitable if row not in to_validate],
+        "val": [row for row in imitable if row in to_validate],
+    }
+    for split, some in chosen.items():
+        outputs += _write_sft(out, split, [to_sample(r, tenant, split, with_answer=True) for r in some], tenant)
 
     evaluation = {}
     for name, source in (("dev", "dev"), ("test", "test"), ("gold", "gold"), ("red", "red_team")):
@@ -286,9 +291,7 @@ def _write_sft(out: Path, split: str, samples: Sequence[Sample], tenant: TenantS
         for sample in samples:
             messages = build_sft_messages(sample, tenant.system_prompt)
             write_row({"messages": messages})
-            write_line(
-                json.dumps({"messages": messages, "metadata": sample.metadata.model_dump()}, ensure_ascii=False)
-            )
+            write_line(json.dumps({"messages": messages, "metadata": sample.metadata.model_dump()}, ensure_ascii=False))
     return [parquet, lines]
 
 

@@ -69,7 +69,7 @@ def open_task(settings: RewriterSettings) -> Task:
         settings.task,
         settings.reward,
         lambda sample: lexicon,
-        has_judge=settings.judge is not None,
+        has_judge=(settings.teacher if settings.task == "medical" else settings.judge) is not None,
         medical=settings.medical,
     )
 

@@ -40,13 +40,14 @@ def data_card(facts: Facts) -> str:
     lines = [
         f"# Prompts of {facts.tenant} for reinforcement learning",
         "",
-        "Questions that a medical assistant answers while it is trained, each with its stratum. They hold no answer: the "
-        "policy writes its own, and rules and a teacher grade it.",
+        "Questions that a medical assistant answers while it is trained, each with its stratum. They hold no answer: "
+        "the policy writes its own, and rules and a teacher grade it.",
         "",
-        f"- training prompts: {len(facts.draw.rows)}, of them {risky} high-risk ({share:.1%}; at least {facts.share:.0%} "
-        "is required)",
+        f"- training prompts: {len(facts.draw.rows)}, of them {risky} high-risk ({share:.1%}; at least "
+        f"{facts.share:.0%} is required)",
         f"- validation prompts: {facts.validation}, of the same files and never trained on",
-        f"- SFT samples (messages with the chain): {facts.sft}; rows without a chain are no sample: {facts.without_chain}",
+        f"- SFT samples (messages with the chain): {facts.sft}; gold rows without a chain are none: "
+        f"{facts.without_chain}",
         f"- held out for the evaluation: {', '.join(f'{name} {count}' for name, count in facts.evaluation.items())}",
         f"- seed {facts.seed}; personal data masked: {facts.masked}",
         "",

@@ -20,7 +20,17 @@ from reward.settings.data import DeidentifySettings
 
 Source = Literal["gold", "red_team", "dev", "test"]
 _QUESTION = ("question", "query", "prompt", "input", "user", "问题")
-_ANSWER = ("answer", "response", "output", "reference_answer", "gold_answer", "best_answer", "completion", "回答", "答案")
+_ANSWER = (
+    "answer",
+    "response",
+    "output",
+    "reference_answer",
+    "gold_answer",
+    "best_answer",
+    "completion",
+    "回答",
+    "答案",
+)
 _CHAIN = ("think", "thinking", "chain", "reasoning", "reasoning_content", "cot", "chain_of_thought", "推理链", "推理")
 _CATEGORY = ("category", "type", "scene", "department", "topic", "类别", "科室")
 _RISK = ("high_risk", "risk", "risk_level", "高风险")

@@ -71,9 +71,7 @@ def _spread(rows: Sequence[MedicalRow], count: int, seed: int) -> set[tuple[str,
         for name in by_remainder:
             if sum(given.values()) < count and given[name] < len(strata[name]):
                 given[name] += 1
-    return {
-        _key(row) for name, members in strata.items() for row in sorted(members, key=_chance(seed))[: given[name]]
-    }
+    return {_key(row) for name, members in strata.items() for row in sorted(members, key=_chance(seed))[: given[name]]}
 
 
 def _chance(seed: int) -> Callable[[MedicalRow], str]:

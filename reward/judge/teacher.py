@@ -6,7 +6,7 @@ contradictory opinion is a failure, never a score: the reward then rests on the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from reward.judge.teacher_protocol import TeacherMode, teacher_key, teacher_ques
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure
 from reward.records.files import BadInput
+from reward.records.medical import HIGH_RISK, RED_TEAM, TeacherVerdict
 from reward.records.sample import Sample
 from reward.services.attempts import Attempt
+from reward.settings.recipe import CONFIGS, load_settings
 from reward.settings.teacher import TeacherSettings
 
 TEMPLATES = Path(__file__).with_name("prompts") / "teacher"
-HIGH_RISK, RED_TEAM = "high_risk", "red_team"  # slices of a sample
+PROFILES = CONFIGS / "teacher"
 _ONCE = ("opinion", 0)
 
 
@@ -31,6 +33,7 @@ class Teacher:
     """Use it from a single event loop; close it with `aclose`.
 
     Args:
+        archive: folder that every attempt is written to.
         mode: `training` grades rollouts, `quality` reviews samples and may offer a better answer.
 
     Raises:
@@ -39,13 +42,19 @@ class Teacher:
     """
 
     def __init__(
-        self, settings: TeacherSettings, tenant_id: str, cny_per_usd: float, calls: Calls, mode: TeacherMode = "training"
+        self,
+        settings: TeacherSettings,
+        tenant_id: str,
+        cny_per_usd: float,
+        calls: Calls,
+        archive: Path,
+        mode: TeacherMode = "training",
     ):
         self._template, self.template = read_template(settings, mode), f"{mode}-{settings.template}"
         self._settings, self._tenant, self._mode, self._calls = settings, tenant_id, mode, calls
         self._cny_per_usd = cny_per_usd
         self._cost = partial(cost_cny, settings.price, cny_per_usd=cny_per_usd)
-        self._archive = TeacherArchive(settings.archive) if settings.archive else None
+        self._archive = TeacherArchive(archive)
         self._api = ChatApi(settings)
 
     async def ask(self, sample: Sample, answer: str, round_: Sequence[Any] = _ONCE) -> Answer:
@@ -74,10 +83,9 @@ class Teacher:
             def archive(attempt: Attempt, body: bytes) -> None:
                 nonlocal number
                 number += 1
-                if self._archive:
-                    identity = {"key": key, "sample_id": sample.sample_id, "model": self._settings.model}
-                    identity |= {"version": self._settings.version, "template": self.template}
-                    self._archive.append({**identity, "messages": question.messages}, number, attempt, body)
+                identity = {"key": key, "sample_id": sample.sample_id, "model": self._settings.model}
+                identity |= {"version": self._settings.version, "template": self.template}
+                self._archive.append({**identity, "messages": question.messages}, number, attempt, body)
 
             value, trace = await self._api.ask(question, priority_of(sample), archive)
             return value if isinstance(value, ServiceFailure) else {**about, **value}, trace
@@ -104,6 +112,21 @@ def priority_of(sample: Sample) -> float:
     (1.0, 0.5)
     """
     return 1.0 if {HIGH_RISK, RED_TEAM} & set(sample.metadata.slices) else 0.5
+
+
+def verdict_of(opinion: Mapping[str, Any]) -> TeacherVerdict:
+    """Return what a reward needs of an opinion as the ledger keeps it."""
+    return TeacherVerdict.model_validate({name: opinion.get(name) for name in TeacherVerdict.model_fields})
+
+
+def load_teacher(name_or_path: str) -> TeacherSettings:
+    """The profile of that name (`recipes/config/teacher/<name>.yaml`) or of that YAML file.
+
+    Raises:
+        BadInput: no such profile, not YAML, or a key is unknown, missing or out of range.
+    """
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml") if path.stem != "none")
+    return load_settings(TeacherSettings, name_or_path, PROFILES, "teacher", f"known profiles: {', '.join(known)}")
 
 
 def read_template(settings: TeacherSettings, mode: TeacherMode) -> str:

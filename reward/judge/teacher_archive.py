@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from guard.personal.masking import mask_message
-from guard.private_files import keep_private, make_folder
+from guard.private_files import make_folder
 from reward.records.call import ServiceFailure
 from reward.services.attempts import Attempt
 
-FOLDER = "logs/deepseek_teacher"
+ARCHIVE_FOLDER = "logs/deepseek_teacher"  # beside the ledger
 MOST_BODY = 100_000  # characters of an answer's body
 
 

@@ -87,10 +87,9 @@ def why_contradictory(opinion: Opinion) -> str | None:
     'teacher_score 0.2 lies outside its parts, 0.9 to 0.9'
     """
     aspects = [getattr(opinion, name) for name in _ASPECTS]
-    if not min(aspects) - _SLACK <= opinion.teacher_score <= max(aspects) + _SLACK:
-        # A flag caps the overall score below its parts.
-        if not (opinion.safety_flag and opinion.teacher_score <= MOST_IF_UNSAFE):
-            return f"teacher_score {opinion.teacher_score:g} lies outside its parts, {min(aspects):g} to {max(aspects):g}"
+    least = 0.0 if opinion.safety_flag else min(aspects)  # a flag caps the overall score, below its parts too
+    if not least - _SLACK <= opinion.teacher_score <= max(aspects) + _SLACK:
+        return f"teacher_score {opinion.teacher_score:g} lies outside its parts, {least:g} to {max(aspects):g}"
     if opinion.safety_flag and opinion.teacher_score > MOST_IF_UNSAFE:
         return f"safety_flag is raised, and teacher_score is {opinion.teacher_score:g}, above {MOST_IF_UNSAFE:g}"
     if opinion.safety_flag and not opinion.safety_reason:

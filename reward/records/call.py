@@ -22,7 +22,8 @@ class CallKind(StrEnum):
         return self in (CallKind.JUDGE, CallKind.TEACHER, CallKind.PROMPTED)
 
 
-SCORING_KINDS = (CallKind.RAG, CallKind.BASELINE, CallKind.JUDGE)  # what a rollout's score is made with
+# What a rollout's score is made with.
+SCORING_KINDS = (CallKind.RAG, CallKind.BASELINE, CallKind.JUDGE, CallKind.TEACHER)
 
 
 class FailureKind(StrEnum):

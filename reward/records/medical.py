@@ -10,6 +10,7 @@ from pydantic import Field
 from reward.records.call import FailureKind
 from reward.records.sample import Record
 
+HIGH_RISK, RED_TEAM = "high_risk", "red_team"  # slices of a sample
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -27,6 +27,7 @@ from reward.settings.medical import MedicalSettings
 from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings
 from reward.settings.targets import TargetSettings
+from reward.settings.teacher import TeacherSettings
 from reward.text.terms import Lexicon
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
@@ -245,6 +246,7 @@ class RewriterSettings(StrictSettings):
     keep_best: KeepBestSettings = KeepBestSettings()
     canary: CanarySettings | None = None
     medical: MedicalSettings = MedicalSettings()
+    teacher: TeacherSettings | None = None
 
     @field_validator("canary", mode="before")
     @classmethod
@@ -257,6 +259,8 @@ class RewriterSettings(StrictSettings):
             raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or batched)")
         if self.reward.weight_retrieval + (self.reward.weight_judge if self.judge else 0) == 0:
             raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
+        if self.teacher is not None and self.task != "medical":
+            raise ValueError(f"teacher: the task {self.task} asks none")
         if self.canary is not None and self.judge is None:
             raise ValueError("canary: there is no judge to check")
         if self.keep_best.metric == "judge_score" and self.judge is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from reward.settings.chat import ChatSettings, PriceSettings
@@ -14,10 +12,8 @@ class TeacherSettings(ChatSettings):
 
     Args:
         template: version of the prompt files, `judge/prompts/teacher/<mode>-<template>.txt`.
-        archive: folder that every request, attempt and answer is written to; None keeps the ledger alone.
     """
 
     template: str = "v1"
     max_output_tokens: int = Field(800, ge=1)
-    archive: Path | None = None
     price: PriceSettings
