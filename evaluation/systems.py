@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +110,12 @@ def rewrite_by_model(
     *,
     max_new_tokens: int,
     seed: int = 0,
+    messages_of: Callable[[Sample, TenantSettings], list[dict[str, str]]] = build_messages,
 ) -> Generated:
     """Generate greedy rewrites with a Hugging Face model folder, in a child process.
+
+    Args:
+        messages_of: builds a sample's prompt.
 
     `cache` keeps them under the hashes of model and prompts, so that a repeated call costs nothing.
 
@@ -119,7 +123,7 @@ def rewrite_by_model(
         BadInput: `folder` is no model folder, or the generation failed (names the log).
     """
     prompts = [
-        json.dumps({"sample_id": sample.sample_id, "messages": build_messages(sample, tenant)}, ensure_ascii=False)
+        json.dumps({"sample_id": sample.sample_id, "messages": messages_of(sample, tenant)}, ensure_ascii=False)
         for sample in samples
     ]
     digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} timed".encode())

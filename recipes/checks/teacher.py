@@ -5,13 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import closing
 
-from guard.private_files import make_folder
 from recipes.checks.finding import Finding, bad, ok, warning
-from reward.judge.teacher_archive import ARCHIVE_FOLDER
-from reward.ledger.calls import Calls
-from reward.ledger.ledger import Ledger
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput
 from reward.records.sample import Sample
@@ -43,16 +38,9 @@ def teacher_findings(settings: RewriterSettings, samples: Sequence[Sample]) -> l
 
 
 async def _ask(settings: RewriterSettings, sample: Sample) -> float | ServiceFailure:
-    from reward.judge.teacher import Teacher  # its client takes a second to import: a refusal must not wait for it
+    from reward.judge.teacher import teaching  # its client takes a second to import: a refusal must not wait for it
 
     assert settings.teacher is not None
-    folder = settings.ledger.path.parent
-    make_folder(folder)
-    with closing(Ledger(settings.ledger)) as ledger:
-        calls, archive = Calls(ledger), folder / ARCHIVE_FOLDER
-        teacher = Teacher(settings.teacher, settings.tenant.tenant_id, settings.ledger.cny_per_usd, calls, archive)
-        try:
-            value = (await teacher.ask(sample, _TRIED)).value
-            return value if isinstance(value, ServiceFailure) else float(value["teacher_score"])
-        finally:
-            await teacher.aclose()
+    async with teaching(settings.teacher, settings.ledger, settings.tenant.tenant_id) as teacher:
+        value = (await teacher.ask(sample, _TRIED)).value
+    return value if isinstance(value, ServiceFailure) else float(value["teacher_score"])

@@ -6,22 +6,25 @@ contradictory opinion is a failure, never a score: the reward then rests on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from guard.private_files import make_folder
 from reward.judge.chat_api import ChatApi
 from reward.judge.costs import cost_bound, cost_cny, token_bound
-from reward.judge.teacher_archive import TeacherArchive
+from reward.judge.teacher_archive import ARCHIVE_FOLDER, TeacherArchive
 from reward.judge.teacher_protocol import TeacherMode, teacher_key, teacher_question
 from reward.ledger.calls import Calls
+from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure
 from reward.records.files import BadInput
 from reward.records.medical import HIGH_RISK, RED_TEAM, TeacherVerdict
 from reward.records.sample import Sample
 from reward.services.attempts import Attempt
-from reward.settings.recipe import CONFIGS, load_settings
+from reward.settings.recipe import CONFIGS, LedgerSettings, load_settings
 from reward.settings.teacher import TeacherSettings
 
 TEMPLATES = Path(__file__).with_name("prompts") / "teacher"
@@ -103,6 +106,26 @@ class Teacher:
     async def aclose(self) -> None:
         """Close its connections."""
         await self._api.aclose()
+
+
+@asynccontextmanager
+async def teaching(
+    settings: TeacherSettings, ledger: LedgerSettings, tenant_id: str, mode: TeacherMode = "training"
+) -> AsyncIterator[Teacher]:
+    """Yield a teacher with a ledger of its own, which is made where there is none; both are closed at the end.
+
+    Raises:
+        BadInput: the ledger cannot be opened, the key is not set, or there is no such template.
+        OSError: the archive's folder cannot be written.
+    """
+    make_folder(ledger.path.parent)
+    with closing(Ledger(ledger)) as book:
+        archive = ledger.path.parent / ARCHIVE_FOLDER
+        teacher = Teacher(settings, tenant_id, ledger.cny_per_usd, Calls(book), archive, mode)
+        try:
+            yield teacher
+        finally:
+            await teacher.aclose()
 
 
 def priority_of(sample: Sample) -> float:
