@@ -109,10 +109,9 @@ def read_conflicts(run: Path, settings: MedicalSettings) -> Iterator[GradedAnswe
             yield one
 
 
-def conflict_line(round_name: str, one: GradedAnswer) -> dict[str, Any]:
-    """Return one line of `teacher_conflicts.jsonl`: the answer, both opinions, and the teacher's advice."""
-    assert one.teacher is not None
-    parsed = split(one.completion)
+def answer_line(round_name: str, one: GradedAnswer) -> dict[str, Any]:
+    """Return an answer as a line of `teacher_conflicts.jsonl`: both opinions of it, and the teacher's advice."""
+    parsed, verdict = split(one.completion), one.teacher
     return {
         "round": round_name,
         "question_set": one.question_set,
@@ -123,11 +122,12 @@ def conflict_line(round_name: str, one: GradedAnswer) -> dict[str, Any]:
         "history": one.sample.context.text,
         "chain": parsed.chain,
         "answer": parsed.answer,
+        "reward": one.reward,
         "conflict": one.conflict,
         "rules": one.rules.model_dump(mode="json"),
         "danger": one.danger,
-        "teacher": one.teacher.model_dump(mode="json"),
-        "advice": one.teacher.best_answer or one.teacher.comment,
+        "teacher": verdict.model_dump(mode="json") if verdict else None,
+        "advice": (verdict.best_answer or verdict.comment) if verdict else "",
     }
 
 
@@ -138,7 +138,7 @@ def write_conflicts(path: Path, round_name: str, conflicts: Sequence[GradedAnswe
         BadInput: a line of the file is no JSON object, or it cannot be written.
     """
     kept = [line for _, line in read_jsonl(path) if line.get("round") != round_name] if path.is_file() else []
-    lines = [*kept, *(conflict_line(round_name, one) for one in conflicts)]
+    lines = [*kept, *(answer_line(round_name, one) for one in conflicts)]
     write_atomically(path, (json.dumps(line, ensure_ascii=False) for line in lines))
     return len(lines) - len(kept)
 
