@@ -142,7 +142,7 @@ def read(folder: Path, *rows: dict) -> list[MedicalRow | Refused]:
         {"instruction": "头痛？", "input": "", "output": "<think>想一想</think>\n请就医"},
         {"prompt": "头痛？", "reasoning_content": "想一想", "completion": "请就医"},
         {"问题": "头痛？", "推理": "想一想", "回答": "请就医"},
-        {"messages": [{"role": "user", "content": "头痛？"}, {"role": "gpt", "content": "<think>想一想</think>请就医"}]},
+        {"messages": [{"role": "user", "content": "头痛？"}, {"role": "gpt", "content": "想一想</think>请就医"}]},
         {"conversations": [{"from": "human", "value": "头痛？"}, {"from": "gpt", "value": "想一想</think>请就医"}]},
         {"question": "头痛？", "think": ["想一想"], "answer": "请就医"},
     ],
