@@ -248,10 +248,12 @@ class RewriterSettings(StrictSettings):
     medical: MedicalSettings = MedicalSettings()
     teacher: TeacherSettings | None = None
 
-    @field_validator("canary", mode="before")
+    @field_validator("canary", "teacher", mode="before")
     @classmethod
-    def _no_pairs_no_canary(cls, canary: Any) -> Any:
-        return None if isinstance(canary, dict) and canary.get("file", "") is None else canary
+    def _nothing_named_is_none(cls, node: Any) -> Any:
+        # A composed recipe has every key: one without its first is not asked for.
+        named = ("", "") if not isinstance(node, dict) else (node.get("file", ""), node.get("model", ""))
+        return None if None in named else node
 
     @model_validator(mode="after")
     def _terms_fit(self) -> RewriterSettings:
