@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -37,11 +36,14 @@ from evaluation.medical.round_files import (
     RULES_FILE,
     USAGE_FILE,
     read_conflicts,
+    read_suggestions,
     write_conflicts,
     write_kl,
     write_rewards,
 )
 from evaluation.medical.rules_page import rules_page
+from evaluation.medical.samples_report import inspect_answers, write_samples
+from export.medical.layout import ADVICE_FILE, ANSWERS_FILE, RECIPE_FILE, ROUND_FILE, Round
 from export.medical.value_head import critic_of, save_value_head
 from reward.export_ledger import export_teacher
 from reward.judge.teacher import teaching
@@ -52,38 +54,8 @@ from reward.rollouts.rollout_log import read_rollouts
 from reward.settings.recipe import RewriterSettings, parse_settings
 
 SETS = ("dev", "test", "gold", "red")
-ROUND_FILE, ADVICE_FILE, ANSWERS_FILE, RECIPE_FILE = (
-    "round.json", "rollback_advice.json", "answers.jsonl", "recipe.yaml",
-)  # fmt: skip
+SETS = ("dev", "test", "gold", "red")
 ROLLBACK_ADVISED = 1
-
-
-@dataclass(frozen=True)
-class Round:
-    """Where one round's files lie, below the root that all rounds share."""
-
-    root: Path
-    name: str
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data" / "rl"
-
-    @property
-    def run(self) -> Path:
-        return self.root / "runs" / self.name
-
-    @property
-    def model(self) -> Path:
-        return self.root / "models" / "rl" / self.name
-
-    @property
-    def report(self) -> Path:
-        return self.root / "reports" / "rl_stage" / f"eval_report_{self.name}.md"
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger.sqlite"
 
 
 @command
@@ -141,6 +113,8 @@ def finish(one: Round, sft: Path) -> Advice:
 
     # What the teacher said and cost, where it and the rules are at odds, and what a reward is.
     opinions, usage = export_teacher(one.ledger, one.data / JUDGEMENTS_FILE, one.model / USAGE_FILE, one.name)
+    suggested = read_suggestions(one.data / JUDGEMENTS_FILE)
+    write_samples(one.samples.parent, one.samples.name, inspect_answers(graded, suggested))
     conflicts = [*read_conflicts(one.run, settings.medical), *(answer for answer in graded if answer.conflict)]
     of_round = write_conflicts(one.data / CONFLICTS_FILE, one.name, conflicts)
     write_atomically(one.data / RULES_FILE, [rules_page(settings.medical)])
@@ -258,7 +232,8 @@ def artefacts(one: Round) -> list[Path]:
     """Return the files that a complete round leaves, beside its weights and the teacher's archive."""
     names = (REWARDS_FILE, KL_FILE, USAGE_FILE, ANSWERS_FILE, ADVICE_FILE, RECIPE_FILE)
     data = (PROMPTS_FILE, CARD_FILE, JUDGEMENTS_FILE, CONFLICTS_FILE, RULES_FILE)
-    return [*(one.model / name for name in names), *(one.data / name for name in data), one.report]
+    reports = [one.report, one.samples.with_suffix(".md"), one.samples.with_suffix(".csv")]
+    return [*(one.model / name for name in names), *(one.data / name for name in data), *reports]
 
 
 def _check(one: Round, sft: Path) -> None:

@@ -109,6 +109,16 @@ def read_conflicts(run: Path, settings: MedicalSettings) -> Iterator[GradedAnswe
             yield one
 
 
+def read_suggestions(judgements: Path) -> dict[str, str]:
+    """Return the better answers that the teacher offered in its data-quality mode, by question.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    values = [line.get("value") for _, line in read_jsonl(judgements)]
+    return {value["question"]: value["best_answer"] for value in values if value and value.get("best_answer")}
+
+
 def answer_line(round_name: str, one: GradedAnswer) -> dict[str, Any]:
     """Return an answer as a line of `teacher_conflicts.jsonl`: both opinions of it, and the teacher's advice."""
     parsed, verdict = split(one.completion), one.teacher
