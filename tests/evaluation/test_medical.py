@@ -133,9 +133,10 @@ def test_kl_is_read_from_the_trainers_log(tmp_path):
 def test_the_inspector_merges_scores_marks_and_the_teachers_better_answer(tmp_path):
     answers = [answer(ACTS, PRAISE, version="sft"), answer(MISSES, FLAG), answer("请就医", number=1)]
     inspected = inspect_answers(answers, {answers[1].sample.original_query: "请立即拨打120。"})
-    assert inspected[0].anomalies[0] == "danger: emergency_missed"
-    assert "worse than before: danger: emergency_missed" in inspected[0].anomalies
-    assert inspected[0].suggested == "请立即拨打120。" and "no chain" in inspected[1].anomalies
+    missed, bare = sorted(inspected, key=lambda one: one.answer.sample.sample_id)
+    assert missed.anomalies[0] == "danger: emergency_missed"
+    assert "worse than before: danger: emergency_missed" in missed.anomalies
+    assert missed.suggested == "请立即拨打120。" and "no chain" in bare.anomalies
     table, page = write_samples(tmp_path, "samples_r1", inspected)
     assert "emergency_missed" in table.read_text(encoding="utf-8-sig")
     assert "Fewer than the 50 high-risk samples" in page.read_text(encoding="utf-8")
