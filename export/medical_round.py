@@ -125,7 +125,7 @@ def finish(one: Round, sft: Path) -> Advice:
     write_atomically(one.report, [report(one.name, comparisons, advice, facts)])
     target = str(sft) if advice.rollback else None
     write_json(one.model / ADVICE_FILE, {"rollback": advice.rollback, "reason": advice.reason, "roll_back_to": target})
-    _write_manifest(one, comparisons, advice)
+    write_manifest(one, comparisons, advice)
     return advice
 
 
@@ -203,7 +203,7 @@ def _facts(
     ]
 
 
-def _write_manifest(one: Round, comparisons: Sequence[SetComparison], advice: Advice) -> None:
+def write_manifest(one: Round, comparisons: Sequence[SetComparison], advice: Advice) -> None:
     """Write `round.json`, the last file of a round: hashes of every artefact and the main numbers.
 
     Raises:
