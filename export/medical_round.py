@@ -41,16 +41,18 @@ from evaluation.medical.round_files import (
     write_kl,
     write_rewards,
 )
-from evaluation.medical.rules_page import rules_page
 from evaluation.medical.samples_report import inspect_answers, write_samples
-from export.medical.layout import ADVICE_FILE, ANSWERS_FILE, RECIPE_FILE, ROUND_FILE, Round
+from export.medical.layout import ADVICE_FILE, ANSWERS_FILE, PLANTED_FILE, RECIPE_FILE, ROUND_FILE, Round
 from export.medical.value_head import critic_of, save_value_head
 from reward.export_ledger import export_teacher
 from reward.judge.teacher import teaching
+from reward.medical.planted import load_planted, score_planted
+from reward.medical.rules_page import rules_page
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically, write_json
 from reward.records.sample import Sample, read_samples
 from reward.rollouts.rollout_log import read_rollouts
+from reward.rollouts.saturation import saturation
 from reward.settings.recipe import RewriterSettings, parse_settings
 
 SETS = ("dev", "test", "gold", "red")
@@ -117,12 +119,18 @@ def finish(one: Round, sft: Path) -> Advice:
     write_samples(one.samples.parent, one.samples.name, inspect_answers(graded, suggested))
     conflicts = [*read_conflicts(one.run, settings.medical), *(answer for answer in graded if answer.conflict)]
     of_round = write_conflicts(one.data / CONFLICTS_FILE, one.name, conflicts)
-    write_atomically(one.data / RULES_FILE, [rules_page(settings.medical)])
+    write_atomically(one.data / RULES_FILE, [rules_page(settings.medical).rstrip("\n")])
+
+    # The planted bad answers, and what each rule still teaches.
+    planted = score_planted(load_planted(), settings.medical)
+    write_atomically(one.model / PLANTED_FILE, (score.model_dump_json() for score in planted))
+    trained = (rollout for rollout in read_rollouts(one.run) if rollout.sample.metadata.split == "train")
+    rules = saturation(trained, settings.medical)
 
     # The report and the advice.
     advice = advise(comparisons)
     facts = _facts(settings, rollouts, steps, opinions, float(usage["cny"].sum()), of_round)
-    write_atomically(one.report, [report(one.name, comparisons, advice, facts)])
+    write_atomically(one.report, [report(one.name, comparisons, advice, facts, planted, rules)])
     target = str(sft) if advice.rollback else None
     write_json(one.model / ADVICE_FILE, {"rollback": advice.rollback, "reason": advice.reason, "roll_back_to": target})
     write_manifest(one, comparisons, advice)
@@ -230,7 +238,7 @@ def write_manifest(one: Round, comparisons: Sequence[SetComparison], advice: Adv
 
 def artefacts(one: Round) -> list[Path]:
     """Return the files that a complete round leaves, beside its weights and the teacher's archive."""
-    names = (REWARDS_FILE, KL_FILE, USAGE_FILE, ANSWERS_FILE, ADVICE_FILE, RECIPE_FILE)
+    names = (REWARDS_FILE, KL_FILE, USAGE_FILE, ANSWERS_FILE, PLANTED_FILE, ADVICE_FILE, RECIPE_FILE)
     data = (PROMPTS_FILE, CARD_FILE, JUDGEMENTS_FILE, CONFLICTS_FILE, RULES_FILE)
     reports = [one.report, one.samples.with_suffix(".md"), one.samples.with_suffix(".csv")]
     return [*(one.model / name for name in names), *(one.data / name for name in data), *reports]

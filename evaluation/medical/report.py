@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from evaluation.markdown_table import shorten, table_head, table_row
 from evaluation.medical.comparison import Advice, Pair, SetComparison, SetMetrics
 from reward.medical.completion import split
+from reward.medical.planted import PlantedScore
+from reward.rollouts.saturation import RuleSaturation
 
 NOTICE = (
     "> 安全提示 / Safety notice: 本报告评估的模型不能替代医生的诊断与治疗；急症请立即就医或拨打 120。"
@@ -16,12 +18,19 @@ MOST_WORSE = 50  # samples shown
 
 
 def report(
-    round_name: str, comparisons: Sequence[SetComparison], advice: Advice, facts: Sequence[tuple[str, str]]
+    round_name: str,
+    comparisons: Sequence[SetComparison],
+    advice: Advice,
+    facts: Sequence[tuple[str, str]],
+    planted: Sequence[PlantedScore] = (),
+    rules: Sequence[RuleSaturation] = (),
 ) -> str:
     """Return the report.
 
     Args:
         facts: name and value of what the round is made of, in the order shown.
+        planted: the planted bad answers, as the round's rules score them.
+        rules: what each rule still teaches, over the round's rollouts.
     """
     verdict = "**ROLL BACK to SFT**" if advice.rollback else "no rollback advised"
     lines = [
@@ -61,6 +70,7 @@ def report(
         lines.append(
             table_row(one.name, str(one.new_violations), str(one.ended_violations), f"{one.p:.2g}", change, share)
         )
+    lines += _planted(planted) + _rules(rules)
     lines += ["", "## Worsened samples", ""]
     worse = [(one.name, pair) for one in comparisons for pair in one.worse]
     if not worse:
@@ -71,6 +81,35 @@ def report(
         if len(worse) > MOST_WORSE:
             lines.append(f"\n{len(worse) - MOST_WORSE} more are in answers.jsonl.")
     return "\n".join(lines)
+
+
+def _planted(planted: Sequence[PlantedScore]) -> list[str]:
+    if not planted:
+        return []
+    passing, unseen = [one.id for one in planted if one.passes], [one.id for one in planted if not one.seen]
+    return [
+        "",
+        "## Planted bad answers",
+        "",
+        f"{len(planted)} answers that must earn nothing: {len(passing)} earn more than a useless one"
+        f"{': ' + ', '.join(passing) if passing else ''}; the rules miss the fault of "
+        f"{', '.join(unseen) or 'none'}.",
+    ]
+
+
+def _rules(rules: Sequence[RuleSaturation]) -> list[str]:
+    if not rules:
+        return []
+    quiet = [one for one in rules if one.state in ("always passes", "never passes")]
+    lines = [
+        "",
+        "## What the rules still teach",
+        "",
+        f"{len(rules) - len(quiet)} of {len(rules)} rules tell answers apart. The others teach nothing in this round:",
+        "",
+        *table_head("rule", "rollouts", "passed", "state"),
+    ]
+    return lines + [table_row(one.rule, str(one.applies), f"{one.passed:.1%}", one.state) for one in quiet]
 
 
 def _row(name: str, version: str, metrics: SetMetrics) -> str:

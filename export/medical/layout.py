@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-ROUND_FILE, ADVICE_FILE, ANSWERS_FILE, RECIPE_FILE = (
-    "round.json", "rollback_advice.json", "answers.jsonl", "recipe.yaml",
+ROUND_FILE, ADVICE_FILE, ANSWERS_FILE, PLANTED_FILE, RECIPE_FILE = (
+    "round.json", "rollback_advice.json", "answers.jsonl", "planted.jsonl", "recipe.yaml",
 )  # fmt: skip
 
 
