@@ -100,7 +100,7 @@ def finish(one: Round, sft: Path) -> Advice:
     """
     settings, longest = _recorded(one.run)
     one.model.mkdir(parents=True, exist_ok=True)
-    _keep_weights(one)
+    head_step = _keep_weights(one)
     shutil.copyfile(one.run / RECIPE_FILE, one.model / RECIPE_FILE)
 
     # What training did.
@@ -133,7 +133,7 @@ def finish(one: Round, sft: Path) -> Advice:
     write_atomically(one.report, [report(one.name, comparisons, advice, facts, planted, rules)])
     target = str(sft) if advice.rollback else None
     write_json(one.model / ADVICE_FILE, {"rollback": advice.rollback, "reason": advice.reason, "roll_back_to": target})
-    write_manifest(one, comparisons, advice)
+    write_manifest(one, comparisons, advice, head_step)
     return advice
 
 
@@ -171,8 +171,11 @@ async def _answers(
         return await graded(teacher)
 
 
-def _keep_weights(one: Round) -> None:
+def _keep_weights(one: Round) -> str | None:
     """Keep the policy as a model folder, its adapter where it was trained by LoRA, and the critic's value head.
+
+    Returns:
+        The step that the value head is of; None for a run without a critic.
 
     Raises:
         BadInput: the checkpoint cannot be merged, or the critic's shards hold no head.
@@ -185,8 +188,10 @@ def _keep_weights(one: Round) -> None:
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.strip()]
         raise BadInput(f"{one.run}: {(lines or ['export.merge failed'])[-1]}")
     critic = critic_of(one.run)
-    if critic is not None:
-        save_value_head(critic, one.model / "value_head.safetensors")
+    if critic is None:
+        return None
+    save_value_head(critic, one.model / "value_head.safetensors")
+    return critic.parent.name
 
 
 def _recorded(run: Path) -> tuple[RewriterSettings, int]:
@@ -211,7 +216,9 @@ def _facts(
     ]
 
 
-def write_manifest(one: Round, comparisons: Sequence[SetComparison], advice: Advice) -> None:
+def write_manifest(
+    one: Round, comparisons: Sequence[SetComparison], advice: Advice, head_step: str | None = None
+) -> None:
     """Write `round.json`, the last file of a round: hashes of every artefact and the main numbers.
 
     Raises:
@@ -231,6 +238,7 @@ def write_manifest(one: Round, comparisons: Sequence[SetComparison], advice: Adv
             "violations_per_100": violations,
             "rollback": advice.rollback,
             "reason": advice.reason,
+            "value_head_of": head_step,
             "files": {str(path.relative_to(one.root)): file_sha256(path) for path in [*files, *weights]},
         },
     )

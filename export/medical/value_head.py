@@ -14,15 +14,16 @@ _HEAD_NAMES = ("score.", "v_head.", "classifier.", "lora_")
 
 
 def critic_of(run: Path) -> Path | None:
-    """Return the critic's folder of the step that `export.merge` takes; None for a run without a critic."""
-    if (run / BEST).is_dir():
-        step = (run / BEST).resolve()
-    elif (run / LATEST).is_file():
-        step = run / f"global_step_{(run / LATEST).read_text(encoding='utf-8').strip()}"
-    else:
-        return None
-    critic = step / "critic"
-    return critic if critic.is_dir() else None
+    """Return the critic's folder of the run's best step, else of its last one; None for a run without a critic.
+
+    The trainer keeps the policy of the best step, and the critics of the last steps alone: where the best one's is gone,
+    the last one is nearest. The name of the folder above says which step it is.
+    """
+    steps = [(run / BEST).resolve().name.removeprefix("step_")] if (run / BEST).is_dir() else []
+    if (run / LATEST).is_file():
+        steps.append((run / LATEST).read_text(encoding="utf-8").strip())
+    critics = [run / f"global_step_{step}" / "critic" for step in steps]
+    return next((critic for critic in critics if critic.is_dir()), None)
 
 
 def save_value_head(critic: Path, out: Path) -> int:

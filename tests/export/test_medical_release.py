@@ -124,6 +124,15 @@ def test_the_value_head_is_taken_out_of_the_critics_shards(tmp_path):
     assert torch.equal(found["base.score.weight"], head) and set(found) == {"base.score.weight", "q.lora_A.weight"}
 
 
+def test_the_best_steps_critic_comes_first_then_the_last_one(tmp_path):
+    last = critic(tmp_path, {})
+    (tmp_path / "checkpoints/step_4/actor").mkdir(parents=True)
+    (tmp_path / "checkpoints/best").symlink_to("step_4")
+    assert critic_of(tmp_path) == last
+    (tmp_path / "global_step_4/critic").mkdir(parents=True)
+    assert critic_of(tmp_path).parent.name == "global_step_4"
+
+
 def test_a_critic_without_a_head_or_a_shard_is_one_line_and_no_critic_is_none(tmp_path):
     assert critic_of(tmp_path) is None
     folder = critic(tmp_path, {"model.embed.weight": torch.ones(4, 8)})
