@@ -16,8 +16,8 @@ _HEAD_NAMES = ("score.", "v_head.", "classifier.", "lora_")
 def critic_of(run: Path) -> Path | None:
     """Return the critic's folder of the run's best step, else of its last one; None for a run without a critic.
 
-    The trainer keeps the policy of the best step, and the critics of the last steps alone: where the best one's is gone,
-    the last one is nearest. The name of the folder above says which step it is.
+    The trainer keeps the policy of the best step, and the critics of the last steps alone: where the best one's is
+    gone, the last one is nearest. The name of the folder above says which step it is.
     """
     steps = [(run / BEST).resolve().name.removeprefix("step_")] if (run / BEST).is_dir() else []
     if (run / LATEST).is_file():
