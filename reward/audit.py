@@ -81,9 +81,10 @@ def audit_run(run: Path, limits: AlarmLimits, settings: Path | None = None) -> A
     if size == 0:
         return Audit(alarms)
     first, last = order[:size], order[-size:]
-    lexicon = load_run_settings(run, settings).lexicon_of(steps[first[0]][0].sample)
+    made_with = load_run_settings(run, settings)
+    lexicon = made_with.lexicon_of(steps[first[0]][0].sample)
     before, now = (Window([r for step in part for r in steps[step]], lexicon) for part in (first, last))
-    checked = check_run(before, now, limits)
+    checked = check_run(before, now, limits, made_with.task)
     return Audit(
         [*checked, *alarms], (first[0], first[-1]), (last[0], last[-1]), len(before.rollouts) + len(now.rollouts)
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from reward.records.outcome import Abstained, Gated, Parts, Rollout, Scored
+from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
 from reward.rewrite.formulas import rank_value
 from reward.rollouts.alarm import Alarm, AlarmLimits, share_alarm
 from reward.rollouts.text_alarms import (
@@ -30,13 +30,14 @@ from reward.rollouts.text_alarms import (
     recitals,
 )
 from reward.rollouts.windows import EQUAL, Window, contributions, disputed, examples, mean, variance_shares
+from reward.settings.recipe import TaskName
 
 
-def check_run(first: Window, last: Window, limits: AlarmLimits) -> list[Alarm]:
-    """Every check that has something to say about the two windows, raised or not."""
+def check_run(first: Window, last: Window, limits: AlarmLimits, task: TaskName = "rewrite") -> list[Alarm]:
+    """Every check of the task that has something to say about the two windows, raised or not."""
     if min(len(first.rollouts), len(last.rollouts)) < limits.min_rollouts:
         return []
-    return [alarm for check in CHECKS if (alarm := check(first, last, limits)) is not None]
+    return [alarm for check in CHECKS[task] if (alarm := check(first, last, limits)) is not None]
 
 
 def component_dominance(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
@@ -178,7 +179,7 @@ def gate_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
 
 def abstentions(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
     """Share of rollouts that could not be scored. No hacking, but what is left may be a biased part of the prompts."""
-    lost = [r for r in last.rollouts if isinstance(r.outcome, Abstained)]
+    lost, before = ([r for r in window.rollouts if _is_lost(r)] for window in (last, first))
     value = len(lost) / len(last.rollouts)
     return Alarm(
         "abstentions",
@@ -186,8 +187,32 @@ def abstentions(first: Window, last: Window, limits: AlarmLimits) -> Alarm | Non
         limits.abstentions,
         "calls fail: see the reasons, then the service",
         examples(lost, lambda r: ""),
-        first=1 - len(first.answered) / len(first.rollouts),
+        first=len(before) / len(first.rollouts),
         raised=value > limits.abstentions,
+    )
+
+
+def _is_lost(rollout: Rollout) -> bool:
+    return isinstance(rollout.outcome, Abstained) and not _is_conflict(rollout)
+
+
+def _is_conflict(rollout: Rollout) -> bool:
+    outcome = rollout.outcome
+    return isinstance(outcome, Abstained) and outcome.reason is AbstainReason.CONFLICT
+
+
+def teacher_conflicts(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
+    """Share of rollouts on which the teacher flags what the rules find good: they earn nothing. It must have risen."""
+    at_odds, before = ([r for r in window.rollouts if _is_conflict(r)] for window in (last, first))
+    value, was = len(at_odds) / len(last.rollouts), len(before) / len(first.rollouts)
+    return Alarm(
+        "teacher_conflicts",
+        value,
+        limits.abstentions,
+        "teacher and rules drift apart: have a reviewer look (evaluation.medical_review)",
+        examples(at_odds, lambda r: ""),
+        first=was,
+        raised=value > limits.abstentions and value > was,
     )
 
 
@@ -206,7 +231,8 @@ def judge_drift(check: Mapping[str, Any], limits: AlarmLimits) -> Alarm | None:
     return Alarm("judge_drift", drift, limits.judge_drift, known + advice, first=0.0, raised=raised)
 
 
-CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
+Check = Callable[[Window, Window, AlarmLimits], Alarm | None]
+_OF_REWRITING: tuple[Check, ...] = (
     copy_rate,
     baseline_copies,
     recitals,
@@ -225,3 +251,14 @@ CHECKS: tuple[Callable[[Window, Window, AlarmLimits], Alarm | None], ...] = (
     gate_rate,
     abstentions,
 )
+# A medical answer competes with no baseline and retrieves nothing; what it must not say its rules read.
+_OF_MEDICINE: tuple[Check, ...] = (
+    copy_rate,
+    length_drift,
+    entropy_drop,
+    variance_collapse,
+    teacher_conflicts,
+    gate_rate,
+    abstentions,
+)
+CHECKS: dict[TaskName, tuple[Check, ...]] = {"rewrite": _OF_REWRITING, "medical": _OF_MEDICINE}
