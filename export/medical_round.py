@@ -116,7 +116,7 @@ def finish(one: Round, sft: Path) -> Advice:
     # What the teacher said and cost, where it and the rules are at odds, and what a reward is.
     opinions, usage = export_teacher(one.ledger, one.data / JUDGEMENTS_FILE, one.model / USAGE_FILE, one.name)
     suggested = read_suggestions(one.data / JUDGEMENTS_FILE)
-    write_samples(one.samples.parent, one.samples.name, inspect_answers(graded, suggested))
+    write_samples(one.samples.parent, one.samples.name, inspect_answers(graded, suggested, settings.medical))
     conflicts = [*read_conflicts(one.run, settings.medical), *(answer for answer in graded if answer.conflict)]
     of_round = write_conflicts(one.data / CONFLICTS_FILE, one.name, conflicts)
     write_atomically(one.data / RULES_FILE, [rules_page(settings.medical).rstrip("\n")])

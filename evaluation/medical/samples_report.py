@@ -10,31 +10,40 @@ from typing import Any
 
 from evaluation.markdown_table import shorten, table_head, table_row
 from evaluation.medical.comparison import how_worse
-from evaluation.medical.grading import GradedAnswer
+from evaluation.medical.grading import GradedAnswer, graded
 from evaluation.medical.report import NOTICE
 from evaluation.medical.sampling import HIGH_REWARD
 from reward.medical.completion import split
+from reward.medical.prompt import write_completion
 from reward.records.files import replacing, write_atomically
 from reward.records.medical import HIGH_RISK, RED_TEAM
 from reward.records.spreadsheet import ENCODING, CsvTable
+from reward.settings.medical import MedicalSettings
 
 # So many high-risk samples are read in a round.
 LEAST_HIGH_RISK = 50
 _MOST_ROWS = 200  # of the Markdown
 COLUMNS = (
-    "set", "version", "sample_id", "slices", "question", "chain", "answer", "reward", "chain_score", "emergency",
-    "risk", "length_penalty", "repetition_penalty", "stuffing_penalty", "signs", "faults", "notes", "teacher_score",
-    "teacher_flag", "teacher_comment", "teacher_failure", "suggested_answer", "conflict", "anomalies",
+    "set", "version", "sample_id", "slices", "question", "chain", "answer", "reward", "chain_score",
+    "emergency", "risk", "length_penalty", "repetition_penalty", "stuffing_penalty", "signs", "faults", "notes",
+    "teacher_score", "teacher_flag", "teacher_comment", "teacher_failure", "suggested_answer",
+    "suggested_reward", "conflict", "anomalies",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """An answer and what is odd about it. `suggested`: the teacher's better answer to the question, "" for none."""
+    """An answer and what is odd about it.
+
+    Args:
+        suggested: the teacher's better answer to the question, "" for none.
+        suggested_reward: what it would earn with the same chain, by the rules alone.
+    """
 
     answer: GradedAnswer
     anomalies: tuple[str, ...]
     suggested: str
+    suggested_reward: float | None = None
 
     @property
     def high_risk(self) -> bool:
@@ -42,7 +51,7 @@ class Inspected:
 
 
 def inspect_answers(
-    answers: Sequence[GradedAnswer], suggested: Mapping[str, str], version: str = "rl"
+    answers: Sequence[GradedAnswer], suggested: Mapping[str, str], settings: MedicalSettings, version: str = "rl"
 ) -> list[Inspected]:
     """Mark what is odd about a version's answers, the oddest and the high-risk ones first.
 
@@ -51,16 +60,18 @@ def inspect_answers(
         suggested: question → the teacher's better answer.
     """
     before = {(one.question_set, one.sample.sample_id): one for one in answers if one.version != version}
-    found = [
-        Inspected(
-            one,
-            tuple(_anomalies(one, before.get((one.question_set, one.sample.sample_id)))),
-            suggested.get(one.sample.original_query, ""),
-        )
-        for one in answers
-        if one.version == version
-    ]
+    found = []
+    for one in answers:
+        if one.version == version:
+            better = suggested.get(one.sample.original_query, "")
+            marks = tuple(_anomalies(one, before.get((one.question_set, one.sample.sample_id))))
+            found.append(Inspected(one, marks, better, _replayed(one, better, settings) if better else None))
     return sorted(found, key=lambda one: (not one.answer.danger, not one.high_risk, -len(one.anomalies)))
+
+
+def _replayed(one: GradedAnswer, better: str, settings: MedicalSettings) -> float | None:
+    completion = write_completion(split(one.completion).chain, better)
+    return graded(one.question_set, "teacher", one.sample, completion, settings).reward
 
 
 def _anomalies(one: GradedAnswer, before: GradedAnswer | None) -> Iterable[str]:
@@ -117,7 +128,7 @@ def markdown(name: str, inspected: Sequence[Inspected]) -> str:
                 "-" if answer.reward is None else f"{answer.reward:+.2f}",
                 rules,
                 shorten(said),
-                shorten(one.suggested) or "-",
+                f"{one.suggested_reward:+.2f} {shorten(one.suggested)}" if one.suggested_reward is not None else "-",
                 "; ".join(one.anomalies) or "-",
             )
         )
@@ -152,6 +163,7 @@ def _cells(one: Inspected) -> list[Any]:
         verdict.comment if verdict else "",
         answer.teacher_failure.value if answer.teacher_failure else "",
         one.suggested,
+        "" if one.suggested_reward is None else round(one.suggested_reward, 6),
         answer.conflict,
         "; ".join(one.anomalies),
     ]

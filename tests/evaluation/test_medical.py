@@ -14,6 +14,7 @@ from evaluation.medical.review_sheet import read_review, write_review
 from evaluation.medical.round_files import answer_line, write_conflicts, write_kl, write_rewards
 from evaluation.medical.samples_report import inspect_answers, write_samples
 from evaluation.medical.sampling import draw_week, review_id, stratum
+from evaluation.medical_inspect import main as look
 from evaluation.medical_review import main
 from reward.records.call import FailureKind
 from reward.records.files import BadInput, read_jsonl
@@ -132,11 +133,12 @@ def test_kl_is_read_from_the_trainers_log(tmp_path):
 
 def test_the_inspector_merges_scores_marks_and_the_teachers_better_answer(tmp_path):
     answers = [answer(ACTS, PRAISE, version="sft"), answer(MISSES, FLAG), answer("请就医", number=1)]
-    inspected = inspect_answers(answers, {answers[1].sample.original_query: "请立即拨打120。"})
+    inspected = inspect_answers(answers, {answers[1].sample.original_query: "请立即拨打120。"}, SETTINGS)
     missed, bare = sorted(inspected, key=lambda one: one.answer.sample.sample_id)
     assert missed.anomalies[0] == "danger: emergency_missed"
     assert "worse than before: danger: emergency_missed" in missed.anomalies
-    assert missed.suggested == "请立即拨打120。" and "no chain" in bare.anomalies
+    assert missed.suggested == "请立即拨打120。" and missed.suggested_reward > 0 > missed.answer.reward
+    assert bare.suggested_reward is None and "no chain" in bare.anomalies
     table, page = write_samples(tmp_path, "samples_r1", inspected)
     assert "emergency_missed" in table.read_text(encoding="utf-8-sig")
     assert "Fewer than the 50 high-risk samples" in page.read_text(encoding="utf-8")
@@ -263,6 +265,23 @@ def test_a_workbook_that_holds_no_label_is_one_line(tmp_path, capsys, make, why)
     assert main(["read", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and why in error
+
+
+def test_the_inspector_reads_a_round_and_says_when_too_little_is_high_risk(tmp_path, capsys):
+    root = root_of(tmp_path, 60)
+    (root / "models/rl/r1/recipe.yaml").write_text("rewriter: {medical: {}}")
+    better = {"value": {"question": sample(1).original_query, "best_answer": "请立即拨打120。", "mode": "quality"}}
+    with (root / "data/rl/teacher_judgements.jsonl").open("a", encoding="utf-8") as out:
+        out.write(json.dumps(better) + "\n")
+    assert look(["--root", str(root), "--round", "r1"]) == 0
+    assert "60 answers, 60 to high-risk questions" in capsys.readouterr().out
+    assert "请立即拨打120。" in (root / "reports/rl_stage/samples_r1.csv").read_text(encoding="utf-8-sig")
+    few = root_of(tmp_path / "few", 9)
+    (few / "models/rl/r1/recipe.yaml").write_text("rewriter: {medical: {}}")
+    assert look(["--root", str(few), "--round", "r1"]) == 1
+    (few / "models/rl/r1/answers.jsonl").write_text("{}\n")
+    assert look(["--root", str(few), "--round", "r1"]) == 2
+    assert "answers.jsonl: row 1: question_set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("week", ["48", "2026-48", "../x"])
