@@ -58,7 +58,7 @@ def generate_answers(
         return build_messages(sample, tenant.system_prompt)
 
     return rewrite_by_model(
-        folder, samples, tenant, cache, max_new_tokens=max_new_tokens, messages_of=messages_of
+        folder, samples, tenant, cache, max_new_tokens=max_new_tokens, messages_of=messages_of, timed=False
     ).rewrites
 
 
