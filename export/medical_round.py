@@ -45,7 +45,7 @@ from evaluation.medical.samples_report import inspect_answers, write_samples
 from export.medical.layout import ADVICE_FILE, ANSWERS_FILE, PLANTED_FILE, RECIPE_FILE, ROUND_FILE, Round
 from export.medical.value_head import critic_of, save_value_head
 from reward.export_ledger import export_teacher
-from reward.judge.teacher import teaching
+from reward.judge.teacher import Teacher, teaching
 from reward.medical.planted import load_planted, score_planted
 from reward.medical.rules_page import rules_page
 from reward.records.commands import command
@@ -55,7 +55,6 @@ from reward.rollouts.rollout_log import read_rollouts
 from reward.rollouts.saturation import saturation
 from reward.settings.recipe import RewriterSettings, parse_settings
 
-SETS = ("dev", "test", "gold", "red")
 SETS = ("dev", "test", "gold", "red")
 ROLLBACK_ADVISED = 1
 
@@ -153,13 +152,13 @@ async def _answers(
     for version, folder in (("sft", sft), ("rl", one.model / "policy")):
         written[version] = generate_answers(folder, everyone, settings.tenant, one.run / "answers", longest)
 
-    async def graded(teacher: object) -> dict[str, tuple[list[GradedAnswer], list[GradedAnswer]]]:
+    async def graded(teacher: Teacher | None) -> dict[str, tuple[list[GradedAnswer], list[GradedAnswer]]]:
         found, start = {}, 0
         for name, some in samples.items():
             part = slice(start, start + len(some))
             start += len(some)
             both = [
-                await grade_answers(name, version, some, written[version][part], settings.medical, teacher)  # type: ignore[arg-type]
+                await grade_answers(name, version, some, written[version][part], settings.medical, teacher)
                 for version in ("sft", "rl")
             ]
             found[name] = (both[0], both[1])
