@@ -16,7 +16,7 @@ from evaluation.arena.versions import ChatModel
 from reward.medical.completion import split
 from reward.medical.formulas import danger_of
 from reward.medical.prompt import build_messages, write_completion
-from reward.medical.rules import score_rules
+from reward.medical.rules import question_of, score_rules
 from reward.records.call import ServiceFailure
 from reward.records.files import BadInput
 from reward.records.medical import RuleScores
@@ -65,7 +65,7 @@ class Assistant(ChatModel):
 def judged(sample: Sample, completion: str) -> Answered:
     """Return a completion as chain and answer, with the marks of the rules."""
     settings = MedicalSettings()
-    rules, parsed = score_rules(sample.original_query, completion, settings), split(completion)
+    rules, parsed = score_rules(question_of(sample), completion, settings), split(completion)
     danger = danger_of(rules, settings)
     faults = tuple(fault.value for fault in rules.faults if fault is not danger)
     return Answered(parsed.chain, parsed.answer, danger.value if danger else "", faults)

@@ -10,7 +10,7 @@ from evaluation.systems import rewrite_by_model
 from reward.judge.teacher import Teacher, verdict_of
 from reward.medical.formulas import conflict_of, danger_of
 from reward.medical.prompt import build_messages
-from reward.medical.rules import score_rules
+from reward.medical.rules import question_of, score_rules
 from reward.medical.task import MedicalTask
 from reward.records.call import FailureKind, ServiceFailure
 from reward.records.medical import RuleScores, TeacherVerdict
@@ -93,7 +93,7 @@ def graded(
 ) -> GradedAnswer:
     """Return an answer with its grades. Pure."""
     text = completion.strip()
-    rules = score_rules(sample.original_query, text, settings)
+    rules = score_rules(question_of(sample), text, settings)
     task = MedicalTask(settings, has_teacher=verdict is not None)
     outcome = task.combine(sample, text, Findings(teacher=verdict, teacher_failure=failure), step=1)
     danger = danger_of(rules, settings)
