@@ -120,7 +120,8 @@ class ChatApi:
         except (openai.APIConnectionError, aiohttp.ClientError) as error:
             cause = error.__cause__ or error
             value = ServiceFailure(f"{type(cause).__name__} {cause}".strip(), FailureKind.CONNECTION)
-            if isinstance(cause, httpx2.ConnectError | aiohttp.ClientConnectorError):  # nothing was sent
+            # Nothing was sent. The transport calls a refused connection a time-out of connecting.
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | aiohttp.ClientConnectorError):
                 usage, estimated = (0, 0, 0), False
         again = isinstance(value, ServiceFailure) and value.kind in _AGAIN
         attempt = Attempt(value, time.perf_counter() - started, again, *usage, estimated)
