@@ -118,7 +118,8 @@ def finish(one: Round, sft: Path) -> Advice:
     write_samples(one.samples.parent, one.samples.name, inspect_answers(graded, suggested, settings.medical))
     conflicts = [*read_conflicts(one.run, settings.medical), *(answer for answer in graded if answer.conflict)]
     of_round = write_conflicts(one.data / CONFLICTS_FILE, one.name, conflicts)
-    write_atomically(one.data / RULES_FILE, [rules_page(settings.medical).rstrip("\n")])
+    for folder in (one.data, one.model):  # the next round's rules may be others
+        write_atomically(folder / RULES_FILE, [rules_page(settings.medical).rstrip("\n")])
 
     # The planted bad answers, and what each rule still teaches.
     planted = score_planted(load_planted(), settings.medical)
@@ -245,7 +246,7 @@ def write_manifest(
 
 def artefacts(one: Round) -> list[Path]:
     """Return the files that a complete round leaves, beside its weights and the teacher's archive."""
-    names = (REWARDS_FILE, KL_FILE, USAGE_FILE, ANSWERS_FILE, PLANTED_FILE, ADVICE_FILE, RECIPE_FILE)
+    names = (REWARDS_FILE, KL_FILE, USAGE_FILE, ANSWERS_FILE, PLANTED_FILE, ADVICE_FILE, RECIPE_FILE, RULES_FILE)
     data = (PROMPTS_FILE, CARD_FILE, JUDGEMENTS_FILE, CONFLICTS_FILE, RULES_FILE)
     reports = [one.report, one.samples.with_suffix(".md"), one.samples.with_suffix(".csv")]
     return [*(one.model / name for name in names), *(one.data / name for name in data), *reports]

@@ -15,6 +15,7 @@ from export.medical_round import artefacts, write_manifest
 from export.medical_round import main as make_round
 from recipes.compose import compose_recipe, recipe_yaml
 from reward.records.files import BadInput
+from tests.support.commands import run_python
 
 
 def complete_round(root: Path, *, rollback: bool = False, name: str = "r1") -> Round:
@@ -52,6 +53,15 @@ def test_the_bundle_holds_what_a_release_needs_and_the_hash_of_each_file(tmp_pat
     assert "deepseek-chat v3.1, template v1" in page and "teacher-v2" in page and "LoRA rank 64" in page
 
 
+@pytest.mark.parametrize(
+    "module",
+    ["data_prep.build_medical", "evaluation.medical_inspect", "evaluation.medical_review", "export.medical_release"],
+)
+def test_every_command_runs_as_a_module(module):
+    result = run_python("-m", module, "--help")
+    assert result.returncode == 0 and f"python -m {module}" in result.stdout
+
+
 def test_a_round_that_should_be_rolled_back_is_not_released(tmp_path, capsys):
     complete_round(tmp_path, rollback=True)
     assert run(tmp_path) == 2
@@ -65,7 +75,8 @@ def test_a_round_that_should_be_rolled_back_is_not_released(tmp_path, capsys):
         (lambda one: one.report.write_text("better"), "was changed since round r1"),
         (lambda one: (one.model / "policy/config.json").write_text("[]"), "was changed since round r1"),
         (lambda one: (one.model / "value_head.safetensors").unlink(), "is missing"),
-        (lambda one: (one.data / "reward_rules.md").unlink(), "is missing"),
+        (lambda one: (one.model / "reward_rules.md").unlink(), "is missing"),
+        (lambda one: (one.model / "reward_rules.md").write_text("x"), "was changed since round r1"),
         (lambda one: (one.model / "round.json").unlink(), "complete the round"),
         (lambda one: (one.model / "round.json").write_text("{"), "not a round's record"),
         (lambda one: (one.model / "round.json").write_text("{}"), "not a round's record"),
@@ -82,6 +93,7 @@ def test_judgements_of_a_later_round_do_not_forbid_a_release_and_a_version_stays
     one = complete_round(tmp_path)
     with (one.data / "teacher_judgements.jsonl").open("a") as out:
         out.write("later\n")
+    (one.data / "reward_rules.md").write_text("of the next round")
     assert run(tmp_path) == 0
     assert run(tmp_path) == 2 and "is there already" in capsys.readouterr().err
     assert run(tmp_path, "--version", "../x") == 2
