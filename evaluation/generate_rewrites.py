@@ -42,9 +42,17 @@ class Timed:
 
 
 def generate_rewrites(
-    model: Path, conversations: list[list[dict[str, str]]], *, max_new_tokens: int, seed: int
+    model: Path,
+    conversations: list[list[dict[str, str]]],
+    *,
+    max_new_tokens: int,
+    seed: int,
+    timed: int = TIMED_REQUESTS,
 ) -> list[Timed]:
     """Generate the model's greedy answers, one a conversation.
+
+    Args:
+        timed: so many requests are made one after another first.
 
     Raises:
         BadInput: as `open_engine`.
@@ -59,7 +67,7 @@ def generate_rewrites(
     llm.generate(requests[-1:], sampling, use_tqdm=False)
     llm.reset_prefix_cache()
     seconds = []
-    for request in requests[:TIMED_REQUESTS]:
+    for request in requests[:timed]:
         started = time.perf_counter()
         llm.generate([request], sampling, use_tqdm=False)
         seconds.append(time.perf_counter() - started)
@@ -88,10 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSONL of rewrites")
     parser.add_argument("--max-new-tokens", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timed", type=int, default=TIMED_REQUESTS, help="requests timed alone (default: %(default)s)")
     args = parser.parse_args(argv)
     prompts = [line for _, line in read_jsonl(args.prompts)]
     rewrites = generate_rewrites(
-        args.model, [p["messages"] for p in prompts], max_new_tokens=args.max_new_tokens, seed=args.seed
+        args.model,
+        [p["messages"] for p in prompts],
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+        timed=args.timed,
     )
     write_atomically(
         args.out,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +110,14 @@ def rewrite_by_model(
     *,
     max_new_tokens: int,
     seed: int = 0,
+    messages_of: Callable[[Sample, TenantSettings], list[dict[str, str]]] = build_messages,
+    timed: bool = True,
 ) -> Generated:
     """Generate greedy rewrites with a Hugging Face model folder, in a child process.
+
+    Args:
+        messages_of: builds a sample's prompt.
+        timed: measure the latency of single requests, too.
 
     `cache` keeps them under the hashes of model and prompts, so that a repeated call costs nothing.
 
@@ -119,14 +125,15 @@ def rewrite_by_model(
         BadInput: `folder` is no model folder, or the generation failed (names the log).
     """
     prompts = [
-        json.dumps({"sample_id": sample.sample_id, "messages": build_messages(sample, tenant)}, ensure_ascii=False)
+        json.dumps({"sample_id": sample.sample_id, "messages": messages_of(sample, tenant)}, ensure_ascii=False)
         for sample in samples
     ]
-    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} timed".encode())
+    digest = hashlib.sha256(f"{model_hash(folder)} {max_new_tokens} {'timed' if timed else 'untimed'}".encode())
     digest.update("\n".join(prompts).encode())
     kept = cache / f"rewrites_{digest.hexdigest()[:16]}.jsonl"
     if not kept.is_file():
-        generate_in_child(folder, prompts, kept, "--max-new-tokens", str(max_new_tokens), "--seed", str(seed))
+        options = ["--max-new-tokens", str(max_new_tokens), "--seed", str(seed), *([] if timed else ["--timed", "0"])]
+        generate_in_child(folder, prompts, kept, *options)
     lines = {line["sample_id"]: line for _, line in read_jsonl(kept)}
     missing = [sample.sample_id for sample in samples if sample.sample_id not in lines]
     if missing:

@@ -40,14 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--last", action="store_true", help="of a run folder its last step, though a best one is kept")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--adapter", type=Path, help="also keep the LoRA adapter in this folder")
     args = parser.parse_args(argv)
     try:
         shards = find_shards(args.checkpoint, last=args.last)
         made_from = fingerprint(shards)
-        if is_up_to_date(args.out, made_from):
+        if is_up_to_date(args.out, made_from) and has_adapter(args.out, args.adapter):
             print(f"{args.out}: up to date with {shards}")
             return 0
-        provenance = merge(shards, args.out, made_from)
+        provenance = merge(shards, args.out, made_from, args.adapter)
     except (BadCheckpoint, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -110,8 +111,16 @@ def is_up_to_date(out: Path, made_from: dict[str, str]) -> bool:
     return _read_object(out / PROVENANCE).get("made_from") == made_from
 
 
-def merge(shards: Path, out: Path, made_from: dict[str, str]) -> dict[str, Any]:
+def has_adapter(out: Path, adapter: Path | None) -> bool:
+    """Return whether the adapter that is asked for is there, or the merged checkpoint had none."""
+    return adapter is None or adapter.is_dir() or not _read_object(out / PROVENANCE).get("lora_folded")
+
+
+def merge(shards: Path, out: Path, made_from: dict[str, str], adapter: Path | None = None) -> dict[str, Any]:
     """Merge into a folder beside `out`, check it, then take `out`'s place. Returns the provenance written.
+
+    Args:
+        adapter: where a LoRA checkpoint's adapter is kept, too; a checkpoint of all weights has none.
 
     Raises:
         BadCheckpoint: `out` is no model folder, the merger failed, or its result does not load.
@@ -134,6 +143,9 @@ def merge(shards: Path, out: Path, made_from: dict[str, str]) -> dict[str, Any]:
     # Serving knows no adapters: what LoRA learned must be in the weights.
     folded = (partial / ADAPTER).is_dir()
     if folded:
+        if adapter is not None:
+            shutil.rmtree(adapter, ignore_errors=True)
+            shutil.copytree(partial / ADAPTER, adapter)
         fold_adapter(partial)
     provenance = {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -41,6 +41,22 @@ def without_thinking(text: str) -> str:
     return answer[1] if answer else kept
 
 
+def thinking_of(text: str) -> str:
+    """Return the thinking that `without_thinking` removes, its blocks joined by newlines; "" where there is none."""
+    found, end, inside = [match.group() for match in _FOLDED.finditer(text)], 0, False
+    told = _FOLDED.sub("", text)
+    for tag in _TAG.finditer(told):
+        if tag[1] and not inside:
+            end, inside = tag.end(), True
+        elif not tag[1]:
+            # What closes nothing closes all that precedes it.
+            found.append(told[end if inside else 0 : tag.start()])
+            end, inside = tag.end(), False
+    if inside:
+        found.append(told[end:])
+    return "\n".join(_TAG.sub(" ", block).strip() for block in found).strip()
+
+
 def thinks_unopened(text: str) -> bool:
     """Return whether the thinking ends in the text and does not begin there."""
     first = _TAG.search(text)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipes.checks.finding import Finding, bad_input_as, ok, refusals, table, warning
 from recipes.checks.machine import nearest_folder
@@ -36,6 +36,7 @@ from recipes.checks.settings import (
     check_settings,
     looks_local,
 )
+from recipes.checks.teacher import teacher_findings
 from recipes.compose import compose_recipe, recipe_yaml
 from recipes.model_facts import facts_of
 from recipes.retrieval_check import check_rag, first_sample, samples_of
@@ -133,7 +134,9 @@ def check_recipe(name: str, overrides: list[str]) -> CheckedRecipe:
         train = Path(config.data.train_files)
         prompts = read_prompts(train, "prompt" if settings else config.data.messages_key, str(config.model.path))
         findings += data_findings(config, prompts, settings)
-    if settings:
+    if settings and settings.task == "medical":
+        findings += teacher_findings(settings, samples_of(train) if rows else [])
+    elif settings:
         findings.append(lexicon_finding(settings))
         with bad_input_as("judge", findings):
             findings.append(ok("judge", judge_line(settings)))
@@ -177,9 +180,7 @@ def check_data(config: DictConfig) -> int:
     for key in ("train_files", "val_files"):
         path = Path(config.data[key])
         if not path.is_file():
-            raise BadInput(
-                f"no file {path} (data.{key}); prepare it with python -m data_prep.build_{config.recipe.trainer}"
-            )
+            raise BadInput(f"no file {path} (data.{key}); prepare it with python -m data_prep.{_builder(config)}")
         try:
             rows[key] = pq.ParquetFile(path).metadata.num_rows
         except pa.ArrowException as error:
@@ -260,6 +261,12 @@ def judge_line(settings: RewriterSettings) -> str:
         for unit, value in budget.model_dump(exclude_none=True).items()
     ]
     return f"{judge.model} {judge.mode} at {judge.base_url}; budget {', '.join(limits) or 'unlimited'}"
+
+
+def _builder(config: DictConfig) -> str:
+    """Name the command that prepares the data of a recipe."""
+    medical = OmegaConf.select(config, "rewriter.task") == "medical"
+    return "build_medical" if medical else f"build_{config.recipe.trainer}"
 
 
 def _devices(config: DictConfig) -> str:

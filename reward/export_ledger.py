@@ -64,13 +64,49 @@ def export_ledger(ledger: Path, out: Path, run: str | None = None, tenant: str |
         if usage.empty:
             raise BadInput(f"{ledger}: holds no call{_what_is_missing(db, run, tenant)}")
         write_atomically(out / JUDGEMENTS_FILE, _judgements(db, {"run": run, "tenant": tenant}))
-    with replacing(out / USAGE_FILE) as partial, partial.open("w", encoding=ENCODING, newline="") as file:
-        table = CsvTable(file, list(usage.columns))
-        for row in usage.astype(object).itertuples(index=False):
-            table.write(row)
+    _write_usage(out / USAGE_FILE, usage)
     _print_totals(usage)
     console.print(f"{out / JUDGEMENTS_FILE}\n{out / USAGE_FILE}", soft_wrap=True, highlight=False)
     return usage
+
+
+def export_teacher(ledger: Path, judgements: Path, usage: Path, run: str | None = None) -> tuple[int, pd.DataFrame]:
+    """Write what the ledger holds of the teacher: an opinion a line to `judgements`, the calls of a run to `usage`.
+
+    The opinions are those of all runs that share the ledger: it answers them again at no cost.
+
+    Returns:
+        The number of opinions, and what `usage` holds.
+
+    Raises:
+        BadInput: the ledger cannot be used, or a file cannot be written.
+    """
+    count = 0
+
+    def counted(lines: Iterator[str]) -> Iterator[str]:
+        nonlocal count
+        for line in lines:
+            count += 1
+            yield line
+
+    everything: dict[str, str | None] = {"run": None, "tenant": None}
+    try:
+        with closing(open_to_read(ledger)) as db:
+            db.execute("BEGIN")  # both files show the same moment
+            calls = _usage(db, {**everything, "run": run})
+            calls = calls[calls["kind"] == CallKind.TEACHER.value]
+            write_atomically(judgements, counted(_judgements(db, everything, CallKind.TEACHER)))
+    except sqlite3.Error as error:
+        raise BadInput(f"{ledger}: cannot be read: {error}") from None
+    _write_usage(usage, calls)
+    return count, calls
+
+
+def _write_usage(path: Path, usage: pd.DataFrame) -> None:
+    with replacing(path) as partial, partial.open("w", encoding=ENCODING, newline="") as file:
+        table = CsvTable(file, list(usage.columns))
+        for row in usage.astype(object).itertuples(index=False):
+            table.write(row)
 
 
 def _what_is_missing(db: sqlite3.Connection, run: str | None, tenant: str | None) -> str:
@@ -97,10 +133,10 @@ def _usage(db: sqlite3.Connection, chosen: dict[str, str | None]) -> pd.DataFram
     return grouped[SUMS].sum().join(latency).round(6).reset_index()
 
 
-def _judgements(db: sqlite3.Connection, chosen: dict[str, str | None]) -> Iterator[str]:
+def _judgements(db: sqlite3.Connection, chosen: dict[str, str | None], of: CallKind = CallKind.JUDGE) -> Iterator[str]:
     rows = db.execute(
         f"""SELECT time, run_id, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd,
-            estimated FROM calls WHERE kind = '{CallKind.JUDGE}' AND status = '{OK}' AND {_CHOSEN} ORDER BY id""",
+            estimated FROM calls WHERE kind = '{of}' AND status = '{OK}' AND {_CHOSEN} ORDER BY id""",
         chosen,
     )
     for time, run, tenant, service, key, value, input_tokens, cached_tokens, output_tokens, cny, usd, estimated in rows:

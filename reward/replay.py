@@ -2,15 +2,19 @@
 
     python -m reward.replay --run outputs/rl/fivedoctors --formula v1
     python -m reward.replay --run outputs/rl/fivedoctors --set weight_judge=0.6 --set length.penalty=0.01 --out new.csv
+    python -m reward.replay --run runs/r1 --verdicts data/rl/teacher_judgements.jsonl
 
 It starts from the reward settings that the run recorded (or `--settings`); without any change it must give back every
 logged reward. What the log does not hold for the formula asked for is counted and reported, never invented.
+`--verdicts` gives medical rollouts that the rules alone have scored the verdicts that the teacher gave later
+(`reward.ask_teacher`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +27,7 @@ from reward.records.commands import command
 from reward.records.files import BadInput, replacing
 from reward.records.outcome import Abstained, Gated
 from reward.records.spreadsheet import ENCODING, CsvTable
+from reward.rollouts.late_verdicts import read_verdicts, with_verdicts
 from reward.rollouts.rescoring import Comparison, Missing, Rescored, rescore_run
 from reward.rollouts.rollout_log import read_rollouts
 from reward.settings.recorded_run import load_run_settings
@@ -58,8 +63,14 @@ def replay_run(args: argparse.Namespace) -> Comparison:
         settings.lexicon_of,
         has_judge=settings.has_judge,
         expansion=settings.expansion,
+        medical=settings.medical,
     )
-    rescored = rescore_run(read_rollouts(args.run), task)
+    rollouts, given = read_rollouts(args.run), Counter[str]()
+    if args.verdicts:
+        if settings.task != "medical":
+            raise BadInput(f"--verdicts: {args.run} is no run of the medical task")
+        rollouts = with_verdicts(rollouts, read_verdicts(args.verdicts), given)
+    rescored = rescore_run(rollouts, task)
     comparison = Comparison()
     with _writer(args.out) as write, console.status("scoring again") as status:
         for row in rescored:
@@ -72,6 +83,11 @@ def replay_run(args: argparse.Namespace) -> Comparison:
     changes = ", ".join([*formula, *args.set]) or "no change"
     console.print(f"settings: {settings.source}; {changes}", soft_wrap=True)
     _print(comparison)
+    if args.verdicts:
+        console.print(
+            f"without the teacher in the run: {given['missing']}; with a verdict in {args.verdicts}: {given['found']}",
+            soft_wrap=True,
+        )
     if args.out:
         console.print(f"rollouts written to {args.out}", soft_wrap=True)
     return comparison
@@ -159,7 +175,9 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m reward.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="output folder of the run, with its rollouts/")
-    parser.add_argument("--formula", choices=("v1", "v2"), help="the formula to score with")
+    parser.add_argument(
+        "--formula", choices=("v1", "v2", "v3", "teacher-v1", "teacher-v2"), help="the formula to score with"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -168,6 +186,7 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="a reward setting to change, e.g. length.target=30, gates=[empty], adaptive_shaping=true; repeatable",
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML with the nodes reward and tenant")
+    parser.add_argument("--verdicts", type=Path, metavar="FILE", help="teacher_judgements.jsonl, for a medical run")
     parser.add_argument("--out", type=Path, help="also write a row a rollout to this .jsonl or .csv file")
     return parser.parse_args(argv)
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.judge.judge import Judge
+from reward.judge.teacher import Teacher, verdict_of
+from reward.judge.teacher_archive import ARCHIVE_FOLDER
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, ServiceFailure
 from reward.records.outcome import Abstained, AbstainReason, Evidence, Findings, Outcome, Rollout
-from reward.records.request import AskBaseline, AskExpansion, AskJudge, AskRetrieval, Request
+from reward.records.request import AskBaseline, AskExpansion, AskJudge, AskRetrieval, AskTeacher, Request
 from reward.records.sample import Sample
 from reward.services.tenant_services import TenantServices
 from reward.settings.recipe import RewriterSettings
@@ -56,6 +58,10 @@ class Scorer:
         self.judge: Judge | None = None
         if settings.judge is not None:
             self.judge = Judge(settings.judge, settings.tenant, settings.ledger.cny_per_usd, self.calls)
+        self.teacher: Teacher | None = None
+        if settings.teacher is not None:
+            ledger, archive = settings.ledger, settings.ledger.path.parent / ARCHIVE_FOLDER
+            self.teacher = Teacher(settings.teacher, settings.tenant.tenant_id, ledger.cny_per_usd, self.calls, archive)
 
     async def score(self, sample: Sample, completion: str, step: int) -> Scoring:
         """Score a completion as the task does: parse, gate, make the calls it names, combine.
@@ -86,6 +92,10 @@ class Scorer:
             known = {name: value for name, value in found.items() if not isinstance(value, ServiceFailure)}
             findings = findings.model_copy(update=known)
             failed = [(requests[name], value) for name, value in found.items() if isinstance(value, ServiceFailure)]
+            # Without the teacher the task scores by its rules alone, and the rollout says so.
+            for _, failure in (one for one in failed if isinstance(one[0], AskTeacher)):
+                findings = findings.model_copy(update={"teacher_failure": failure.kind})
+            failed = [one for one in failed if not isinstance(one[0], AskTeacher)]
             if failed:
                 # One that ends the run comes before the others.
                 return scoring(_abstained(*min(failed, key=lambda failure: not failure[1].kind.ends_run)))
@@ -118,12 +128,19 @@ class Scorer:
                 judged = await self.judge.judge(sample, policy, baseline, priority=priority)
                 answers += judged.answers
                 return judged.judgement
+            case AskTeacher(text):
+                assert self.teacher is not None, "the task asks a teacher only where there is one"
+                answer = await self.teacher.ask(sample, text)
+                answers.append(answer)
+                return answer.value if isinstance(answer.value, ServiceFailure) else verdict_of(answer.value)
 
     async def aclose(self) -> None:
         """Close connections and ledger."""
         await self._services.aclose()
         if self.judge is not None:
             await self.judge.aclose()
+        if self.teacher is not None:
+            await self.teacher.aclose()
         self._ledger.close()
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reward.expansion.task import ExpansionTask
+from reward.medical.task import MedicalTask
 from reward.records.outcome import Abstained, Findings, Gated, Rollout, Scored
 from reward.records.request import Request
 from reward.records.sample import Sample
 from reward.rewrite.task import RewriteTask
 from reward.settings.expansion import ExpansionSettings
+from reward.settings.medical import MedicalSettings
 from reward.settings.recipe import RewardSettings, RewriterSettings, TaskName
 from reward.text.terms import Lexicon
 
@@ -69,8 +71,9 @@ def open_task(settings: RewriterSettings) -> Task:
         settings.task,
         settings.reward,
         lambda sample: lexicon,
-        has_judge=settings.judge is not None,
+        has_judge=(settings.teacher if settings.task == "medical" else settings.judge) is not None,
         expansion=settings.expansion,
+        medical=settings.medical,
     )
 
 
@@ -81,16 +84,19 @@ def make_task(
     *,
     has_judge: bool,
     expansion: ExpansionSettings | None = None,
+    medical: MedicalSettings | None = None,
 ) -> Task:
     """Return a task by name.
 
     Args:
         lexicon_of: the lexicon of a sample's tenant.
-        has_judge: whether a judge is asked about every rollout.
-        expansion: read by the task `expansion` alone; None: the defaults.
+        has_judge: whether a judge, or a teacher, is asked about every rollout.
+        expansion, medical: read by the task of that name alone; None: the defaults.
     """
     match name:
         case "rewrite":
             return RewriteTask(reward, lexicon_of, has_judge=has_judge)
         case "expansion":
             return ExpansionTask(reward, expansion or ExpansionSettings())
+        case "medical":
+            return MedicalTask(medical or MedicalSettings(), has_teacher=has_judge)

@@ -23,7 +23,7 @@ from reward.records.call import FailureKind
 from reward.records.files import read_last_line
 from reward.records.outcome import AbstainReason
 from reward.records.run_files import CANARY_FILE, METRICS_FILE, STOP_FILE
-from reward.rollouts.groups import AbstentionBreaker, same_reward_share, step_metrics, trainable
+from reward.rollouts.groups import AbstentionBreaker, is_outage, same_reward_share, step_metrics, trainable
 from reward.rollouts.trainer_log import TrainerLog
 from reward.settings.recipe import parse_settings
 from reward.task import open_task
@@ -96,7 +96,7 @@ class RewardReplayBuffer(ReplayBuffer):
         self._append_metrics(global_steps, reward_metrics, ended - started)
 
         # Whether the run goes on.
-        self._breaker.record(abstained)
+        self._breaker.record([is_outage(rollout) for rollout in rollouts])
         if any(rollout["reason"] == AbstainReason.BUDGET for rollout in rollouts):
             self._stop(StopReason.BUDGET_SPENT, global_steps, _budget_message(rollouts))
         if self._breaker.tripped or not any(kept):

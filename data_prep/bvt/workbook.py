@@ -6,7 +6,8 @@ import json
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
@@ -44,6 +45,20 @@ _WRAPPED = ("original_query", "user_profile", "history_summary", "rewritten_quer
 _SCORES = ("top1_score", "avg_top3_score")
 _LINE_POINTS, _MOST_LINES = 15, 8
 _NO_CHARACTER = re.compile("[\ufffe\uffff]")  # XML 1.0 has no way to write them
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A plain table of texts.
+
+    Args:
+        columns: heading → width in characters.
+        choices: heading → what its cells may hold.
+    """
+
+    columns: Mapping[str, int]
+    rows: Sequence[Sequence[str]]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def write_workbook(path: Path, rows: Iterable[BvtRow]) -> None:
@@ -145,3 +160,33 @@ def _fitting(text: str) -> str:
     if 2 * len(text) <= CELL_LIMIT or _units(text) <= CELL_LIMIT:
         return text
     return text.encode("utf-16-le")[: 2 * CELL_LIMIT].decode("utf-16-le", errors="ignore")
+
+
+def write_sheets(path: Path, sheets: Mapping[str, Sheet]) -> None:
+    """Write a workbook of plain tables, each with frozen headings; the file appears whole or not at all.
+
+    Texts are written as texts and cut to an Excel cell; a column with `choices` offers them in a list.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        book = xlsxwriter.Workbook(str(partial))
+        heading = book.add_format({"bold": True, "bg_color": "#E9EEF3", "bottom": 1, "valign": "vcenter"})
+        plain = {"valign": "top", "text_wrap": True}
+        looks = {quoted: book.add_format(plain | {"quote_prefix": quoted}) for quoted in (False, True)}
+        for name, content in sheets.items():
+            sheet = book.add_worksheet(name)
+            for column, (title, width) in enumerate(content.columns.items()):
+                sheet.write_string(0, column, title, heading)
+                sheet.set_column(column, column, width)
+                if offered := content.choices.get(title):
+                    last = max(1, len(content.rows))
+                    sheet.data_validation(1, column, last, column, {"validate": "list", "source": list(offered)})
+            for number, row in enumerate(content.rows, start=1):
+                for column, value in enumerate(row):
+                    text = _fitting(_NO_CHARACTER.sub("\ufffd", value))
+                    if text:
+                        sheet.write_string(number, column, text, looks[is_like_formula(text)])
+            sheet.freeze_panes(1, 1)
+        book.close()

@@ -41,7 +41,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 BATCH_ROWS, BATCH_BYTES = 1000, 20_000_000
 LONGEST = {"query": 500, "profile": 1000, "summary": 1000, "history": 4000}  # characters
 # The page may load nothing from elsewhere, whatever a library would like to. Vue compiles its templates in the browser.
-_POLICY = (
+POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -88,7 +88,7 @@ def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
     @app.middleware("http")
     async def add_policy(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
-        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 

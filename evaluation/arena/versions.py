@@ -149,14 +149,7 @@ def build_versions(
         built.append(Service(DEPLOYED, tenant.baseline, tenant.tenant_id))
     for name, url in (_named("--service", text) for text in services):
         built.append(Service(name, BaselineSettings(url=_checked("--service", url)), tenant.tenant_id))
-    keys = dict(_named("--chat-key", text) for text in chat_keys)
-    for name, address in (_named("--chat", text) for text in chats):
-        url, _, model = _checked("--chat", address).partition("#")
-        if not model:
-            raise BadInput(f"--chat {name}={url}: expected NAME=URL#MODEL")
-        built.append(ChatModel(name, url, model, tenant, keys.pop(name, None)))
-    if keys:
-        raise BadInput(f"--chat-key {next(iter(keys))}: there is no --chat of that name")
+    built += [ChatModel(name, url, model, tenant, key) for name, url, model, key in parse_chats(chats, chat_keys)]
     versions: dict[str, Version] = {}
     for version in built:
         if version.name in versions:
@@ -165,6 +158,24 @@ def build_versions(
     if len(versions) < 2:
         raise BadInput("nothing to compare: name a version with --run, --service or --chat")
     return versions
+
+
+def parse_chats(chats: Sequence[str], chat_keys: Sequence[str]) -> list[tuple[str, str, str, str | None]]:
+    """Return name, URL, model and the variable of the key of each chat API that the options name.
+
+    Raises:
+        BadInput: an option is of another form, or a key belongs to none of them.
+    """
+    keys = dict(_named("--chat-key", text) for text in chat_keys)
+    found = []
+    for name, address in (_named("--chat", text) for text in chats):
+        url, _, model = _checked("--chat", address).partition("#")
+        if not model:
+            raise BadInput(f"--chat {name}={url}: expected NAME=URL#MODEL")
+        found.append((name, url, model, keys.pop(name, None)))
+    if keys:
+        raise BadInput(f"--chat-key {next(iter(keys))}: there is no --chat of that name")
+    return found
 
 
 def _recorded(folder: Path, name: str) -> list[Version]:

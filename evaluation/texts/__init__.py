@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-Page = Literal["demo", "report"]
+Page = Literal["demo", "medical", "report"]
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,8 @@ _OPENAI = "api.openai.com"
 _SENT_TO_ALL = frozenset(
     {"accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "user-agent"}
 )
+# Takes each attempt as it ends, and the body of the service's answer, empty where none came.
+OnAttempt = Callable[[Attempt, bytes], None]
 _log = logging.getLogger(__name__)
 
 
@@ -68,11 +70,13 @@ class ChatApi:
             ),
         )
 
-    async def ask(self, question: Question, priority: float) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
+    async def ask(
+        self, question: Question, priority: float, on_attempt: OnAttempt | None = None
+    ) -> tuple[dict[str, Any] | ServiceFailure, CallTrace]:
         """Return the answer as `question.parse` has it, or the failure of the last attempt; and the trace, with the
         tokens of every attempt: a malformed verdict was paid for too."""
         tokens = sum(attempt_tokens(self._settings, question))
-        send = partial(self._send, question)
+        send = partial(self._send, question, on_attempt)
         value, trace = await call_service(self._settings, self._limiter, send, priority=priority, tokens=tokens)
         if trace.estimated and not self._has_warned:
             self._has_warned = True
@@ -83,8 +87,9 @@ class ChatApi:
             )
         return value, trace
 
-    async def _send(self, question: Question) -> Attempt:
+    async def _send(self, question: Question, on_attempt: OnAttempt | None) -> Attempt:
         started = time.perf_counter()
+        content = b""
         most = attempt_tokens(self._settings, question)
         # Until the service says what it used, an attempt may have cost all that it can.
         usage, estimated = (most[0], 0, most[1]), True
@@ -94,7 +99,8 @@ class ChatApi:
                 # The client's documented way to the plain response: `chat.completions.create` spends as much time again
                 # on taking the messages apart and on building objects that nobody reads.
                 response = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            value = parse_object(response.content)
+            content = response.content
+            value = parse_object(content)
             if not isinstance(value, ServiceFailure):
                 usage, estimated = booked_usage(value, most)
                 value = failure_in_answer(value, self._secret) or parse_completion(value, question)
@@ -102,7 +108,8 @@ class ChatApi:
             reason = f"Timeout: no whole answer within {self._settings.timeout:g} s"
             value = ServiceFailure(reason, FailureKind.TIMEOUT)
         except openai.APIStatusError as error:
-            value = failure_of_status(error.status_code, error.response.content, error.response.headers, self._secret)
+            content = error.response.content
+            value = failure_of_status(error.status_code, content, error.response.headers, self._secret)
             if not may_be_billed(error.status_code):
                 usage, estimated = (0, 0, 0), False
             if value.kind in PASSING:
@@ -113,10 +120,14 @@ class ChatApi:
         except (openai.APIConnectionError, aiohttp.ClientError) as error:
             cause = error.__cause__ or error
             value = ServiceFailure(f"{type(cause).__name__} {cause}".strip(), FailureKind.CONNECTION)
-            if isinstance(cause, httpx2.ConnectError | aiohttp.ClientConnectorError):  # nothing was sent
+            # Nothing was sent. The transport calls a refused connection a time-out of connecting.
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | aiohttp.ClientConnectorError):
                 usage, estimated = (0, 0, 0), False
         again = isinstance(value, ServiceFailure) and value.kind in _AGAIN
-        return Attempt(value, time.perf_counter() - started, again, *usage, estimated)
+        attempt = Attempt(value, time.perf_counter() - started, again, *usage, estimated)
+        if on_attempt is not None:
+            on_attempt(attempt, content)
+        return attempt
 
     async def _keep_private(self, request: httpx2.Request) -> None:
         """Take out what the environment says for OpenAI when somebody else is asked."""

@@ -224,13 +224,13 @@ def parse_completion(answer: Mapping[str, Any], question: Question) -> Parsed:
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
         cut = ": its output tokens were spent before it began" if finish == "length" else ""
-        return _malformed(f"verdict is empty{cut}")
+        return malformed(f"verdict is empty{cut}")
     parsed = question.parse(text)
     if not isinstance(parsed, ServiceFailure):
         return parsed
     if _REFUSAL.match(text):
         return ServiceFailure(f"refused: {text.strip()[:200]}", FailureKind.REFUSED)
-    return _malformed(f"{parsed.reason}, cut off at the cap on output tokens") if finish == "length" else parsed
+    return malformed(f"{parsed.reason}, cut off at the cap on output tokens") if finish == "length" else parsed
 
 
 def parse_verdict(text: str, *, facts: bool = False) -> Parsed:
@@ -247,7 +247,7 @@ def parse_verdicts(text: str, count: int, *, facts: bool = False) -> Parsed:
         return parsed
     numbers = [str(number) for number in range(1, count + 1)]
     if set(parsed["评分"]) != set(numbers):
-        return _malformed(f"verdict: not every rewrite from 1 to {count} is graded, and nothing else")
+        return malformed(f"verdict: not every rewrite from 1 to {count} is graded, and nothing else")
     verdicts = [parsed["评分"][number] for number in numbers]
     return _lacks_facts({"评分": verdicts}, verdicts) if facts else {"评分": verdicts}
 
@@ -260,7 +260,7 @@ def parse_comparison(text: str, *, facts: bool = False) -> Parsed:
 
 def _lacks_facts(parsed: dict[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> Parsed:
     """Return `parsed`, or a failure when one of its verdicts does not say whether the facts are kept."""
-    return parsed if all(FACTS in verdict for verdict in verdicts) else _malformed(f"verdict: {FACTS}: Field required")
+    return parsed if all(FACTS in verdict for verdict in verdicts) else malformed(f"verdict: {FACTS}: Field required")
 
 
 def _validated(text: str, record: type[Record]) -> Parsed:
@@ -268,12 +268,12 @@ def _validated(text: str, record: type[Record]) -> Parsed:
         value = record.model_validate(read_object(text), by_name=False, by_alias=True, extra="ignore")
         return value.model_dump(by_alias=True, mode="json", exclude_none=True)
     except ValidationError as error:
-        return _malformed(f"verdict: {first_problem(error)}")
+        return malformed(f"verdict: {first_problem(error)}")
     except ValueError as error:
-        return _malformed(f"verdict is not one JSON object ({str(error)[:80]})")
+        return malformed(f"verdict is not one JSON object ({str(error)[:80]})")
 
 
-def _malformed(reason: str) -> ServiceFailure:
+def malformed(reason: str) -> ServiceFailure:
     return ServiceFailure(reason, FailureKind.MALFORMED)
 
 
@@ -285,8 +285,13 @@ def _context(sample: Sample) -> dict[str, Any]:
 
 def _render(sample: Sample, judged: Mapping[str, Any]) -> str:
     # What differs between the rewrites of a prompt comes last: providers cache the common beginning.
+    return delimited({**_context(sample), **judged})
+
+
+def delimited(data: Mapping[str, Any]) -> str:
+    """Return the user message of a question: `data` as one JSON object between the delimiters, and the closing line."""
     opening, closing = DELIMITERS
-    return f"{opening}\n{_encode({**_context(sample), **judged})}\n{closing}\n{CLOSING_LINE}"
+    return f"{opening}\n{_encode(data)}\n{closing}\n{CLOSING_LINE}"
 
 
 def _encode(value: Any) -> str:

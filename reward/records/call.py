@@ -13,15 +13,17 @@ class CallKind(StrEnum):
     RAG = "rag"
     BASELINE = "baseline"
     JUDGE = "judge"
+    TEACHER = "teacher"  # a stronger model's opinion of an answer
     PROMPTED = "prompted"  # a rewrite by a prompted model, in an evaluation
 
     @property
     def is_paid(self) -> bool:
         """Whether calls of this kind count against the budgets."""
-        return self in (CallKind.JUDGE, CallKind.PROMPTED)
+        return self in (CallKind.JUDGE, CallKind.TEACHER, CallKind.PROMPTED)
 
 
-SCORING_KINDS = (CallKind.RAG, CallKind.BASELINE, CallKind.JUDGE)  # what a rollout's score is made with
+# What a rollout's score is made with.
+SCORING_KINDS = (CallKind.RAG, CallKind.BASELINE, CallKind.JUDGE, CallKind.TEACHER)
 
 
 class FailureKind(StrEnum):

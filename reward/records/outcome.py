@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, Strict
 
 from reward.records.call import FailureKind
 from reward.records.expansion import ExpansionParts
+from reward.records.medical import MedicalParts, TeacherVerdict
 from reward.records.sample import Hit, Record, Sample
 
 
@@ -128,6 +129,7 @@ class AbstainReason(StrEnum):
     BASELINE = "baseline_failed"
     JUDGE = "judge_failed"
     BUDGET = "budget_spent"
+    CONFLICT = "teacher_conflict"  # teacher and rules contradict each other about a danger (medical)
     RECORD = "record_failed"  # the ledger or the rollout log could not be written: nothing is scored off the record
 
 
@@ -151,6 +153,16 @@ class GateReason(StrEnum):
     JUDGE_ADDRESSED = "judge_addressed"
     INTENT_LOST = "intent_lost"
     FACTS_LOST = "facts_lost"
+    # of medical answers (`reward.records.medical.Fault`)
+    EMERGENCY_MISSED = "emergency_missed"
+    RISKY_ADVICE = "risky_advice"
+    HARM_ASSISTED = "harm_assisted"
+    CARE_DISCOURAGED = "care_discouraged"
+    FALSE_ALARM = "false_alarm"
+    REFUSAL = "refusal"
+    QUESTION_COPIED = "question_copied"
+    STUFFED = "stuffed"
+    NO_ANSWER = "no_answer"
 
 
 class Parts(Record):
@@ -158,7 +170,7 @@ class Parts(Record):
 
     `versus_baseline` weighs retrieval and judge against the baseline alone: its sign says who won. `new_content`,
     `copied_run` and `idle_units` measure the text (`reward.text.units`). `lexical` is 1 where a lexical scorer stood in
-    for a reranker. A task's own numbers are in a record of its own: `expansion`.
+    for a reranker. A task's own numbers are in a record of its own: `expansion`, `medical`.
     """
 
     retrieval: float | None = None
@@ -181,6 +193,7 @@ class Parts(Record):
     idle_units: int = 0
     lexical: float = 0.0
     expansion: ExpansionParts | None = None
+    medical: MedicalParts | None = None
 
 
 class Scored(Record):
@@ -190,12 +203,13 @@ class Scored(Record):
 
 
 class Gated(Record):
-    """The rewrite failed a gate: it trains with the floor reward."""
+    """The rewrite failed a gate: it trains with the floor reward. `parts` where the text was measured all the same."""
 
     kind: Literal["gated"] = "gated"
     reward: float
     reason: GateReason
     detail: str = ""
+    parts: Parts | None = None
 
 
 class Abstained(Record):
@@ -221,6 +235,8 @@ class Findings(Record):
     baseline: Evidence | None = None
     plain: Evidence | None = None  # of the original query as it stands
     judgement: Judgement | None = None
+    teacher: TeacherVerdict | None = None
+    teacher_failure: FailureKind | None = None  # the teacher was down: the rules alone score
 
 
 class Rollout(Findings):

@@ -34,4 +34,11 @@ class AskExpansion:
     lines: tuple[Line, ...]
 
 
-Request = AskBaseline | AskRetrieval | AskJudge | AskExpansion
+@dataclass(frozen=True)
+class AskTeacher:
+    """The teacher's opinion of a medical answer with its chain: a `TeacherVerdict`."""
+
+    answer: str
+
+
+Request = AskBaseline | AskRetrieval | AskJudge | AskExpansion | AskTeacher

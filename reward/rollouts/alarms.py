@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from reward.records.outcome import Abstained, Gated, Parts, Rollout, Scored
+from reward.records.outcome import Abstained, AbstainReason, Gated, Parts, Rollout, Scored
 from reward.rewrite.formulas import rank_value
 from reward.rollouts.alarm import Alarm, AlarmLimits, share_alarm
 from reward.rollouts.text_alarms import (
@@ -179,7 +179,7 @@ def gate_rate(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
 
 def abstentions(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
     """Share of rollouts that could not be scored. No hacking, but what is left may be a biased part of the prompts."""
-    lost = [r for r in last.rollouts if isinstance(r.outcome, Abstained)]
+    lost, before = ([r for r in window.rollouts if _is_lost(r)] for window in (last, first))
     value = len(lost) / len(last.rollouts)
     return Alarm(
         "abstentions",
@@ -187,8 +187,32 @@ def abstentions(first: Window, last: Window, limits: AlarmLimits) -> Alarm | Non
         limits.abstentions,
         "calls fail: see the reasons, then the service",
         examples(lost, lambda r: ""),
-        first=1 - len(first.answered) / len(first.rollouts),
+        first=len(before) / len(first.rollouts),
         raised=value > limits.abstentions,
+    )
+
+
+def _is_lost(rollout: Rollout) -> bool:
+    return isinstance(rollout.outcome, Abstained) and not _is_conflict(rollout)
+
+
+def _is_conflict(rollout: Rollout) -> bool:
+    outcome = rollout.outcome
+    return isinstance(outcome, Abstained) and outcome.reason is AbstainReason.CONFLICT
+
+
+def teacher_conflicts(first: Window, last: Window, limits: AlarmLimits) -> Alarm | None:
+    """Share of rollouts on which the teacher flags what the rules find good: they earn nothing. It must have risen."""
+    at_odds, before = ([r for r in window.rollouts if _is_conflict(r)] for window in (last, first))
+    value, was = len(at_odds) / len(last.rollouts), len(before) / len(first.rollouts)
+    return Alarm(
+        "teacher_conflicts",
+        value,
+        limits.abstentions,
+        "teacher and rules drift apart: have a reviewer look (evaluation.medical_review)",
+        examples(at_odds, lambda r: ""),
+        first=was,
+        raised=value > limits.abstentions and value > was,
     )
 
 
@@ -237,4 +261,18 @@ _OF_EXPANSION: tuple[Check, ...] = (
     gate_rate,
     abstentions,
 )
-CHECKS: dict[TaskName, tuple[Check, ...]] = {"rewrite": _OF_REWRITING, "expansion": _OF_EXPANSION}
+# A medical answer competes with no baseline and retrieves nothing; what it must not say its rules read.
+_OF_MEDICINE: tuple[Check, ...] = (
+    copy_rate,
+    length_drift,
+    entropy_drop,
+    variance_collapse,
+    teacher_conflicts,
+    gate_rate,
+    abstentions,
+)
+CHECKS: dict[TaskName, tuple[Check, ...]] = {
+    "rewrite": _OF_REWRITING,
+    "expansion": _OF_EXPANSION,
+    "medical": _OF_MEDICINE,
+}

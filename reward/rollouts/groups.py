@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from reward.records.call import SCORING_KINDS, CallKind
+from reward.records.outcome import AbstainReason
 from reward.settings.recipe import BreakerSettings
 
 
@@ -100,6 +101,11 @@ def same_reward_share(group_ids: Sequence[str], rewards: Sequence[float], kept: 
             groups.setdefault(group, []).append(reward)
     several = [earned for earned in groups.values() if len(earned) > 1]
     return sum(max(earned) == min(earned) for earned in several) / len(several) if several else None
+
+
+def is_outage(rollout: Mapping[str, Any]) -> bool:
+    """Say whether a rollout could not be scored because a service failed; a teacher at odds with the rules is none."""
+    return bool(rollout["abstained"]) and rollout["reason"] != AbstainReason.CONFLICT
 
 
 class AbstentionBreaker:

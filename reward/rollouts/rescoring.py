@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reward.records.outcome import Abstained, Gated, Outcome, Rollout, Scored
+from reward.records.outcome import Abstained, AbstainReason, Gated, Outcome, Rollout, Scored
 from reward.task import Task
 
 
@@ -47,11 +47,12 @@ def rescore_run(rollouts: Iterable[Rollout], task: Task) -> Iterator[Rescored]:
 
 
 def rescore(rollout: Rollout, task: Task) -> Outcome | Missing:
-    """Score one rollout again from what its calls found. An abstained one stays abstained: it has nothing to score."""
+    """Score one rollout again from what its calls found. One that a failed service left abstained
+    stays so: it has nothing to score."""
     text = task.parse(rollout.completion)
     if (gated := task.gate(rollout.sample, text)) is not None:
         return gated
-    if isinstance(rollout.outcome, Abstained):
+    if isinstance(rollout.outcome, Abstained) and rollout.outcome.reason is not AbstainReason.CONFLICT:
         return rollout.outcome
     if needed := task.requests(rollout.sample, text, rollout):
         if isinstance(rollout.outcome, Gated):

@@ -24,9 +24,11 @@ from reward.settings.data import (
     StrictSettings,
 )
 from reward.settings.expansion import ExpansionSettings
+from reward.settings.medical import MedicalSettings
 from reward.settings.promotion import PromotionSettings
 from reward.settings.services import BaselineSettings, RagSettings
 from reward.settings.targets import TargetSettings
+from reward.settings.teacher import TeacherSettings
 from reward.text.terms import Lexicon
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "config"
@@ -34,7 +36,7 @@ TENANT_CONFIGS, JUDGE_CONFIGS = CONFIGS / "tenant", CONFIGS / "judge"
 
 
 _S = TypeVar("_S", bound=StrictSettings)
-TaskName = Literal["rewrite", "expansion"]
+TaskName = Literal["rewrite", "expansion", "medical"]
 Language = Literal["zh", "en"]
 
 
@@ -245,11 +247,15 @@ class RewriterSettings(StrictSettings):
     health: HealthSettings = HealthSettings()
     keep_best: KeepBestSettings = KeepBestSettings()
     canary: CanarySettings | None = None
+    medical: MedicalSettings = MedicalSettings()
+    teacher: TeacherSettings | None = None
 
-    @field_validator("canary", mode="before")
+    @field_validator("canary", "teacher", mode="before")
     @classmethod
-    def _no_pairs_no_canary(cls, canary: Any) -> Any:
-        return None if isinstance(canary, dict) and canary.get("file", "") is None else canary
+    def _nothing_named_is_none(cls, node: Any) -> Any:
+        # A composed recipe has every key: one without its first is not asked for.
+        named = ("", "") if not isinstance(node, dict) else (node.get("file", ""), node.get("model", ""))
+        return None if None in named else node
 
     @model_validator(mode="after")
     def _terms_fit(self) -> RewriterSettings:
@@ -257,6 +263,8 @@ class RewriterSettings(StrictSettings):
             raise ValueError("judge.mode pairwise: formula v1 needs scores (pointwise or batched)")
         if self.reward.weight_retrieval + (self.reward.weight_judge if self.judge else 0) == 0:
             raise ValueError("reward.weight_retrieval: is 0, and there is no judge with a weight")
+        if self.teacher is not None and self.task != "medical":
+            raise ValueError(f"teacher: the task {self.task} asks none")
         if self.canary is not None and self.judge is None:
             raise ValueError("canary: there is no judge to check")
         if self.keep_best.metric == "judge_score" and self.judge is None:

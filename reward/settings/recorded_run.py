@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from reward.records.files import BadInput, first_problem
 from reward.records.sample import Sample
 from reward.settings.expansion import ExpansionSettings
+from reward.settings.medical import MedicalSettings
 from reward.settings.recipe import RewardSettings, TaskName, TenantSettings, load_tenant
 from reward.settings.services import RagSettings
 from reward.text.terms import Lexicon
@@ -25,7 +26,10 @@ COMPOSED = Path("recipe.yaml")  # written by recipes.launch, read by the trainer
 
 @dataclass(frozen=True)
 class RunSettings:
-    """`source` says where they come from, for the reader. Without a recorded tenant each sample names its own."""
+    """`source` says where they come from, for the reader. Without a recorded tenant each sample names its own.
+
+    `has_judge`: a judge took part, or the teacher of the medical task.
+    """
 
     source: str
     task: TaskName
@@ -33,6 +37,7 @@ class RunSettings:
     tenant: TenantSettings | None
     has_judge: bool
     expansion: ExpansionSettings
+    medical: MedicalSettings
 
     def lexicon_of(self, sample: Sample) -> Lexicon:
         """The lexicon of the sample's tenant.
@@ -64,14 +69,19 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
     else:
         node, source = _rewriter_node(path), str(path)
     try:
-        reward = RewardSettings.model_validate(_overridden(_values(node, "reward", source), overrides))
+        task: TaskName = node.get("task", "rewrite")
+        # Overrides are of what the task is scored by.
+        own = overrides if task == "medical" else ()
+        medical = MedicalSettings.model_validate(_overridden(_values(node, "medical", source), own))
+        others = () if task == "medical" else overrides
+        reward = RewardSettings.model_validate(_overridden(_values(node, "reward", source), others))
         expansion = ExpansionSettings.model_validate(_values(node, "expansion", source))
         recorded = _values(node, "tenant", source)
         tenant = TenantSettings.model_validate(recorded) if recorded else None
     except ValidationError as error:
         raise BadInput(f"{source}: {first_problem(error)}") from None
-    task, has_judge = node.get("task", "rewrite"), bool(node.get("judge"))
-    return RunSettings(source, task, reward, tenant, has_judge, expansion)
+    asked = bool(node.get("teacher" if task == "medical" else "judge"))
+    return RunSettings(source, task, reward, tenant, has_judge=asked, expansion=expansion, medical=medical)
 
 
 @dataclass(frozen=True)

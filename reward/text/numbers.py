@@ -54,6 +54,19 @@ IDIOMS = re.compile(
 # A numeral after these belongs to the word.
 INSIDE_WORD = frozenset("统唯单之不逐划归专任合守万如始")
 
+# Numerals of cheques and vouchers; one alone may be a surname or a verb (收拾), before a unit or in a run it counts.
+_FORMAL = str.maketrans("壹贰叁肆伍陆柒捌玖拾佰仟萬弐参", "一二三四五六七八九十百千万二三")
+_FORMAL_DIGITS = "壹贰叁肆伍陆柒捌玖拾佰仟萬弐参"
+_FORMAL_RUN = re.compile(
+    f"[{_FORMAL_DIGITS}{NUMERALS}]*[{_FORMAL_DIGITS}][{_FORMAL_DIGITS}{NUMERALS}]+"
+    f"|[{_FORMAL_DIGITS}](?= ?(?:毫克|微克|克|片|粒|颗|丸|毫升|支|瓶|盒|袋|包|次|天|日|小时|mg|g|ml|板|滴|单位))"
+)
+
+
+def with_plain_numerals(text: str) -> str:
+    """Return the text with formal numerals as plain ones (伍佰毫克: 五百毫克); every character keeps its place."""
+    return _FORMAL_RUN.sub(lambda match: match.group().translate(_FORMAL), text)
+
 
 def as_value(number: str) -> Value:
     """The value of a run of digits with an optional decimal point: "0.50" is 0.5, "007" is 7."""

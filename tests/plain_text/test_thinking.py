@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from plain_text.thinking import TAGS, Unthinking, thinks_unopened, without_thinking
+from plain_text.thinking import TAGS, Unthinking, thinking_of, thinks_unopened, without_thinking
 
 BLOCKS = [
     ("<think>", "</think>"),
@@ -73,3 +73,19 @@ def test_what_a_model_or_an_interface_puts_around() -> None:
     folded = '<details type="reasoning" done="true">\n<summary>3 s</summary>\n> 想\n</details>\n鱼油'
     assert without_thinking(folded) == "鱼油"
     assert without_thinking("<answer>鱼油</answer>") == "<answer>鱼油</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking"),
+    [
+        ("<think>a</think>b", "a"),
+        ("a</think>b", "a"),
+        ("<think>a", "a"),
+        ("<think>a</think>b<think>c</think>d", "a\nc"),
+        ("b", ""),
+        ("<think></think>b", ""),
+        ("＜think＞a＜/think＞b", "a"),
+    ],
+)
+def test_the_thinking_itself(text, thinking):
+    assert thinking_of(text) == thinking

@@ -21,6 +21,8 @@ from reward.settings.recipe import JudgeSettings, RewriterSettings, TenantSettin
 
 TENANTS = ("fivedoctors", "chengla", "zlkt")
 TENANT = "tenant=fivedoctors"
+REWRITING = ("grpo", "ppo", "rloo", "sft")
+MEDICAL = tuple(f"medical_{name}" for name in REWRITING)
 CPU = ["machine=cpu", "model=tiny"]
 
 
@@ -29,7 +31,7 @@ CPU = ["machine=cpu", "model=tiny"]
     [*((tenant, []) for tenant in TENANTS), ("fivedoctors", CPU)],
     ids=[*TENANTS, "fivedoctors_cpu"],
 )
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", REWRITING)
 def test_composes(recipe, tenant, overrides):
     config = compose_recipe(recipe, [f"tenant={tenant}", *overrides])
     settings = check_settings(recipe, config)
@@ -46,12 +48,48 @@ def test_composes(recipe, tenant, overrides):
 
 
 def test_the_recipes_are_four_and_every_tenant_has_a_script_of_each():
-    # Those of query expansion take their tenant on the command line.
-    assert [recipe for recipe in RECIPES if not recipe.startswith("expansion_")] == ["grpo", "ppo", "rloo", "sft"]
-    for recipe in ("grpo", "ppo", "rloo", "sft"):
+    # Those of query expansion and of the medical assistant take their tenant on the command line, or have one.
+    assert set(REWRITING) < set(RECIPES)
+    for recipe in REWRITING:
         for tenant in TENANTS:
             script = CONFIG_DIR.parent / f"{tenant}_{recipe}.sh"
             assert f'run.sh" {recipe} tenant={tenant} "$@"' in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("overrides", [[], CPU, ["machine=gpu1_24gb", "model=qwen3_4b"], ["machine=gpu1_16gb"]])
+@pytest.mark.parametrize("recipe", MEDICAL)
+def test_the_medical_recipes_compose(recipe, overrides):
+    lengths = ["recipe.machine.tokens_per_gpu=4096"] if "machine=cpu" not in overrides else []
+    config = compose_recipe(recipe, [*overrides, *lengths])
+    settings = check_settings(recipe, config)
+    check_batches(config)
+    check_precision(config)
+    assert config.rewriter.tenant.tenant_id == "medical" and "<think>" not in config.model.custom_chat_template
+    script = (CONFIG_DIR.parent / f"{recipe}.sh").read_text(encoding="utf-8")
+    assert f'run.sh" {recipe} "$@"' in script
+    if settings is not None:
+        assert (settings.task, settings.teacher, config.recipe.rl.max_new_tokens) == ("medical", None, 1024)
+        assert config.actor_rollout_ref.model.lora_rank == 64 and config.algorithm.adv_estimator in (
+            "gae",
+            "grpo",
+            "rloo",
+        )
+        assert config.actor_rollout_ref.model.custom_chat_template == config.model.custom_chat_template
+
+
+def test_the_medical_ppo_holds_its_kl_at_a_target_and_discounts_nothing():
+    algorithm = compose_recipe("medical_ppo", []).algorithm
+    assert algorithm.use_kl_in_reward and (algorithm.kl_ctrl.type, algorithm.gamma) == ("adaptive", 1.0)
+    assert compose_recipe("ppo", [TENANT]).algorithm.kl_ctrl.type == "fixed"
+
+
+@pytest.mark.parametrize("profile", ["deepseek_v3", "deepseek_r1", "self_hosted"])
+def test_every_teacher_is_a_choice_of_the_medical_recipes(profile):
+    settings = check_settings("medical_ppo", compose_recipe("medical_ppo", [f"teacher={profile}"]))
+    assert settings is not None and settings.teacher is not None and settings.teacher.template == "v1"
+    assert (settings.teacher.temperature is None) == (profile == "deepseek_r1")
+    with pytest.raises(BadInput, match="the task rewrite asks none"):
+        check_settings("grpo", compose_recipe("grpo", [TENANT, f"teacher={profile}"]))
 
 
 def test_batches_that_do_not_divide_are_named():
@@ -281,7 +319,7 @@ def test_a_wrong_setting_costs_one_line(overrides, words, capsys):
 
 
 def test_unknown_recipe_missing_tenant_and_missing_data(tmp_path, capsys):
-    with pytest.raises(BadInput, match=r"known: grpo, ppo, rloo, sft"):
+    with pytest.raises(BadInput, match=r"known: .*grpo, .*ppo, .*rloo, .*sft"):
         compose_recipe("fivedoctors_ppo", [])
     with pytest.raises(BadInput, match=r"tenant=NAME is missing \(known: .*fivedoctors"):
         compose_recipe("rloo", [])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward.text.numbers import numeral_value
+from reward.text.numbers import numeral_value, with_plain_numerals
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,18 @@ from reward.text.numbers import numeral_value
 )
 def test_numeral_value(numeral, value):
     assert numeral_value(numeral) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("伍佰毫克", "五百毫克"),
+        ("壹仟贰佰叁拾元", "一千二百三十元"),
+        ("每次贰粒", "每次二粒"),
+        # a surname, a verb, a land
+        ("伍医生收拾大陆的行李", "伍医生收拾大陆的行李"),
+        ("五百毫克", "五百毫克"),
+    ],
+)
+def test_formal_numerals(text, plain):
+    assert with_plain_numerals(text) == plain

@@ -1,0 +1,1 @@
+"""What `benchmarks.safety` runs on: hand-made answers, stuffing, silver labels."""

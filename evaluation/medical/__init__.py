@@ -1,0 +1,1 @@
+"""Answers of a medical assistant held against each other: graded, compared, sampled for a reviewer."""
