@@ -44,7 +44,7 @@ def check(built: Built) -> None:
 
 @pytest.mark.parametrize("count", [None, pytest.param(320, marks=pytest.mark.slow)])
 def test_mutants_of_every_kind(tmp_path: Path, full: bool, count: int | None) -> None:
-    count = count or (160 if full else 2 * len(MUTATORS))
+    count = count or (96 if full else 2 * len(MUTATORS))
     files = write_mutants(tmp_path / "in", seed=0, count=count)
     found = build_all(files, tmp_path / "out")
     assert len(found) == len(files) == count

@@ -102,7 +102,7 @@ def check(request: Attack, status: int, answer: str, seen: Counter[str]) -> None
 def test_no_request_gets_another_tenants_passages(
     folder: Path, world: World, untouched: None, full: bool, requests: int | None
 ) -> None:
-    requests = requests or (20_000 if full else 2_000)
+    requests = requests or (8_000 if full else 2_000)
     rng, seen = random.Random(requests), Counter[str]()
     app = create_app(folder, ServiceSettings(retriever="hashing"), keys_wanted=True)
 
