@@ -117,7 +117,7 @@ def test_two_steps_of_sft(setting):
     assert (output / "final" / "config.json").is_file()
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_three_steps_of_rloo(setting):
     # A limit that any step breaks: the health rules see what the trainer logs.
     limits = ("rewriter.health.kl=1e-12", "rewriter.health.window=2", "rewriter.reward.gates=[empty]")
