@@ -71,14 +71,11 @@ def histogram(lengths: list[int], limit: int) -> str:
     return ", ".join([*counts, f"more: {sum(n > limit for n in lengths)}"])
 
 
-def prompt_findings(
-    config: DictConfig, prompts: Prompts, *, live_baseline: bool = False, competes: bool = True
-) -> list[Finding]:
+def prompt_findings(config: DictConfig, prompts: Prompts, *, live_baseline: bool = False) -> list[Finding]:
     """Compare the lengths with the limit, and count the rows without a baseline where the task needs one.
 
     Args:
         live_baseline: whether the tenant names a service that writes the missing rewrites.
-        competes: whether the task compares with a baseline at all.
     """
     rl = config.recipe.trainer == "rl"
     limit = config.data.max_prompt_length if rl else config.data.max_length
@@ -94,7 +91,7 @@ def prompt_findings(
         grave = prompts.counted and (surely / len(prompts.lengths) > TOO_MANY if rl else surely > 0)
         level, text = (bad if grave else warning), f"{over} over {key}={limit} ({share:.1%}); {text}"
     findings = [level("prompts", f"{text}{how}")]
-    if not competes:
+    if rl and config.rewriter.task != "rewrite":  # only rewriting competes with recorded rewrites
         return findings
     if missing := prompts.without_baseline:
         what = f"{missing} of {len(prompts.lengths)} prompts have no recorded baseline"

@@ -152,5 +152,4 @@ def service_findings(
 def data_findings(config: DictConfig, prompts: Prompts, settings: RewriterSettings | None) -> list[Finding]:
     """Look at the training prompts."""
     live = settings is not None and settings.tenant.baseline.url is not None
-    competes = settings is None or settings.task == "rewrite"
-    return prompt_findings(config, prompts, live_baseline=live, competes=competes)
+    return prompt_findings(config, prompts, live_baseline=live)
