@@ -321,6 +321,7 @@ def test_builds_of_one_folder_come_one_after_the_other(catalogue: Catalogue) -> 
 
 
 def test_what_a_crash_undoes_is_written_again(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", 60.0)
     first = make_indexer(catalogue)
     built(first, catalogue, FISH_OIL, document("q10", "辅酶"))
     opened(first, now(catalogue))
