@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 CATCH_UP_PAGE, CATCH_UP_TOKENS = 64, 20_000
 # Searches under way on a version that was superseded end well within it.
 GRACE_SECONDS = 60.0
-# Edge keeps the interpreter's lock while it flushes: 5 ms, or as long as a busy disk takes. What a crash undoes is
-# written again from the catalogue. At once: a minute of uploads takes a second to flush.
-FLUSH_SECONDS = 0.0
 # After a catch-up that failed, a search does not start another one before.
 RETRY_SECONDS = 5.0
 
@@ -88,7 +85,6 @@ class Indexer:
         self._behind: dict[int, float] = {}  # knowledge base → when its next catch-up in the background may begin
         self._noticed: dict[int, float] = {}  # retired version → when this process first saw that
         self._drop_at = float("inf")
-        self._flush_at: dict[int, float] = {}  # knowledge base whose index is ahead of the disk → when to flush it
         self._background = ThreadPoolExecutor(1, "catch-up")
         self._closing = threading.Event()
 
@@ -109,11 +105,7 @@ class Indexer:
             return self._opened.get(kb.id)
         if opened.version.id != kb.live_version or opened.version.applied_revision < kb.revision:
             self._catch_up_later(kb)
-        now = time.monotonic()
-        if now > self._flush_at.get(kb.id, float("inf")):
-            self._flush_at[kb.id] = now + FLUSH_SECONDS
-            self._submit(lambda: self._flush(kb.id))
-        if now > self._drop_at:
+        if time.monotonic() > self._drop_at:
             self._drop_at = float("inf")
             self._submit(self.drop_retired)
         return opened
@@ -167,13 +159,12 @@ class Indexer:
             )
             if superseded:
                 self._drop_at = time.monotonic() + GRACE_SECONDS
-                self._flush_at.pop(kb.id, None)  # what is superseded needs no disk
-            if changed and not self.engine.shared:
-                self._flush_at.setdefault(kb.id, time.monotonic() + FLUSH_SECONDS)
+            # Once for all of it: Edge keeps the interpreter's lock while it flushes.
+            if changed:
+                self.engine.flush(opened.space)
+                self._catalogue.mark_flushed(version.id, applied)
         if superseded:
             self.drop_retired()
-        if time.monotonic() > self._flush_at.get(kb.id, float("inf")):
-            self._flush(kb.id)
         return changed
 
     def rebuild(self, kb: KnowledgeBase, on_progress: Callable[[float], None]) -> Version:
@@ -216,11 +207,9 @@ class Indexer:
                 self._noticed.pop(identifier)
 
     def close(self) -> None:
-        """End catching up after the page at hand, flush, and close the engine."""
+        """End catching up after the page at hand, and close the engine."""
         self._closing.set()
         self._background.shutdown(cancel_futures=True)
-        for kb_id in list(self._flush_at):
-            self._flush(kb_id)
         self.engine.close()
 
     def _load(self, kb: KnowledgeBase) -> OpenVersion | None:
@@ -293,15 +282,6 @@ class Indexer:
             applied_revision=min(version.applied_revision, flushed),
             cleaned_revision=min(version.cleaned_revision, flushed),
         )
-
-    def _flush(self, kb_id: int) -> None:
-        """Bring to the disk what was written to an index so far."""
-        with self._locks[kb_id]:
-            opened = self._opened.get(kb_id)
-            if self._flush_at.pop(kb_id, None) is None or opened is None:
-                return
-            self.engine.flush(opened.space)
-            self._catalogue.mark_flushed(opened.version.id, opened.version.applied_revision)
 
     def _catch_up_later(self, kb: KnowledgeBase) -> None:
         now = time.monotonic()

@@ -18,7 +18,7 @@ from rag.documents.records import Document, IngestError, Passage
 from rag.documents.tokenizer import query_token_ids, tokenize
 from rag.fair_shares import FairShares
 from rag.index import indexer as indexer_module
-from rag.index.engine import EngineUnavailable
+from rag.index.engine import EngineUnavailable, Space
 from rag.index.indexer import Indexer, OpenVersion, engine_of
 from rag.index.keyword_vectors import bm25_weights
 from rag.models.embedder import HashingEmbedder, HashingMaker
@@ -321,7 +321,6 @@ def test_builds_of_one_folder_come_one_after_the_other(catalogue: Catalogue) -> 
 
 
 def test_what_a_crash_undoes_is_written_again(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", 60.0)
     first = make_indexer(catalogue)
     built(first, catalogue, FISH_OIL, document("q10", "辅酶"))
     opened(first, now(catalogue))
@@ -332,21 +331,23 @@ def test_what_a_crash_undoes_is_written_again(catalogue: Catalogue, monkeypatch:
     shutil.copytree(shard, as_on_disk)
     kb = put(catalogue, CALCIUM)
     catalogue.delete_document(kb.id, "q10")
-    first.catch_up(now(catalogue))
+
+    def crash(space: Space) -> None:
+        raise RuntimeError("a crash before the flush")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="a crash"):
+        patched.setattr(first.engine, "flush", crash)
+        first.catch_up(now(catalogue))
     assert names(first, catalogue, "钙片") == ["calcium"] and names(first, catalogue, "辅酶") == []
     found = catalogue.version(version)
     assert found.applied_revision == now(catalogue).revision > found.flushed_revision
     first.engine.close()
     shutil.rmtree(shard)
     as_on_disk.rename(shard)
-    # Flushed when it is due, and at the end.
-    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", -1.0)
     second = make_indexer(catalogue)
     assert names(second, catalogue, "钙片") == ["calcium"]
     assert second.engine.count(opened(second, now(catalogue)).space) == 2
     assert catalogue.version(version).flushed_revision == now(catalogue).revision
-    monkeypatch.setattr(indexer_module, "FLUSH_SECONDS", 60.0)
     second.catch_up(put(catalogue, document("e", "蛋白粉")))
-    assert catalogue.version(version).flushed_revision < now(catalogue).revision
     second.close()
     assert catalogue.version(version).flushed_revision == now(catalogue).revision
