@@ -31,13 +31,13 @@ from evaluation.arena.rounds import (
 from evaluation.arena.versions import Version
 from evaluation.texts import Texts
 from guard.personal.masking import mask_message
+from guard.web.origins import LOOPBACK
 from reward.judge.agreement import Label
 from reward.records.files import BadInput
 from reward.records.sample import Sample
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 BATCH_ROWS, BATCH_BYTES = 1000, 20_000_000
 LONGEST = {"query": 500, "profile": 1000, "summary": 1000, "history": 4000}  # characters
 # The page may load nothing from elsewhere, whatever a library would like to. Vue compiles its templates in the browser.
@@ -81,8 +81,9 @@ def serve(arena: Arena, host: str, port: int) -> None:
     uvicorn.run(create_app(arena, host), host=host, port=port, log_level="warning", access_log=False)
 
 
-def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
-    """Return the app. On a loopback address it answers to that name alone: no other site's page can read it."""
+def empty_app(host: str) -> FastAPI:
+    """Return an app without pages. On a loopback address it answers to that name alone: no other site's page can read
+    it."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -94,6 +95,12 @@ def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
 
     hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return app
+
+
+def create_app(arena: Arena, host: str = "127.0.0.1") -> FastAPI:
+    """Return the app (`empty_app`) with the arena's page."""
+    app = empty_app(host)
 
     @ui.page("/")
     def page() -> None:

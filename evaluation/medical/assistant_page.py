@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from evaluation.arena.page import LOOPBACK, POLICY
+from evaluation.arena.page import empty_app
 from evaluation.medical.assistant import Answered, Assistant, is_urgent, question_sample
 from evaluation.texts import Texts
 from guard.personal.masking import mask_message
@@ -30,18 +29,8 @@ def serve(versions: Mapping[str, Assistant], tenant: TenantSettings, texts: Text
 def create_app(
     versions: Mapping[str, Assistant], tenant: TenantSettings, texts: Texts, host: str = "127.0.0.1"
 ) -> FastAPI:
-    """Return the app. On a loopback address it answers to that name alone."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def add_policy(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    """Return the app (`evaluation.arena.page.empty_app`) with the assistant's page."""
+    app = empty_app(host)
 
     @ui.page("/")
     def page() -> None:
