@@ -60,7 +60,7 @@ exit codes
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiseOptions:
-    """What to improve, and by whom.
+    """What to improve, and which models do it.
 
     Args:
         language: whose queries count and whose prompt is improved.

@@ -105,7 +105,7 @@ def says_nothing(answer: str, lexicons: Lexicons) -> bool:
 
 
 def addresses_judge(text: str, question: str, lexicons: Lexicons) -> str:
-    """Return words that speak to whoever scores the answer, "" where there are none or the question has them."""
+    """Return words that speak to the scorer of the answer, "" where there are none or the question has them."""
     asked = read(question).text
     for match in lexicons.pattern(lexicons.form.judge_directed).finditer(read(text).text):
         if match.group() not in asked:
