@@ -1,12 +1,13 @@
 """How fast is retrieval, alone and through HTTP, beside the same put together by hand; and does the service last?
 
     python -m benchmarks.rag_load [--passages 100000] [--tenants 20] [--minutes 10] [--queries 2000] [--seed 0]
+                                [--retriever keyword]
 
 Synthetic Chinese passages, spread evenly over the tenants, are indexed by the build command's code and, beside it, by
-hand: bm25s over the same tokens and faiss (flat, inner product) over the same vectors for each tenant, in memory, fused
-by scores. Then 1, 10 and 50 clients ask questions, each its next one when its last one is answered: by hand
-(a thread a client), of the engine in process, and of `rag.serve` in a process of its own over HTTP with kept
-connections from client processes. No question is asked twice of one system.
+hand: bm25s over the same tokens and, where the retriever makes vectors, faiss (flat, inner product) over the same ones
+for each tenant, in memory, fused by scores. Then 1, 10 and 50 clients ask questions, each its next one when its last
+one is answered: by hand (a thread a client), of the engine in process, and of `rag.serve` in a process of its own over
+HTTP with kept connections from client processes. No question is asked twice of one system.
 
 At last 8 clients read through HTTP for some minutes while one more adds, finds, replaces and deletes documents, and one
 tenant's index is built anew. Anything but the right answer is an error. `rss_slope_mb_per_minute` is fitted to the
@@ -31,8 +32,9 @@ from rich.table import Table
 from benchmarks.rag_load_runs.runs import CLIENTS, Load, Run, run_by_hand, run_engine
 from benchmarks.rag_load_runs.service import Mix, load_http, mix_http, serving
 from benchmarks.rag_load_runs.texts import SyntheticText
+from rag.models.embedder import DEFAULT_RETRIEVER
 
-SYSTEMS = ("bm25s + faiss by hand", "engine, in process", "service, over HTTP")
+SYSTEMS = ("by hand", "engine, in process", "service, over HTTP")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="of mixed reads and writes (default %(default)s)")
     parser.add_argument("--queries", type=int, default=2000, help="of each measurement (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything generated (default %(default)s)")
+    parser.add_argument("--retriever", default=DEFAULT_RETRIEVER, help="as rag.serve takes it (default %(default)s)")
     args = parser.parse_args(argv)
     each = args.passages // max(args.tenants, 1)
     if min(args.tenants, args.queries) < 1 or each < 1 or args.minutes <= 0:
@@ -57,17 +60,21 @@ def main(argv: list[str] | None = None) -> int:
         sources, data = Path(folder, "sources"), Path(folder, "data")
         _write_sources(sources, texts, tenants, each)
         with said.status("by hand"):
-            hand = _in_process(run_by_hand, args.seed, tenants, each, asked)
+            hand = _in_process(run_by_hand, args.seed, tenants, each, asked, args.retriever)
         with said.status("the engine, alone"):
-            engine = _in_process(run_engine, sources, data, tenants, asked)
-        with said.status("the service"), serving(data) as server:
+            engine = _in_process(run_engine, sources, data, tenants, asked, args.retriever)
+        with said.status("the service"), serving(data, "--retriever", args.retriever) as server:
             http = [load_http(server.url, *one) for one in zip(asked, CLIENTS, strict=True)]
             mix = mix_http(server, tenants, each, args.minutes * 60, args.seed)
     # Speed counts only if both find the same.
     agreed = mean(
         len(set(ours) & set(theirs)) / len(ours) for ours, theirs in zip(engine.found, hand.found, strict=True)
     )
-    console.print(_load_table([hand.loads, engine.loads, http], f"{args.passages:,} passages, {args.tenants} tenants"))
+    console.print(
+        _load_table(
+            [hand.loads, engine.loads, http], f"{args.passages:,} passages, {args.tenants} tenants, {args.retriever}"
+        )
+    )
     console.print(
         f"build: {engine.build_seconds:.1f} s, by hand {hand.build_seconds:.1f} s; hits in common: {agreed:.1%}"
     )

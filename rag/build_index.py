@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kb-name", "--kb_name", default="default", help="knowledge base name (default: %(default)s)")
     parser.add_argument(
         "--retriever",
-        help="hashing (default), keyword (no vectors), a model's folder, or http(s)://…/v1#model, with ?prompts=NAME",
+        help="keyword (no vectors; default), hashing, a model's folder, or http(s)://…/v1#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage")

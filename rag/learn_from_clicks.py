@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible endpoint ending in /v1; key: LLM_API_KEY")
     parser.add_argument("--rewrite-model", "--rewrite_model", help="name of the model there, or at that of --settings")
     parser.add_argument("--reranker", help="what write_questions scored its questions with, if not words")
-    parser.add_argument("--retriever", help="embedder of the index (default: hashing)")
+    parser.add_argument("--retriever", help="embedder of the index (default: the settings')")
     parser.add_argument("--heldout", type=Path, help="BEIR folder (queries.jsonl, qrels.tsv) to measure on")
     args = parser.parse_args(argv)
     given: dict[str, Any] = {"language_model": model_options(args.llm_url, args.rewrite_model)}

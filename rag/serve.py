@@ -64,6 +64,7 @@ class Options:
     query_prompt: str | None
     passage_prompt: str | None
     reranker: str | None
+    rerank_part: float | None
     llm_url: str | None
     rewrite_model: str | None
     top_k: int | None
@@ -135,11 +136,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--retriever",
-        help="embedder: hashing (default), keyword (none), a model's folder, or URL#model, with ?prompts=NAME",
+        help="embedder: keyword (no vectors; default), hashing, a model's folder, or URL#model, with ?prompts=NAME",
     )
     parser.add_argument("--query-prompt", "--query_prompt", help="what the model wants before a query, if no preset")
     parser.add_argument("--passage-prompt", "--passage_prompt", help="and before a passage, as in rag.build_index")
     parser.add_argument("--reranker", help="cross-encoder: a model folder, or URL#model (default: none)")
+    parser.add_argument(
+        "--rerank-part",
+        "--rerank_part",
+        type=float,
+        help="the cross-encoder's part of the order where none was fitted (default: 1); 0: it only scores the hits",
+    )
     parser.add_argument("--llm-url", "--llm_url", help="OpenAI-compatible /v1 of a language model; key: LLM_API_KEY")
     parser.add_argument(
         "--rewrite-model",
@@ -168,7 +175,7 @@ def _settings(options: Options) -> ServiceSettings:
     Raises:
         IngestError: one of them cannot be used.
     """
-    values = _given(options, "retriever", "query_prompt", "passage_prompt", "reranker", "top_k")
+    values = _given(options, "retriever", "query_prompt", "passage_prompt", "reranker", "rerank_part", "top_k")
     values["default"] = _given(options, "rewriter_url", "rewriter_timeout")
     values["language_model"] = model_options(options.llm_url, options.rewrite_model)
     settings = read_settings(options.settings, values)

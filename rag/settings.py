@@ -56,12 +56,15 @@ class ServiceSettings(BaseModel):
     tenants: dict[str, TenantSettings] = {}
     retriever: ModelAddress = Field(
         default=DEFAULT_RETRIEVER,
-        description="hashing, keyword (none), a model's folder, or URL#model (rag.models.prompts)",
+        description="keyword (no vectors), hashing, a model's folder, or URL#model (rag.models.prompts)",
     )
     query_prompt: str = Field(default="", description="before a query, where no preset has it")
     passage_prompt: str = Field(default="", description="before a passage; a change needs the indexes built again")
     reranker: ModelAddress | None = Field(
         default=None, description="a CrossEncoder folder, or [logits:]URL#model of /v1/rerank"
+    )
+    rerank_part: float = Field(
+        default=1, ge=0, le=1, description="its part of the order where none was fitted; 0: it only scores the hits"
     )
     rerank_timeout: float = Field(default=10, gt=0, description="seconds; then the fused order is given, which says so")
     language_model: LanguageModelSettings | None = None

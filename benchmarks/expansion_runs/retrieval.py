@@ -54,12 +54,12 @@ def measure_retrieval(
     """Search a BEIR set with the plain query and with each system's expansions, over the queries that it has.
 
     Args:
-        encoder: folder of the dense channel's model, None for the service's default.
+        encoder: folder of the dense channel's model, None for hashed vectors.
         expansions: system -> query's text -> its expansion; an expansion that is not valid searches as the plain query.
         limit: the most queries, in the order of their ids.
     """
     judged = read_judged_queries(folder)
-    index, retriever = work / f"{folder.name}_index", ["--retriever", encoder] if encoder else []
+    index, retriever = work / f"{folder.name}_index", ["--retriever", encoder or "hashing"]
     if not index.exists():
         command = [sys.executable, "-m", "rag.build_index", "--kb-dir", str(folder), "--out", str(index)]
         subprocess.run([*command, "--tenant", TENANT, *retriever], check=True, stdout=subprocess.DEVNULL)

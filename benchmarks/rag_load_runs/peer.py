@@ -1,4 +1,4 @@
-"""The same retrieval put together by hand: bm25s and faiss in memory for each tenant, fused by scores."""
+"""The same retrieval put together by hand: bm25s, and faiss where there are vectors, in memory for each tenant."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from rag.retrieval.retriever import CHANNEL_DEPTH
 
 
 class _Tenant:
-    def __init__(self, texts: Sequence[str]):
+    def __init__(self, texts: Sequence[str], retriever: str):
         self._texts = texts
         self._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._bm25.index([tokenize(text) for text in texts], show_progress=False)
-        self._embedder = embedder_maker("hashing").fit(texts)
-        self._dense = faiss.IndexFlatIP(self._embedder.dimension)
-        vectors = self._embedder.embed(texts)
-        self._mean = vectors.mean(axis=0)
-        self._dense.add(vectors)
+        self._embedder = embedder_maker(retriever).fit(texts)
+        self._dense: faiss.IndexFlatIP | None = None
+        if self._embedder.dimension:
+            vectors = self._embedder.embed(texts)
+            self._mean = vectors.mean(axis=0)
+            self._dense = faiss.IndexFlatIP(self._embedder.dimension)
+            self._dense.add(vectors)
 
     def search(self, query: str, top_k: int) -> list[str]:
         depth = min(CHANNEL_DEPTH, len(self._texts))
@@ -35,6 +37,8 @@ class _Tenant:
             scores = self._bm25.get_scores(known)
             best = np.argpartition(-scores, depth - 1)[:depth]
             keyword = _shares(best, scores[best], 0.0)
+        if self._dense is None:
+            return [self._texts[place] for place in list(keyword)[:top_k]]
         vector = self._embedder.embed_query(query)
         cosines, found = self._dense.search(vector[None], depth)
         dense = _shares(found[0], cosines[0], float(vector @ self._mean))
@@ -53,11 +57,11 @@ def _shares(places: NDArray[np.int64], scores: NDArray[np.float32], least: float
 
 
 class ByHand:
-    def __init__(self, texts: Mapping[str, Sequence[str]]):
-        """Index `texts`: tenant → passages."""
+    def __init__(self, texts: Mapping[str, Sequence[str]], retriever: str):
+        """Index `texts`: tenant → passages, with the embedder of `retriever` (`rag.models.embedder`)."""
         # One thread: searches come side by side, and the processors are few.
         faiss.omp_set_num_threads(1)
-        self._tenants = {tenant: _Tenant(passages) for tenant, passages in texts.items()}
+        self._tenants = {tenant: _Tenant(passages, retriever) for tenant, passages in texts.items()}
 
     def search(self, tenant: str, query: str, top_k: int) -> list[str]:
         """Return the best passages' texts."""

@@ -52,12 +52,14 @@ class Run:
     found: list[list[str]]
 
 
-def run_by_hand(seed: int, tenants: Sequence[str], passages: int, asked: Sequence[Sequence[Question]]) -> Run:
+def run_by_hand(
+    seed: int, tenants: Sequence[str], passages: int, asked: Sequence[Sequence[Question]], retriever: str
+) -> Run:
     """Measure the search put together by hand, with a thread for each client."""
     texts = SyntheticText(seed)
     by_tenant = {tenant: [texts.passage(tenant, n) for n in range(passages)] for tenant in tenants}
     started = perf_counter()
-    by_hand = ByHand(by_tenant)
+    by_hand = ByHand(by_tenant, retriever)
     build_seconds = perf_counter() - started
     found = [by_hand.search(question.tenant, question.text, TOP_K) for question in asked[0][:COMPARED]]
     loads = [_load_by_hand(by_hand, questions, clients) for questions, clients in zip(asked, CLIENTS, strict=True)]
@@ -88,7 +90,9 @@ def _load_by_hand(by_hand: ByHand, questions: Sequence[Question], clients: int) 
     return Load(milliseconds, perf_counter() - started)
 
 
-def run_engine(sources: Path, data: Path, tenants: Sequence[str], asked: Sequence[Sequence[Question]]) -> Run:
+def run_engine(
+    sources: Path, data: Path, tenants: Sequence[str], asked: Sequence[Sequence[Question]], retriever: str
+) -> Run:
     """Measure the engine on one event loop, as the service runs it, with a task for each client. Build seconds are
     those of the build command for all tenants, one after the other, without its imports.
 
@@ -99,19 +103,20 @@ def run_engine(sources: Path, data: Path, tenants: Sequence[str], asked: Sequenc
     for tenant in tenants:
         said = io.StringIO()
         with redirect_stdout(said), redirect_stderr(said):
-            status = build_index.main(["--kb-dir", str(sources / tenant), "--out", str(data), "--tenant", tenant])
+            places = ["--kb-dir", str(sources / tenant), "--out", str(data)]
+            status = build_index.main([*places, "--tenant", tenant, "--retriever", retriever])
         if status:
             raise RuntimeError(f"build of {tenant} exited with {status}: {said.getvalue()}")
     # Put together as the service does, but without HTTP.
     build_seconds = perf_counter() - started
     catalogue = Catalogue(data)
-    indexer = Indexer(catalogue, open_engine(data), embedder_maker("hashing"))
-    retriever = Retriever(catalogue, indexer)
+    indexer = Indexer(catalogue, open_engine(data), embedder_maker(retriever))
+    engine = Retriever(catalogue, indexer)
 
     async def search(question: Question) -> list[str]:
         kb = catalogue.find_knowledge_base(question.tenant, "default")
         assert kb is not None
-        found = await retriever.retrieve(kb, SearchRequest(question.text, question.tenant, top_k=TOP_K))
+        found = await engine.retrieve(kb, SearchRequest(question.text, question.tenant, top_k=TOP_K))
         return [hit.content for hit in found.hits]
 
     async def load(questions: Sequence[Question], clients: int) -> Load:

@@ -218,9 +218,10 @@ class Indexer:
         made, here = version.recipe, (self._models.id, TOKENIZER_ID, self.engine.id)
         for built, mine in zip((made.embedder_id, made.tokenizer_id, made.engine_id), here, strict=True):
             if built != mine:
+                mend = "take the same --retriever, or " if built == made.embedder_id else ""
                 raise IngestError(
                     f"{self._catalogue.folder}: {kb.tenant_id}/{kb.name} was indexed with {built}, but this is {mine}: "
-                    f"build the index again (python -m rag.build_index --out {self._catalogue.folder} "
+                    f"{mend}build the index again (python -m rag.build_index --out {self._catalogue.folder} "
                     f"--tenant {kb.tenant_id} --kb-name {kb.name})"
                 )
         # Before the folder is taken: a service that refuses its embedder leaves it to others.

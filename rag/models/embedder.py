@@ -1,12 +1,12 @@
 """Dense vectors of passages and queries.
 
-A trained model brings what words do not (docs/benchmarks.md). With `keyword` there are no vectors: a search finds only
-what shares a word or a character with the query.
+A trained model brings what words do not (docs/benchmarks.md). With `keyword`, the default, there are no vectors: a
+search finds only what shares a word or a character with the query.
 
-The default, `hashing`, needs no download and no GPU: character uni- and bigrams hashed into a fixed number of buckets,
-damped by log(1 + tf) and weighted by the bucket's inverse document frequency in the knowledge base. Without damping and
-IDF the frequent characters dominate: over 3615 medical passages recall@10 of 500 short questions was .16 instead of
-.26. Beside the keyword channel it changes nDCG@10 by no more than .004 and doubles the cost of a search.
+`hashing` needs no download and no GPU: character uni- and bigrams hashed into a fixed number of buckets, damped by
+log(1 + tf) and weighted by the bucket's inverse document frequency in the knowledge base. Without damping and IDF the
+frequent characters dominate: over 3615 medical passages recall@10 of 500 short questions was .16 instead of .26. Beside
+the keyword channel it changes nDCG@10 by no more than .004 and doubles the cost of a search.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from rag.models.prompts import split_prompts
 
 # 2048 lifts the dense channel alone by 2 points of recall@10 and the hybrid not at all, for twice the time.
 DIMENSION = 1024
-DEFAULT_RETRIEVER, NO_RETRIEVER = "hashing", "keyword"
+DEFAULT_RETRIEVER = KEYWORD = "keyword"
+HASHING = "hashing"
 EMBEDDER_ID = f"hash-char12-idf-{DIMENSION}-v2"
 _FIT_BATCH = 4096
 
@@ -110,9 +111,9 @@ def embedder_maker(retriever: str) -> EmbedderMaker:
     Raises:
         IngestError: none of these, or the folder's model cannot be loaded.
     """
-    if retriever == NO_RETRIEVER:
+    if retriever == KEYWORD:
         return NoVectors()
-    if retriever == DEFAULT_RETRIEVER:
+    if retriever == HASHING:
         return HashingMaker()
     named, prompts = split_prompts(retriever)
     if named.startswith(("http://", "https://")):
@@ -132,7 +133,7 @@ def embedder_maker(retriever: str) -> EmbedderMaker:
 class NoVectors:
     """No dense channel. It is its own maker, since it learns nothing."""
 
-    id = "none"
+    id = "keyword"
     dimension = 0
     dense_weight = 0.0
     state = b""
@@ -171,7 +172,7 @@ class HashingMaker:
 
 
 class HashingEmbedder:
-    """The default embedder. `idf`: (DIMENSION,) weights of the buckets, learned from the passages and stored."""
+    """The model-free embedder. `idf`: (DIMENSION,) weights of the buckets, learned from the passages and stored."""
 
     id = EMBEDDER_ID
     dimension = DIMENSION

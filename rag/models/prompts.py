@@ -88,7 +88,7 @@ def with_prompts(retriever: str, query: str | None, passage: str | None) -> str:
     """Return the retriever's address with these prompts in it; "" and None are none.
 
     Raises:
-        IngestError: the hashed default takes none, or the address says which already.
+        IngestError: `keyword` and `hashing` take none, or the address says which already.
     """
     given = {name: text for name, text in (("query_prompt", query), ("passage_prompt", passage)) if text}
     if not given:

@@ -59,21 +59,26 @@ class FusionInForce:
 
 @lru_cache(maxsize=1024)
 def fusion_in_force(
-    stored: str, embedder_id: str, tokenizer_id: str, dense_weight: float, reranker_id: str = ""
+    stored: str,
+    embedder_id: str,
+    tokenizer_id: str,
+    dense_weight: float,
+    reranker_id: str = "",
+    rerank_part: float = 1.0,
 ) -> FusionInForce:
     """Return the stored weights where they were fitted for this embedder and tokenizer, else the embedder's default.
-    A cross-encoder that they were not fitted with decides the order alone.
+    A cross-encoder that they were not fitted with has `rerank_part` of the order.
 
     Args:
         stored: `KnowledgeBase.fusion`.
         dense_weight: the embedder's own.
     """
-    default = FusionWeights(dense_weight)
+    default = FusionWeights(dense_weight, rerank=rerank_part)
     fitted = read_fitted(stored)
     if fitted is None:
         return FusionInForce(default, f"{METHOD}: default ({default})")
     if (fitted.embedder_id, fitted.tokenizer_id) != (embedder_id, tokenizer_id):
         why = f"fitted for {fitted.embedder_id}, {fitted.tokenizer_id}"
         return FusionInForce(default, f"{METHOD}: default ({default}); {why}: run rag.fit_fusion again")
-    weights = fitted.weights if fitted.reranker_id == reranker_id else replace(fitted.weights, rerank=1.0)
+    weights = fitted.weights if fitted.reranker_id == reranker_id else replace(fitted.weights, rerank=rerank_part)
     return FusionInForce(weights, f"{METHOD}: fitted {fitted.id} ({weights})")

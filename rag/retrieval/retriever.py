@@ -57,13 +57,14 @@ class Retriever:
         reranker: Reranker | None = None,
         rerankers: RerankerChoice | None = None,
         rerank_timeout: float | None = None,
+        rerank_part: float = 1.0,
         query2doc_timeout: float = 0.3,
         depth: int = CHANNEL_DEPTH,
         searches: FairShares | None = None,
     ):
         """`rewriters`: by tenant; others have the default one. `rerankers` chooses by tenant, else all have `reranker`.
-        `rerank_timeout`, `query2doc_timeout` in seconds. `depth`: candidates of each channel, more when a request wants
-        more hits. `searches`: their turns."""
+        `rerank_timeout`, `query2doc_timeout` in seconds. `rerank_part`: `FusionWeights.rerank` where none was fitted.
+        `depth`: candidates of each channel, more when a request wants more hits. `searches`: their turns."""
         self._catalogue = catalogue
         self._indexer = indexer
         self._rewriters = rewriters or {}
@@ -71,6 +72,7 @@ class Retriever:
         self._language_model = language_model
         self._reranker, self._rerankers = reranker, rerankers
         self._rerank_timeout = rerank_timeout
+        self._rerank_part = rerank_part
         self._query2doc_timeout = query2doc_timeout
         self._depth = depth
         self._lexical: dict[int, tuple[int, LexicalReranker]] = {}
@@ -114,7 +116,7 @@ class Retriever:
             annotated = [] if reranker else lexical.score(request.query, request.context, tokens).tolist()
         seconds["search"] = time.perf_counter() - started
 
-        # A cross-encoder decides the order. The lexical scorer only annotates: it would undo what rewriting won.
+        # A cross-encoder has its part of the order. The lexical scorer has none: it would undo what rewriting won.
         started = time.perf_counter()
         judged = await self._rerank(reranker, request, [passages[i].content for i in candidates], states)
         if judged is not None and reranker is not None:
@@ -324,7 +326,8 @@ class Retriever:
     def _fusion(self, kb: KnowledgeBase, opened: OpenVersion, reranker: Reranker | None) -> FusionInForce:
         made, embedder = opened.version.recipe, opened.embedder
         judge = reranker.id if reranker else ""
-        return fusion_in_force(kb.fusion, made.embedder_id, made.tokenizer_id, embedder.dense_weight, judge)
+        weight, part = embedder.dense_weight, self._rerank_part
+        return fusion_in_force(kb.fusion, made.embedder_id, made.tokenizer_id, weight, judge, part)
 
     def _lexical_reranker(self, kb: KnowledgeBase, opened: OpenVersion) -> LexicalReranker:
         known = self._lexical.get(kb.id)

@@ -140,6 +140,7 @@ def open_deployment(
             language_model=language_model,
             rerankers=rerankers,
             rerank_timeout=settings.rerank_timeout,
+            rerank_part=settings.rerank_part,
             query2doc_timeout=settings.query2doc_timeout,
             depth=settings.top_k,
             searches=searches,

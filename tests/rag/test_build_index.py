@@ -15,7 +15,7 @@ from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import IngestError
 from rag.index.engine import Space
 from rag.index.indexer import Indexer, engine_of
-from rag.models.embedder import NO_RETRIEVER, HashingMaker
+from rag.models.embedder import DEFAULT_RETRIEVER, embedder_maker
 from rag.settings import ServiceSettings
 from tests.support.loopback_llm import loopback_llm
 from tests.support.loopback_qdrant import qdrant_server
@@ -127,7 +127,7 @@ def test_there_must_be_something_to_build_anew(tmp_path: Path) -> None:
     with pytest.raises(IngestError, match=r"data: no data folder"):
         build_index(None, tmp_path / "data", "t")
     assert not (tmp_path / "data").exists()
-    build_index(write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", "t", retriever=NO_RETRIEVER)
+    build_index(write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", "t", retriever="keyword")
     with pytest.raises(IngestError, match=r"data: no knowledge base t/other"):
         build_index(None, tmp_path / "data", "t", "other")
 
@@ -143,7 +143,7 @@ def test_what_is_being_served_is_left_to_its_server_to_drop(tmp_path: Path) -> N
     kb_dir, out = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data"
     kb, _, _ = build_index(kb_dir, out, "t")
     catalogue = Catalogue(out)
-    serving = Indexer(catalogue, engine_of(out, None), HashingMaker())
+    serving = Indexer(catalogue, engine_of(out, None), embedder_maker(DEFAULT_RETRIEVER))
     opened = serving.open(kb)
     assert opened is not None
     write_corpus(kb_dir, {**FISH_OIL, "d4": "维生素D晒太阳也能补。"})
@@ -158,20 +158,23 @@ def test_what_is_being_served_is_left_to_its_server_to_drop(tmp_path: Path) -> N
     catalogue.close()
 
 
-def test_with_a_server_the_vectors_go_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("retriever", "dimension"), [("keyword", 0), ("hashing", 1024)])
+def test_with_a_server_the_vectors_go_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retriever: str, dimension: int
+) -> None:
     kb_dir, out = write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data"
-    assert build_index(kb_dir, out, "t")[1] is True
+    assert build_index(kb_dir, out, "t", retriever=retriever)[1] is True
     with qdrant_server() as url:
         monkeypatch.setenv("QDRANT_URL", url)
         # Another engine's index is not current, nor is one whose server lost it.
-        kb, built, _ = build_index(kb_dir, out, "t")
-        assert built and build_index(kb_dir, out, "t")[1] is False
+        kb, built, _ = build_index(kb_dir, out, "t", retriever=retriever)
+        assert built and build_index(kb_dir, out, "t", retriever=retriever)[1] is False
         assert kb.live_version is not None
         engine = engine_of(out, url)
-        assert engine.count(Space(kb.live_version, 1024)) == 3
-        engine.drop(Space(kb.live_version, 1024))
+        assert engine.count(Space(kb.live_version, dimension)) == 3
+        engine.drop(Space(kb.live_version, dimension))
         engine.close()
-        assert build_index(kb_dir, out, "t")[1] is True
+        assert build_index(kb_dir, out, "t", retriever=retriever)[1] is True
 
 
 def test_a_file_that_cannot_be_read_is_named_and_leaves_the_rest(
@@ -248,8 +251,8 @@ def test_without_an_embedder_words_alone_are_searched(
 ) -> None:
     with qdrant_server() if server else nullcontext("") as url:
         monkeypatch.setenv("QDRANT_URL", url)
-        build_index(write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", "t", retriever=NO_RETRIEVER)
-        with serving(tmp_path / "data", ServiceSettings(retriever=NO_RETRIEVER)) as address:
+        build_index(write_corpus(tmp_path / "kb", FISH_OIL), tmp_path / "data", "t", retriever="keyword")
+        with serving(tmp_path / "data", ServiceSettings(retriever="keyword")) as address:
             put = httpx.put(
                 f"{address}/api/tenants/t/knowledge_bases/default/documents/late.txt",
                 content="玛咖片每日一片。".encode(),

@@ -119,6 +119,8 @@ def test_weights_hold_for_what_they_were_fitted_on_only() -> None:
     assert fusion_in_force(stored, "e5", "t", 0.7, "r").weights == FusionWeights(0.8, 0.5, 0.25)
     assert fitted.id in fusion_in_force(stored, "e5", "t", 0.7, "r").name
     assert fusion_in_force(stored, "e5", "t", 0.7, "another").weights == FusionWeights(0.8, 0.5, 1.0)
+    assert fusion_in_force(stored, "e5", "t", 0.7, "another", 0).weights == FusionWeights(0.8, 0.5, 0)
+    assert fusion_in_force(stored, "e5", "t", 0.7, "r", 0).weights == FusionWeights(0.8, 0.5, 0.25)
     for embedder, tokenizer in (("bge", "t"), ("e5", "u")):
         other = fusion_in_force(stored, embedder, tokenizer, 0.7, "r")
         assert other.weights == FusionWeights(0.7) and "fitted for e5, t: run rag.fit_fusion" in other.name

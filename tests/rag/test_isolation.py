@@ -23,7 +23,7 @@ from rag.retrieval.search_request import SearchRequest
 from rag.service.app import create_app
 from rag.settings import ServiceSettings
 from tests.support.hostile_tenants import KB_NAMES, MARK, TENANTS, Attack, World, attack, create_world, secret
-from tests.support.rag_server import serving
+from tests.support.rag_server import RETRIEVER, serving
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_no_request_gets_another_tenants_passages(
 ) -> None:
     requests = requests or (8_000 if full else 2_000)
     rng, seen = random.Random(requests), Counter[str]()
-    app = create_app(folder, ServiceSettings(retriever="hashing"), keys_wanted=True)
+    app = create_app(folder, ServiceSettings(retriever=RETRIEVER), keys_wanted=True)
 
     async def storm() -> None:
         async with app.router.lifespan_context(app):
@@ -160,7 +160,7 @@ def test_the_retriever_returns_hits_of_the_given_knowledge_base_only(folder: Pat
 
 
 def test_a_revoked_key_opens_nothing(folder: Path, world: World) -> None:
-    app = create_app(folder, ServiceSettings(retriever="hashing"), keys_wanted=True)
+    app = create_app(folder, ServiceSettings(retriever=RETRIEVER), keys_wanted=True)
     body = json.dumps({"query": "鱼油", "score_threshold": 0}).encode()
 
     async def answers() -> list[int]:

@@ -24,7 +24,7 @@ from rag.retrieval.search_request import SearchRequest
 from rag.settings import ServiceSettings
 from tests.support.loopback_llm import Fault, embed_all, loopback_llm
 from tests.support.loopback_qdrant import qdrant_server
-from tests.support.rag_server import HEALTH, add_knowledge_base, recall, serving
+from tests.support.rag_server import HEALTH, RETRIEVER, add_knowledge_base, recall, serving
 
 KB = "/api/tenants/fivedoctors/knowledge_bases/default"
 PARAGRAPHS = 3
@@ -147,12 +147,12 @@ def test_a_folder_that_is_built_beside_the_service_is_switched_as_a_whole(tmp_pa
     for version in range(2):
         (docs / "maca.txt").write_text(text(version), encoding="utf-8")
         if version == 0:
-            build_index(docs, tmp_path / "data", "fivedoctors")
+            build_index(docs, tmp_path / "data", "fivedoctors", retriever=RETRIEVER)
             service = serving(tmp_path / "data")
             url = service.__enter__()
     try:
         with searching([lambda: found_version(url)] * 2) as found:
-            build_index(docs, tmp_path / "data", "fivedoctors")
+            build_index(docs, tmp_path / "data", "fivedoctors", retriever=RETRIEVER)
             deadline = time.monotonic() + 30
             while 1 not in found:
                 assert time.monotonic() < deadline

@@ -102,6 +102,19 @@ def test_a_service_that_starts_has_the_tenants_reranker(folder, models) -> None:
         assert asked(url, "chengla")["reranker"].startswith("second@")
 
 
+def test_a_reranker_without_a_part_of_the_order_scores_the_hits_where_they_stand(folder, models) -> None:
+    reranker = str(models["first"])
+    with serving(folder) as url:
+        fused = asked(url)["recall"]
+    with serving(folder, ServiceSettings(reranker=reranker)) as url:
+        ordering = {hit["doc_id"]: hit["reranker_score"] for hit in asked(url)["recall"]}
+    with serving(folder, ServiceSettings(reranker=reranker, rerank_part=0)) as url:
+        found = asked(url)
+    assert [hit["doc_id"] for hit in found["recall"]] == [hit["doc_id"] for hit in fused] != list(ordering)
+    assert all(hit["reranker_score"] == ordering[hit["doc_id"]] for hit in found["recall"] if hit["doc_id"] in ordering)
+    assert found["reranker"].startswith("first@") and "rerank 0" in found["fusion"]
+
+
 @pytest.mark.parametrize("change", ["weights", "gone"])
 def test_a_model_that_is_no_longer_what_was_checked_is_not_swapped_in(folder, models, tmp_path, change) -> None:
     ours = shutil.copytree(models["first"], tmp_path / "ours")

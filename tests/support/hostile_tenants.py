@@ -16,7 +16,8 @@ from rag.catalogue.access_keys import AccessKeys
 from rag.catalogue.catalogue import Catalogue
 from rag.documents.records import Document, Passage
 from rag.index.indexer import Indexer, open_engine
-from rag.models.embedder import DEFAULT_RETRIEVER, embedder_maker
+from rag.models.embedder import embedder_maker
+from tests.support.rag_server import RETRIEVER
 
 # Case, full width, Cyrillic, combining accents, a slash, SQL, a wildcard, another's knowledge base as a name.
 TENANTS = [
@@ -77,7 +78,7 @@ def create_world(folder: Path) -> World:
     """Fills a data folder."""
     catalogue = Catalogue(folder)
     engine = open_engine(folder)
-    indexer = Indexer(catalogue, engine, embedder_maker(DEFAULT_RETRIEVER))
+    indexer = Indexer(catalogue, engine, embedder_maker(RETRIEVER))
     access_keys, world = AccessKeys(catalogue), World()
     for tenant, tenant_id in enumerate(TENANTS):
         for kb, name in enumerate(KB_NAMES):
