@@ -8,11 +8,14 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from plain_text.asked import asked_text
@@ -24,6 +27,7 @@ _BATCH = 32
 _ENOUGH_PASSAGES = 10
 _READ_LENGTH = 8000  # characters of a passage that are cut into tokens at all: more than any such model reads
 _MOST_CALLS = 16  # computed together
+_REMEMBERED = 100_000  # pairs, about 15 MB
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +50,8 @@ class _Call:
 
 class LocalCrossEncoder:
     """Reads (context and query, passage), in a thread of its own. What several requests wait for is computed together.
-    A request whose caller has gone (`rerank_timeout`) is computed no further than the batch at hand."""
+    A request whose caller has gone (`rerank_timeout`) is computed no further than the batch at hand. A pair is computed
+    once: a group's rewrites of one query find mostly the same passages."""
 
     def __init__(self, folder: Path):
         """
@@ -63,6 +68,8 @@ class LocalCrossEncoder:
             raise IngestError(f"{folder}: a reranker gives one score, this model gives {labels}")
         self.id = fingerprint(folder)
         self.constant_answers = 0
+        # By a digest of the pair; used by the worker's thread alone.
+        self._remembered: LRUCache[bytes, float] = LRUCache(_REMEMBERED)
         self._waiting: SimpleQueue[_Call] = SimpleQueue()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cross-encoder")
 
@@ -103,18 +110,25 @@ class LocalCrossEncoder:
                         call.future.set_exception(error)
 
     def _compute(self, calls: Sequence[_Call]) -> None:
-        scores = [np.empty(len(call.pairs), np.float32) for call in calls]
-        places = [(number, place) for number, call in enumerate(calls) for place in range(len(call.pairs))]
-        # Texts of like length together: less padding.
-        places.sort(key=lambda at: len(calls[at[0]].pairs[at[1]][1]))
-        while places := [(number, place) for number, place in places if not calls[number].gone]:
+        keys = [[_digest(pair) for pair in call.pairs] for call in calls]
+        known = {key: self._remembered[key] for of_call in keys for key in of_call if key in self._remembered}
+        # Which calls wait for a pair that is not known yet. Texts of like length together: less padding.
+        waiting: dict[bytes, list[_Call]] = {}
+        new: dict[bytes, tuple[str, str]] = {}
+        for call, of_call in zip(calls, keys, strict=True):
+            for key, pair in zip(of_call, call.pairs, strict=True):
+                if key not in known:
+                    new[key] = pair
+                    waiting.setdefault(key, []).append(call)
+        places = sorted(new, key=lambda key: len(new[key][1]))
+        while places := [key for key in places if not all(call.gone for call in waiting[key])]:
             batch, places = places[:_BATCH], places[_BATCH:]
-            found = self._predict([calls[number].pairs[place] for number, place in batch])
-            for (number, place), score in zip(batch, found, strict=True):
-                scores[number][place] = score
-        for call, of_call in zip(calls, scores, strict=True):
+            found = dict(zip(batch, self._predict([new[key] for key in batch]).tolist(), strict=True))
+            known |= found
+            self._remembered.update((key, score) for key, score in found.items() if isfinite(score))
+        for call, of_call in zip(calls, keys, strict=True):
             if not call.gone and not call.future.done():
-                call.future.set_result(of_call)
+                call.future.set_result(np.array([known[key] for key in of_call], np.float32))
 
     def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         import torch
@@ -130,6 +144,10 @@ class LocalCrossEncoder:
         with suppress(Empty):
             while True:
                 self._waiting.get_nowait().future.cancel()
+
+
+def _digest(pair: tuple[str, str]) -> bytes:
+    return blake2b("\0".join(pair).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _open(folder: Path) -> Any:

@@ -170,7 +170,7 @@ def test_a_reranker_that_takes_too_long_is_given_up_and_every_answer_says_so(fol
             assert 'rag_channel_total{channel="rerank",state="timeout"} 1.0' in metrics
 
 
-def test_requests_at_one_time_are_computed_together_and_one_that_is_gone_no_further(models) -> None:
+def test_requests_at_one_time_are_computed_together_a_pair_once_and_one_that_is_gone_no_further(models) -> None:
     encoder = LocalCrossEncoder(models["first"])
     batches: list[int] = []
     forward = encoder._model.model.forward
@@ -182,24 +182,33 @@ def test_requests_at_one_time_are_computed_together_and_one_that_is_gone_no_furt
 
     encoder._model.model.forward = counted
     passages = [passage for _, passage, _ in PAIRS]
+    queries = [f"鱼油怎么吃{number}" for number in range(7)]
+    apart = LocalCrossEncoder(models["first"])
 
     async def run() -> None:
-        alone = await encoder.score("鱼油怎么吃", "", passages)
-        batches.clear()
-        together = await asyncio.gather(*(encoder.score("鱼油怎么吃", "", passages) for _ in range(7)))
-        assert all(np.allclose(scores, alone, atol=1e-6) for scores in together)
+        alone = [await apart.score(query, "", passages) for query in queries]
+        together = await asyncio.gather(*(encoder.score(query, "", passages) for query in queries))
+        assert np.allclose(together, alone, atol=1e-6)
         assert sum(batches) == 7 * len(passages) and len(batches) < 7
+        # Rewrites of one query: what is new of their passages is computed once.
+        batches.clear()
+        new = [*passages[::-1], "鱼油饭后吃"]
+        again = await asyncio.gather(*(encoder.score(queries[0], "", new) for _ in range(3)))
+        assert all(np.allclose(scores[:-1], alone[0][::-1], atol=1e-6) for scores in again)
+        assert sum(batches) == 1
         batches.clear()
         # The first holds the worker up; the second has gone before its turn comes.
-        first = asyncio.ensure_future(encoder.score("鱼油怎么吃", "", passages * 10))
+        long_list = [f"{passage}{number}" for number in range(10) for passage in passages]
+        first = asyncio.ensure_future(encoder.score("鱼油怎么吃", "", long_list))
         await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
-                await encoder.score("孕妇", "", passages * 50)
-        assert np.allclose((await first)[:10], alone, atol=1e-6)
+                await encoder.score("孕妇", "", long_list)
+        assert np.allclose(await first, await apart.score("鱼油怎么吃", "", long_list), atol=1e-6)
         assert sum(batches) == 10 * len(passages)
         long = await encoder.score("鱼油怎么吃", "", ["鱼油" * 25_000])
         assert long.shape == (1,)
+        await apart.aclose()
         await encoder.aclose()
         with pytest.raises(ModelFailure):
             await encoder.score("鱼油怎么吃", "", passages)
