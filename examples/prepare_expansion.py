@@ -5,8 +5,9 @@
 DIR holds `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`. OUT gets `rl_train.parquet`, `rl_val.parquet` and
 `test.jsonl`: each query with the ids of its passages, a fifth of the queries held out by a hash of their ids.
 `sft_train.parquet` and `sft_val.parquet` hold what is imitated: the expansions of FILE (`{"query": …, "output":
-[[kind, text], …]}` a line), the first N of a seeded order that have at most 420 characters; or, without a FILE, plain
-lines made of the training queries: their heaviest words, and the query as a sentence.
+[[kind, text], …]}` a line) but those of held-out queries, the first N of a seeded order that have at most 420
+characters; or, without a FILE, plain lines made of the training queries: their heaviest words, and the query as a
+sentence.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import log
 from pathlib import Path
 
@@ -72,12 +73,12 @@ def plain_lines(queries: Sequence[str]) -> list[tuple[str, list[Line]]]:
     return made
 
 
-def read_lines(file: Path, rows: int, seed: int) -> list[tuple[str, list[Line]]]:
-    """Read recorded expansions, the first `rows` short ones of a seeded order."""
+def read_lines(file: Path, rows: int, seed: int, held_out: Collection[str]) -> list[tuple[str, list[Line]]]:
+    """Read recorded expansions, the first `rows` short ones of a seeded order, without those of `held_out` queries."""
     made = [
         (str(row["query"]), [Line(kind, text) for kind, text in row["output"]])
         for _, row in read_jsonl(file)
-        if sum(len(text) for _, text in row["output"]) <= LONGEST
+        if sum(len(text) for _, text in row["output"]) <= LONGEST and str(row["query"]).strip() not in held_out
     ]
     random.Random(seed).shuffle(made)
     return made[:rows]
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
     # Imitation.
     if args.expansions:
-        lines = read_lines(args.expansions, args.rows, args.seed)
+        lines = read_lines(args.expansions, args.rows, args.seed, {sample.original_query for sample in of["test"]})
     else:
         lines = plain_lines([sample.original_query for sample in of["train"]])
     validated = max(1, round(VALIDATION * len(lines)))
