@@ -59,6 +59,7 @@ def create_app(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "rag"))
         deployment.in_flight.drain_on_signals()
         deployment.writer.rebuild_lost()
+        await deployment.rerankers.load()
         yield
         await deployment.close()
 

@@ -29,8 +29,9 @@ class _Own:
 
 
 class Rerankers:
-    """Use it on one event loop. A tenant's reranker is looked up at each request; a new one is loaded in the background
-    and checked by its canary, and until it has passed the tenant keeps what it has."""
+    """Use it on one event loop. `load` opens what tenants have before the first request. Later a tenant's reranker is
+    looked up at each request; a new one is loaded in the background and checked by its canary, and until it has passed
+    the tenant keeps what it has."""
 
     def __init__(self, catalogue: Catalogue, default: Reranker | None, metrics: Metrics):
         self.default = default
@@ -40,6 +41,12 @@ class Rerankers:
         self._tried: dict[str, int] = {}
         self._problems: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Load and check each tenant's reranker; one that does not pass is logged, and its tenant has the settings'."""
+        for wanted in {swap.tenant_id: swap for swap in self._kept.history()}.values():
+            self._tried[wanted.tenant_id] = wanted.swap_id
+            await self._swap(wanted)
 
     def of(self, tenant_id: str) -> Reranker | None:
         """Return the tenant's reranker; never waits for one that is being loaded."""

@@ -98,7 +98,7 @@ def test_a_running_service_swaps_a_tenants_reranker_and_no_other_tenants(folder,
 def test_a_service_that_starts_has_the_tenants_reranker(folder, models) -> None:
     assert give(folder, models["first"]) == 0
     with serving(folder, ServiceSettings(reranker=str(models["second"]))) as url:
-        assert when_settled(url)["reranker"].startswith("first@")
+        assert asked(url)["reranker"].startswith("first@")  # from the first request on
         assert asked(url, "chengla")["reranker"].startswith("second@")
 
 
