@@ -1,12 +1,15 @@
 """Turn a retrieval set in BEIR layout into the training data of query expansion.
 
-`python -m examples.prepare_expansion --beir DIR --tenant NAME --out DIR [--expansions FILE] [--rows N]`
+    python -m examples.prepare_expansion --beir DIR --tenant NAME --out DIR [--rows N]
+                                         [--expansions FILE | --rewrites FILE]
 
 DIR holds `corpus.jsonl`, `queries.jsonl` and `qrels.tsv`. OUT gets `rl_train.parquet`, `rl_val.parquet` and
-`test.jsonl`: each query with the ids of its passages, a fifth of the queries held out by a hash of their ids.
+`test.jsonl`: each query with the ids of its passages. Held out are the queries whose `split` is not "train", or, where
+no query has one, a fifth of them by a hash of their ids.
 `sft_train.parquet` and `sft_val.parquet` hold what is imitated: the expansions of FILE (`{"query": …, "output":
 [[kind, text], …]}` a line) but those of held-out queries, the first N of a seeded order that have at most 420
-characters; or, without a FILE, plain lines made of the training queries: their heaviest words, and the query as a
+characters. Of recorded rewrites (`{"query": …, "rewritten_query": …}`) the rewrite is the `lex` line and the query the
+`vec` line. Without a FILE they hold plain lines made of the training queries: their heaviest words, and the query as a
 sentence.
 """
 
@@ -45,14 +48,16 @@ def read_queries(folder: Path, tenant: str) -> list[Sample]:
         BadInput: a file is missing or malformed, or no query has a relevant passage.
     """
     relevant = read_qrels(folder / "qrels.tsv")
-    samples = []
-    for row, query in read_jsonl(folder / "queries.jsonl"):
+    samples, rows = [], list(read_jsonl(folder / "queries.jsonl"))
+    has_split = any(query.get("split") for _, query in rows)
+    for row, query in rows:
         name, text = str(query.get("_id", "")), str(query.get("text", "")).strip()
         if not name or not text:
             raise BadInput(f"{folder / 'queries.jsonl'}: row {row}: _id or text is missing")
         if name not in relevant:
             continue
-        split = "test" if is_held_out(name) else "val" if random.Random(name).random() < VALIDATION else "train"
+        held_out = query.get("split") != "train" if has_split else is_held_out(name)
+        split = "test" if held_out else "val" if random.Random(name).random() < VALIDATION else "train"
         metadata = Metadata(tenant_id=tenant, split=split)  # type: ignore[arg-type]
         samples.append(Sample(sample_id=name, original_query=text, metadata=metadata, relevant_doc_ids=relevant[name]))
     if not samples:
@@ -73,15 +78,47 @@ def plain_lines(queries: Sequence[str]) -> list[tuple[str, list[Line]]]:
     return made
 
 
-def read_lines(file: Path, rows: int, seed: int, held_out: Collection[str]) -> list[tuple[str, list[Line]]]:
-    """Read recorded expansions, the first `rows` short ones of a seeded order, without those of `held_out` queries."""
-    made = [
-        (str(row["query"]), [Line(kind, text) for kind, text in row["output"]])
-        for _, row in read_jsonl(file)
-        if sum(len(text) for _, text in row["output"]) <= LONGEST and str(row["query"]).strip() not in held_out
+def read_expansions(file: Path) -> list[tuple[str, list[Line]]]:
+    """Read recorded expansions: each query and its lines.
+
+    Raises:
+        BadInput: a row is none; it is named.
+    """
+    made = []
+    for number, row in read_jsonl(file):
+        try:
+            made.append((str(row["query"]).strip(), [Line(kind, str(text)) for kind, text in row["output"]]))
+        except (KeyError, TypeError, ValueError):
+            raise BadInput(f"{file}: row {number}: no query with an output of [kind, text] pairs") from None
+    return made
+
+
+def read_rewrites(file: Path) -> list[tuple[str, list[Line]]]:
+    """Read recorded rewrites: each query, with the rewrite as its `lex` line and itself as its `vec` line.
+
+    Raises:
+        BadInput: a row lacks a field; it is named.
+    """
+    made = []
+    for number, row in read_jsonl(file):
+        query, rewrite = (str(row.get(name) or "").strip() for name in ("query", "rewritten_query"))
+        if not query or not rewrite:
+            raise BadInput(f"{file}: row {number}: query or rewritten_query is missing")
+        made.append((query, [Line("lex", rewrite), Line("vec", query)]))
+    return made
+
+
+def draw(
+    recorded: Sequence[tuple[str, list[Line]]], rows: int, seed: int, held_out: Collection[str]
+) -> list[tuple[str, list[Line]]]:
+    """Return the first `rows` short ones of a seeded order, without those of `held_out` queries."""
+    short = [
+        (query, lines)
+        for query, lines in recorded
+        if query not in held_out and sum(len(line.text) for line in lines) <= LONGEST
     ]
-    random.Random(seed).shuffle(made)
-    return made[:rows]
+    random.Random(seed).shuffle(short)
+    return short[:rows]
 
 
 def rl_rows(samples: Sequence[Sample]) -> Iterator[dict[str, object]]:
@@ -102,7 +139,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--beir", required=True, type=Path, metavar="DIR", help="the retrieval set")
     parser.add_argument("--tenant", required=True, help="whose service answers")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--expansions", type=Path, metavar="FILE", help="recorded expansions to imitate")
+    recorded = parser.add_mutually_exclusive_group()
+    recorded.add_argument("--expansions", type=Path, metavar="FILE", help="recorded expansions to imitate")
+    recorded.add_argument("--rewrites", type=Path, metavar="FILE", help="recorded rewrites to imitate as lex lines")
     parser.add_argument("--rows", type=int, default=400, help="of them (default 400)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -120,8 +159,13 @@ def main(argv: list[str] | None = None) -> int:
             write_line(sample.to_json())
 
     # Imitation.
+    queries = {split: {sample.original_query for sample in part} for split, part in of.items()}
     if args.expansions:
-        lines = read_lines(args.expansions, args.rows, args.seed, {sample.original_query for sample in of["test"]})
+        lines = draw(read_expansions(args.expansions), args.rows, args.seed, queries["test"])
+    elif args.rewrites:
+        # A rewrite that needed the conversation cannot be learnt from the query alone: those of the set's queries can.
+        alone = [one for one in read_rewrites(args.rewrites) if one[0] in queries["train"]]
+        lines = draw(alone, args.rows, args.seed, queries["test"])
     else:
         lines = plain_lines([sample.original_query for sample in of["train"]])
     validated = max(1, round(VALIDATION * len(lines)))
