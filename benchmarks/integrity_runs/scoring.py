@@ -13,6 +13,7 @@ from typing import Any, get_args
 from benchmarks.integrity_runs.attacks import KINDS
 from benchmarks.integrity_runs.case import Kind, attack
 from benchmarks.integrity_runs.metrics import Contest
+from benchmarks.integrity_runs.services import PATIENCE
 from benchmarks.integrity_runs.suite import Prompt, TenantSuite
 from reward.records.outcome import Abstained, Gated, Rollout, Scored
 from reward.scorer import Scorer
@@ -125,7 +126,7 @@ def settings_of(
         lexical: hits are scored by their words; where training on such scores needs leave, it is given.
     """
     tenant = suite.tenant.model_dump(mode="json")
-    tenant["rag"] |= {"url": url, "max_concurrency": _AT_ONCE}
+    tenant["rag"] |= {"url": url, "max_concurrency": _AT_ONCE, "timeout": PATIENCE}
     reward: dict[str, Any] = {"formula": formula}
     if lexical and "accept_lexical" in RewardSettings.model_fields:
         reward["accept_lexical"] = True

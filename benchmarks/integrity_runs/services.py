@@ -16,6 +16,8 @@ from benchmarks.rag_load_runs.service import serving
 from rag.build_index import build_index
 from reward.judge.protocol import DELIMITERS
 
+PATIENCE = 600  # seconds for an answer
+
 
 @contextmanager
 def retrieval_service(suites: Sequence[TenantSuite], reranker: str | None) -> Iterator[str]:
@@ -34,7 +36,11 @@ def retrieval_service(suites: Sequence[TenantSuite], reranker: str | None) -> It
             corpus.mkdir()
             suite.write_corpus(corpus)
             build_index(corpus, index, suite.tenant.tenant_id)
-        with serving(index, *(("--reranker", reranker) if reranker else ())) as server:
+        # A cross-encoder on a few cores is slow: what it does not score in time would be left out of the comparison.
+        settings = Path(folder) / "service.yaml"
+        settings.write_text(f"rerank_timeout: {PATIENCE}\n", encoding="utf-8")
+        options = ["--settings", str(settings), *(["--reranker", reranker] if reranker else [])]
+        with serving(index, *options) as server:
             yield server.url
 
 
