@@ -230,7 +230,8 @@ def write_sample_data(out: Path, seed: int = 0) -> dict[str, int]:
     products: list[dict[str, str]] = load_yaml("products.yaml")
     intents, contexts = load_intents(), load_contexts()
     decks = {name: deal_pairs(wordings, products, name, rng) for name, wordings in wordings_by_slice(intents).items()}
-    files: dict[str, list[dict[str, Any]]] = {"corpus": build_corpus(products, intents), "baseline_rewrites": []}
+    files: dict[str, list[dict[str, Any]]] = {"corpus": build_corpus(products, intents), "queries": []}
+    files["baseline_rewrites"] = []
     judgements: list[tuple[str, str]] = []
     for part, counts in COUNTS.items():
         rows = []
@@ -240,6 +241,11 @@ def write_sample_data(out: Path, seed: int = 0) -> dict[str, int]:
             rows += list(zip(queries, rewrites, relevant, strict=True))
         rng.shuffle(rows)
         files[f"queries_{part}"] = [query for query, _, _ in rows]
+        files["queries"] += [
+            {"_id": query["query_id"], "text": query["query"], "split": part}
+            for query in files[f"queries_{part}"]
+            if not query["history_context"]
+        ]
         files["baseline_rewrites"] += [rewrite for _, rewrite, _ in rows]
         judgements += [relevant for _, _, relevant in rows]
     for name, records in files.items():

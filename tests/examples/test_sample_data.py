@@ -15,7 +15,10 @@ from reward.records.files import read_jsonl
 from reward.settings.recipe import load_tenant
 from reward.text.fold import fold
 
-FILES = ("corpus.jsonl", "qrels.tsv", "queries_train.jsonl", "queries_heldout.jsonl", "baseline_rewrites.jsonl")
+FILES = (
+    *("corpus.jsonl", "qrels.tsv", "queries_train.jsonl", "queries_heldout.jsonl", "baseline_rewrites.jsonl"),
+    "queries.jsonl",
+)
 KINDS = {"regular", "systematic", "unseen_wording"}
 PRODUCTS: list[dict[str, str]] = load_yaml("products.yaml")
 INTENTS = load_intents()
@@ -83,6 +86,8 @@ def test_unwritable_folder_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest
 
 def test_counts_and_slices(data: Path) -> None:
     train, heldout = queries(data, "train"), queries(data, "heldout")
+    alone = {row["query_id"]: row["query"] for row in (*train, *heldout) if "needs_history" not in row["slices"]}
+    assert {row["_id"]: row["text"] for row in rows(data / "queries.jsonl")} == alone
     assert (len(PRODUCTS), len(INTENTS), len(rows(data / "corpus.jsonl"))) == (20, 12, 240)
     assert all(len(i.seen) + len(i.unseen) + len(i.systematic) == 15 for i in INTENTS)
     assert kinds(train) == {"regular": 750, "systematic": 150}
