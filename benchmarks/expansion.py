@@ -8,8 +8,8 @@ probability that a good expansion has more than an adversarial one. A recorded e
 vec lines and less than a third of its lines are templates: lines that five queries share, their own words aside.
 
 Retrieval: each --set is indexed and served as users run it; --encoder is the dense channel's model. The plain query and
-the expansions of each NAME=FILE (`{"query": …, "expansion": text}` a line) are asked. Gains over the plain query have
-paired 95 % bootstrap intervals.
+the expansions of each NAME=FILE (`{"query": …, "expansion": text}` a line, or what `evaluation.expansions` wrote) are
+asked. Gains over the plain query have paired 95 % bootstrap intervals.
 
 The output is one JSON object.
 """
@@ -22,8 +22,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.expansion_runs.retrieval import measure_retrieval, read_expansions
+from benchmarks.expansion_runs.retrieval import measure_retrieval
 from benchmarks.expansion_runs.rules import measure_rules
+from data_prep.expansions.queries import read_expansions
 from reward.records.commands import command
 from reward.records.files import BadInput
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, found, file = given.partition("=")
         if not found:
             raise BadInput(f"--expansions {given}: expected NAME=FILE")
-        systems[name] = read_expansions(Path(file))
+        systems[name] = {one.asked.query: one.expansion for one in read_expansions(Path(file))}
     result = measure_rules(args.data, args.seed)
     with tempfile.TemporaryDirectory(prefix="expansion_benchmark_") as folder:
         work = args.work or Path(folder)

@@ -33,8 +33,9 @@ from reward.settings.recipe import Language
 
 _MANUAL = """\
 queries
-  --queries names a file: JSON lines with query and category; YAML of category: [queries]; or a query a line, under
-  comments that name the category. Without it the built-in set is asked: 32 queries in 8 categories, in --language.
+  --queries names a file: JSON lines with query and category, or samples of training; YAML of category: [queries]; or a
+  query a line, under comments that name the category. Without it the built-in set is asked: 32 queries in 8 categories,
+  in --language.
 
 an existing file
   --file scores what any system wrote: JSON lines of query with expansion (the text) or output ([[kind, text], …]).

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from data_prep.build_rl import SCHEMA
 from data_prep.dataset.artefacts import MESSAGES, writing_parquet
+from data_prep.expansions.queries import read_expansions
 from data_prep.readers.qrels import read_qrels
 from examples.prepare_beir import is_held_out
 from reward.expansion.language import key_terms, language_of, words
@@ -75,21 +76,6 @@ def plain_lines(queries: Sequence[str]) -> list[tuple[str, list[Line]]]:
         heaviest = sorted(terms, key=lambda word: -log(len(queries) / frequency[word]))[:6]
         kept = [word for word in terms if word in heaviest] or [query]
         made.append((query, [Line("lex", " ".join(kept)), Line("vec", query)]))
-    return made
-
-
-def read_expansions(file: Path) -> list[tuple[str, list[Line]]]:
-    """Read recorded expansions: each query and its lines.
-
-    Raises:
-        BadInput: a row is none; it is named.
-    """
-    made = []
-    for number, row in read_jsonl(file):
-        try:
-            made.append((str(row["query"]).strip(), [Line(kind, str(text)) for kind, text in row["output"]]))
-        except (KeyError, TypeError, ValueError):
-            raise BadInput(f"{file}: row {number}: no query with an output of [kind, text] pairs") from None
     return made
 
 
@@ -161,7 +147,8 @@ def main(argv: list[str] | None = None) -> int:
     # Imitation.
     queries = {split: {sample.original_query for sample in part} for split, part in of.items()}
     if args.expansions:
-        lines = draw(read_expansions(args.expansions), args.rows, args.seed, queries["test"])
+        recorded_lines = [(one.asked.query, list(one.expansion.lines)) for one in read_expansions(args.expansions)]
+        lines = draw(recorded_lines, args.rows, args.seed, queries["test"])
     elif args.rewrites:
         # A rewrite that needed the conversation cannot be learnt from the query alone: those of the set's queries can.
         alone = [one for one in read_rewrites(args.rewrites) if one[0] in queries["train"]]

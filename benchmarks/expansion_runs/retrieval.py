@@ -13,9 +13,9 @@ from benchmarks.rag_load_runs.service import serving
 from evaluation.metrics import query_metrics, ranked_doc_ids
 from evaluation.significance import bootstrap_difference, bootstrap_mean
 from rag.learning.judged_queries import JudgedQueries, read_judged_queries
-from reward.expansion.parser import Expansion, Line, parse
+from reward.expansion.parser import Expansion
 from reward.records.call import ServiceFailure
-from reward.records.files import BadInput, read_jsonl
+from reward.records.files import BadInput
 from reward.records.sample import Context
 from reward.services.rag_client import RagClient
 from reward.settings.services import RagSettings
@@ -24,23 +24,6 @@ TENANT = "benchmark"
 TOP_K = 10
 MEASURES = ("mrr@10", "recall@10")
 MOST_LINES = 8
-
-
-def read_expansions(file: Path) -> dict[str, Expansion]:
-    """Read expansions by query: `{"query": …, "expansion": text}` or `{"query": …, "output": [[kind, text], …]}`.
-
-    Raises:
-        BadInput: the file is missing, or a row has neither.
-    """
-    found = {}
-    for number, row in read_jsonl(file):
-        if isinstance(row.get("expansion"), str):
-            found[str(row["query"])] = parse(row["expansion"])
-        elif isinstance(row.get("output"), list):
-            found[str(row["query"])] = Expansion(tuple(Line(kind, text) for kind, text in row["output"]))
-        else:
-            raise BadInput(f"{file}: row {number}: expected query and expansion, or query and output")
-    return found
 
 
 def measure_retrieval(

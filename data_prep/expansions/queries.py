@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,9 @@ class Expanded:
 
 
 def read_queries(path: Path) -> list[Asked]:
-    """Read queries: JSON lines with `query` (and `category`), YAML of category → queries, or a text file with a query a
-    line, in which the first comment (#) of a paragraph names the category of the queries below it.
+    """Read queries: JSON lines with `query` (and `category`) or samples of training (`original_query`), YAML of
+    category → queries, or a text file with a query a line, in which the first comment (#) of a paragraph names the
+    category of the queries below it.
 
     Raises:
         BadInput: the file cannot be read, a row has no query, or there is none.
@@ -55,13 +57,13 @@ def read_queries(path: Path) -> list[Asked]:
 
 def read_expansions(path: Path) -> list[Expanded]:
     """Read JSON lines of `query` with either `expansion`, the text as a model wrote it, or `output`, lines of kind and
-    text. What is no typed line stays: the rules judge it.
+    text; or the .json that `evaluation.expansions` wrote. What is no typed line stays: the rules judge it.
 
     Raises:
         BadInput: the file cannot be read, a row lacks a field, or there is none.
     """
     expanded = []
-    for row, value in read_jsonl(path):
+    for row, value in _rows_of_result(path) if path.suffix == ".json" else read_jsonl(path):
         text = value.get("expansion")
         if text is None and isinstance(value.get("output"), list):
             text = "\n".join(_line(line, path, row) for line in value["output"])
@@ -73,6 +75,14 @@ def read_expansions(path: Path) -> list[Expanded]:
     return expanded
 
 
+def _rows_of_result(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        yield from ((row, dict(value)) for row, value in enumerate(rows, start=1))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(f"{path}: no result of evaluation.expansions") from None
+
+
 def _line(line: Any, path: Path, row: int) -> str:
     match line:
         case [str(kind), str(said)]:
@@ -81,10 +91,14 @@ def _line(line: Any, path: Path, row: int) -> str:
 
 
 def _asked(value: Mapping[str, Any], path: Path, row: int) -> Asked:
-    query, category = value.get("query"), value.get("category")
+    query, category = value.get("query", value.get("original_query")), value.get("category")
     if not isinstance(query, str) or not query.strip():
         raise BadInput(f"{path}: row {row}: query: missing, empty, or no text")
-    return Asked(str(value.get("id") or f"row_{row}"), query.strip(), category if isinstance(category, str) else "")
+    return Asked(
+        str(value.get("id") or value.get("sample_id") or f"row_{row}"),
+        query.strip(),
+        category if isinstance(category, str) else "",
+    )
 
 
 def _read_yaml(path: Path) -> Any:

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from data_prep.expansion_data import main as expansion_data
-from data_prep.expansions.queries import read_queries
+from data_prep.expansions.queries import read_expansions, read_queries
 from evaluation.expansion_set import built_in
 from evaluation.expansions import main
 from export.llama_cpp.prompts import verification_queries
 from reward.expansion.parser import parse
 from reward.expansion.prompt import TEMPLATE, build_messages
 from reward.expansion.rules import score
+from reward.records.files import BadInput
 from reward.settings.recipe import Language
 
 GOOD = "lex: redis caching nodejs\nvec: how to cache responses with redis in a node service"
@@ -157,3 +158,15 @@ def test_a_model_is_asked_with_that_prompt(tmp_path: Path, capsys: pytest.Captur
     found = json.loads(out.read_text(encoding="utf-8"))
     assert set(found["categories"]) == {"tech", "health"} and found["all"]["count"] == 2
     assert found["source"]["max_new_tokens"] == 16 and 0 < found["source"]["tokens"] <= 16
+
+
+def test_a_result_is_read_again_as_what_the_system_wrote(tmp_path: Path) -> None:
+    file, out = tmp_path / "made.jsonl", tmp_path / "scored.json"
+    file.write_text(json.dumps({"original_query": "redis cache", "sample_id": "q1", "expansion": GOOD}))
+    assert main(["--file", str(file), "--out", str(out)]) == 0
+    (again,) = read_expansions(out)
+    assert (again.asked.id, again.asked.query) == ("q1", "redis cache")
+    assert again.expansion == read_expansions(file)[0].expansion
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"other\.json: no result"):
+        read_expansions(tmp_path / "other.json")
