@@ -81,11 +81,11 @@ else
     'rewriter.reward.gates=[empty,unparseable,template_leak,too_long,judge_addressed]')
   prepare=(-m examples.prepare_beir --beir "$beir" --out "$out/data" --warm-up-tasks "$warm_up_tasks" --seed "$seed")
 fi
-train_qrels=(--qrels "$kb/qrels.tsv") judging=()
+train_qrels=(--qrels "$kb/qrels.tsv") depth=()
 if [ -n "$without_qrels" ]; then
-  # Which prompts are hard, only qrels know. The judge scores the hits and leaves their order to the rewrite: ordering by
-  # the customer's own query, it would find the right one of the sample's 240 passages whatever the rewrite.
-  train_qrels=() hard_share=0 judging=(--rerank-part 0)
+  # Which prompts are hard, only qrels know. Of few candidates: among 30 of the sample's 240 passages the judge finds the
+  # right one whatever the rewrite.
+  train_qrels=() hard_share=0 depth=(--top-k 5)
 fi
 # What two cores can afford: 128 rollouts a step.
 if [ "$algorithm" != ppo ]; then
@@ -107,7 +107,7 @@ stage index "2/8 Knowledge base" "$python" -m rag.build_index --kb-dir "$kb" --o
 serve baseline "http://127.0.0.1:$baseline_port" "$python" -m examples.serve_recorded_baseline \
   --recordings "$out/data/baseline_rewrites.jsonl" --port "$baseline_port"
 serve rag "$rag_url" "$python" -m rag.serve --index "$out/index" --port "$rag_port" \
-  --rewriter-url "http://127.0.0.1:$baseline_port" "${judging[@]}"
+  --rewriter-url "http://127.0.0.1:$baseline_port" "${depth[@]}"
 
 bvt=("$python" -m data_prep.run_bvt --tenant "$tenant" --rag-url "$rag_url")
 stage bvt "3/8 BVT batch test against the live service" "${bvt[@]}" --queries "$out/data/queries_train.jsonl" --out "$out/test_sft.xlsx"
