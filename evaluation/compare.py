@@ -34,7 +34,7 @@ from evaluation.judging.judging import Judged, judge_systems, plan_judging
 from evaluation.options import CompareOptions, parse_options
 from evaluation.paid.ledger_use import read_spent_usd, read_uses
 from evaluation.paid.plan import PlannedCalls, check_consent, plan_calls, print_plan
-from evaluation.provenance.retriever import describe_retriever, read_index
+from evaluation.provenance.retriever import describe_retriever
 from evaluation.provenance.rows import failed_gates, gate_metrics, origins_of, rows, scorers_of, versions
 from evaluation.retrieval import TOP_K, Found, RetrievalResult, failure_of, retrieve_rewrites
 from evaluation.rewriters.former_run import former_run
@@ -54,6 +54,7 @@ from reward.ledger.ledger import Ledger
 from reward.records.commands import command
 from reward.records.files import BadInput, file_sha256, write_atomically
 from reward.records.sample import Sample
+from reward.services.served_index import read_index
 from reward.settings.recipe import BudgetLimits, LedgerSettings, TenantSettings, load_tenant
 
 console = Console()

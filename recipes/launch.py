@@ -31,6 +31,7 @@ from recipes.compose import plain, recipe_yaml
 from recipes.dry_run import dry_run
 from recipes.preflight import CheckedRecipe, check_recipe, parse_arguments
 from recipes.processes import INTERRUPTED, adopt_orphans, end_descendants, hold, run_group
+from recipes.retriever_record import record_retriever
 from recipes.run_logs import cut_logs, logger_environment
 from recipes.run_record import RECORD_FILE
 from reward.records.files import BadInput, write_atomically
@@ -97,9 +98,17 @@ def prepare_output(recipe: CheckedRecipe) -> None:
         set_frequencies(config, recipe.steps_per_epoch)
         make_up_validation(config, recipe, step)
     write_atomically(output / RECORD_FILE, [json.dumps(recipe.record)])
+    note_retriever(recipe, step)
     # Hydra's own log goes beside it; the copies of the configuration that it would write say no more than this file.
     hydra = OmegaConf.create({"hydra": {"run": {"dir": str(output / "hydra")}, "output_subdir": None}})
     write_atomically(output / RECIPE_FILE, [OmegaConf.to_yaml(hydra) + recipe_yaml(config)])
+
+
+def note_retriever(recipe: CheckedRecipe, step: int) -> None:
+    """Record which retriever the run has met, where its reward asks one."""
+    config = recipe.config
+    if config.recipe.trainer == "rl" and config.rewriter.task != "medical":
+        record_retriever(recipe.output, parse_settings(plain(config.rewriter), "rewriter").tenant, step)
 
 
 def set_frequencies(config: DictConfig, steps_per_epoch: int) -> None:
@@ -154,6 +163,7 @@ def train_and_merge(recipe: CheckedRecipe, stop: threading.Event, claim: int) ->
         end_descendants()
     if status == INTERRUPTED:
         return status
+    note_retriever(recipe, resumed_step(recipe.config))
     if (output / STOP_FILE).is_file():
         stopped = json.loads((output / STOP_FILE).read_text(encoding="utf-8"))
         print(f"stopped: {stopped['message']}", file=sys.stderr)

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
-
-import httpx
 
 from evaluation.provenance.training_run import TrainingRun
 from reward.records.call import content_key
-from reward.services.http_calls import read_api_key
 from reward.settings.services import RagSettings
-
-_SECONDS = 5.0
-_INDEX = ("version", "embedder_id", "tokenizer_id", "store_id", "fusion", "reranker")
-
-
-def read_index(rag: RagSettings, tenant_id: str) -> dict[str, Any] | None:
-    """Return what this project's service says of the knowledge base at `/healthz`, None where a service is silent."""
-    headers = {"Authorization": f"Bearer {read_api_key(rag.api_key_env, rag.url)}"} if rag.api_key_env else {}
-    try:
-        with httpx.Client(timeout=_SECONDS, trust_env=False) as http:
-            health = json.loads(http.get(rag.url.rstrip("/") + "/healthz", headers=headers).content)
-        bases = health["knowledge_bases"]
-        own = next(kb for kb in bases if kb["tenant_id"] == tenant_id and kb["kb_name"] == rag.kb_name)
-        return {key: own[key] for key in _INDEX}
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, StopIteration):
-        return None
 
 
 def describe_retriever(
@@ -41,27 +22,50 @@ def describe_retriever(
 
     Returns:
         `fingerprint` over all that follows: `kb_name`, `kb_version`, `scorers`, `index`; and `training`: model -> what
-        its training recorded of the same, with `changed`: what differs, in words. None where nothing is recorded.
+        its training recorded of the same, with `changed`: what differs, in words; `asked`: whether training asked a
+        retriever at all. None where nothing is recorded.
     """
     identity = {"kb_name": rag.kb_name, "kb_version": rag.kb_version, "scorers": scorers, "index": index}
     return {
         "fingerprint": content_key("retriever", identity)[:16],
         **identity,
-        "training": {name: _recorded(run, rag, scorers) if run else None for name, run in runs.items()},
+        "training": {name: _recorded(run, rag, scorers, index) if run else None for name, run in runs.items()},
     }
 
 
-def _recorded(run: TrainingRun, rag: RagSettings, scorers: list[str]) -> dict[str, Any]:
-    services = run.services
+def _recorded(
+    last: TrainingRun, rag: RagSettings, scorers: list[str], index: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    run = last.with_retriever
+    if run is None:
+        return {"asked": False, "changed": []}
+    services, met = run.services, run.indices
     compared = {"kb_name": (services.kb_name, rag.kb_name), "kb_version": (services.kb_version, rag.kb_version)}
     if run.reranker:
         compared["reranker"] = (run.reranker, ", ".join(scorers))
     changed = [
         f"{what}: {before!r} in training, {now!r} here" for what, (before, now) in compared.items() if before != now
     ]
+    changed += [_difference(before, now, "in training", "later in training") for before, now in pairwise(met)]
+    if met and met[-1] != index:
+        changed.append(_difference(met[-1], index, "in training", "here"))
     return {
+        "asked": True,
         "kb_name": services.kb_name,
         "kb_version": services.kb_version,
         "reranker": run.reranker or None,
+        "index": met[-1] if met else None,
         "changed": changed,
     }
+
+
+def _difference(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any] | None, when_before: str, when_now: str
+) -> str:
+    """Say how two descriptions of an index differ, None where the service gave none."""
+    if before is None or now is None:
+        unknown = when_before if before is None else when_now
+        return f"index: the service did not describe it {unknown}"
+    fields = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = ", ".join(f"{name} {before.get(name)!r} {when_before}, {now.get(name)!r} {when_now}" for name in fields)
+    return f"index: {told}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reward.records.files import BadInput
+from reward.records.run_files import RETRIEVER_FILE
 from reward.rollouts.reranker_pin import PIN_FILE
 from reward.settings.recorded_run import RecordedServices, load_recorded_services
 
@@ -23,12 +25,19 @@ class TrainingRun:
     Args:
         reranker: the one pinned where no relevant passage was known, else "".
         before: the run that made the model it began with.
+        indices: of the knowledge bases that it met, in order; None where the service did not describe its.
     """
 
     folder: Path
     services: RecordedServices
     reranker: str
     before: TrainingRun | None
+    indices: Sequence[Mapping[str, Any] | None] = ()
+
+    @property
+    def with_retriever(self) -> TrainingRun | None:
+        """The last run, this one or one before it, whose reward asked a retriever; None where none did."""
+        return self if self.services.asks_retriever else self.before.with_retriever if self.before else None
 
     @property
     def judges(self) -> list[str]:
@@ -61,7 +70,7 @@ def find_training_run(model: Path, *, depth: int = 5) -> TrainingRun | None:
             before = find_training_run(start, depth=depth - 1) if start and start.is_dir() and depth > 1 else None
             if before and before.folder == folder:
                 before = None
-            return TrainingRun(folder, services, _pinned(folder / PIN_FILE), before)
+            return TrainingRun(folder, services, _pinned(folder / PIN_FILE), before, _met(folder / RETRIEVER_FILE))
     return None
 
 
@@ -101,3 +110,12 @@ def _pinned(file: Path) -> str:
         return str(json.loads(file.read_text(encoding="utf-8"))["reranker"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _met(file: Path) -> list[Mapping[str, Any] | None]:
+    """Read the indices that a run met; a damaged file tells nothing, as none does."""
+    try:
+        met = [entry["index"] for entry in json.loads(file.read_text(encoding="utf-8"))["retrievers"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [index if isinstance(index, Mapping) else None for index in met]

@@ -243,13 +243,19 @@ def _audit(candidate: Candidate) -> tuple[Outcome, str]:
 
 
 def _retriever(evidence: Evidence, system: str) -> tuple[Outcome, str]:
-    """Hold the retriever to what the training recorded of it; its knowledge base's name alone identifies nothing."""
+    """Hold the retriever to what the training recorded of it. A changed one does not show that the model is worse; a
+    knowledge base's name and a reranker alone do not show that it is the same."""
     at = ("provenance", "retriever")
     fingerprint = evidence.at(*at, "fingerprint")
     training = evidence.mapping(*at, "training", system)
     changed = evidence.at(*at, "training", system, "changed")
     if changed:
-        return "reject", f"the retriever is not the one of the training: {'; '.join(map(str, changed))}"
-    if not training.get("reranker") and not training.get("kb_version"):
-        return "hold", "the training recorded neither the reranker nor the version of the knowledge base"
+        return "hold", f"the retriever is not the one of the training: {'; '.join(map(str, changed))}"
+    if training.get("asked") is False:
+        return "pass", "the training asked no retriever"
+    if not training.get("index") and not training.get("kb_version"):
+        return "hold", (
+            "the training recorded nothing that identifies its knowledge base: the service describes no index at "
+            "/healthz, and the tenant's rag.kb_version was empty"
+        )
     return "pass", f"the retriever is the one of the training ({fingerprint})"

@@ -150,6 +150,7 @@ def _health(deployment: Deployment, kb: KnowledgeBase) -> KnowledgeBaseHealth:
         documents=kb.documents,
         passages=kb.passages,
         questions=kb.questions,
+        revision=kb.revision,
         reranker=reranker.id if reranker else LexicalReranker.id,
         reranker_problem=deployment.rerankers.problem(kb.tenant_id),
     )

@@ -271,6 +271,7 @@ class KnowledgeBaseHealth(BaseModel):
     documents: int
     passages: int
     questions: int
+    revision: int = Field(description="counts its writes")
     version: int | None = None
     embedder_id: str | None = None
     embedder_dimension: int | None = None

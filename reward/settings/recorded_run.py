@@ -86,14 +86,20 @@ def load_run_settings(run: Path, file: Path | None, overrides: Sequence[str] = (
 
 @dataclass(frozen=True)
 class RecordedServices:
-    """What judged a run's rollouts, as its recipe names it. `judge_model` is "" where no judge took part; `start_from`
-    is the model that training began with."""
+    """What judged a run's rollouts, as its recipe names it.
+
+    Args:
+        judge_model: "" where no judge took part.
+        start_from: the model that training began with.
+        asks_retriever: whether its reward asked the retrieval service; SFT and the medical task ask none.
+    """
 
     judge_model: str
     judge_version: str
     kb_name: str
     kb_version: str
     start_from: str
+    asks_retriever: bool = True
 
 
 def load_recorded_services(run: Path) -> RecordedServices | None:
@@ -109,13 +115,14 @@ def load_recorded_services(run: Path) -> RecordedServices | None:
     if not isinstance(recipe, DictConfig) or not isinstance(recipe.get("rewriter"), DictConfig):
         return None
     judge, tenant = (_values(recipe.rewriter, key, str(path)) for key in ("judge", "tenant"))
-    rag = tenant.get("rag") or {}
+    rag, trained = tenant.get("rag") or {}, _values(recipe, "recipe", str(path))
     return RecordedServices(
         judge_model=str(judge.get("model") or ""),
         judge_version=str(judge.get("version") or ""),
         kb_name=str(rag.get("kb_name") or RagSettings.model_fields["kb_name"].default),
         kb_version=str(rag.get("kb_version") or ""),
-        start_from=str(_values(recipe, "recipe", str(path)).get("start_from") or ""),
+        start_from=str(trained.get("start_from") or ""),
+        asks_retriever=trained.get("trainer") != "sft" and recipe.rewriter.get("task") != "medical",
     )
 
 
