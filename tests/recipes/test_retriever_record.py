@@ -16,7 +16,14 @@ from reward.settings.promotion import PromotionSettings
 from reward.settings.recipe import TenantSettings
 from tests.support.rank_service import RankService
 
-INDEX = {"version": 3, "created_at": "2026-11-01", "revision": 12, "documents": 9, "embedder_id": "e@1", "reranker": "r"}
+INDEX = {
+    "version": 3,
+    "created_at": "2026-11-01",
+    "revision": 12,
+    "documents": 9,
+    "embedder_id": "e@1",
+    "reranker": "r",
+}
 
 
 @pytest.fixture
