@@ -24,6 +24,8 @@ from export.experiments.rates import users_needed
 from reward.records.commands import command
 from reward.records.files import BadInput, write_json
 
+LIFTS = (1e-4, 100.0)  # relative rises that can be planned for
+
 
 @dataclass(frozen=True)
 class Options:
@@ -45,7 +47,9 @@ class Options:
 def main(argv: list[str] | None = None) -> int:
     """Print the analysis: exit code 0; 2: bad input."""
     options = Options(**vars(_parser().parse_args(argv)))
-    console = Console(width=120)
+    console = Console(width=120, markup=False, highlight=False)
+    if not LIFTS[0] <= options.lift <= LIFTS[1]:
+        raise BadInput(f"--lift {options.lift:g}: expected a relative rise of {LIFTS[0]:g} to {LIFTS[1]:g}")
     if options.plan:
         console.print(_plan_line(options))
         return 0
@@ -97,7 +101,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
             f"share of wins {_percent(one['b_share_of_wins'])} {_interval(one['ci95'])}, "
             f"sign test p = {one['sign_test_p']:.2g}"
         )
-        console.print(f"[bold]{one['verdict']}[/bold]")
+        console.print(one["verdict"], style="bold")
     for arm, outcomes in found["shadow"].items():
         console.print(f"shadow {arm}: {', '.join(f'{count} {what}' for what, count in sorted(outcomes.items()))}")
     for why, count in found["left_out"].items():
@@ -122,20 +126,25 @@ def _print_arms(ab: dict[str, Any], console: Console) -> None:
             f"{treatment} / {control}: {looks['rate_ratio']:.3f} [{looks['ci95'][0]:.3f}, {high}] at every look"
         )
     console.print(f"sample ratio: p = {ratio['p']:.2g}, {'MISMATCH' if ratio['mismatch'] else 'as planned'}")
-    needed = "–" if plan["users_needed"] is None else f"{plan['users_needed']:,}"
-    console.print(
-        f"plan: a lift of {plan['lift']:.0%} needs {needed} users in one look; {plan['users']:,} users show "
-        f"{_percent(plan['smallest_lift'])} or more"
-    )
-    console.print(f"[bold]{ab['verdict']}[/bold]")
+    if plan["users_needed"] is None:
+        console.print(f"plan: not known: the rate of {control} is {_percent(ab['arms'][control]['rate'])}")
+    else:
+        console.print(
+            f"plan: a lift of {plan['lift']:.0%} needs {plan['users_needed']:,} users in one look; "
+            f"{plan['users']:,} users show {_percent(plan['smallest_lift'])} or more"
+        )
+    if ab["other_events"]:
+        told = ", ".join(f"{name} ({users} users)" for name, users in ab["other_events"].items())
+        console.print(f"not counted here: {told}")
+    console.print(ab["verdict"], style="bold")
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.2%}"
+    return "–" if value is None else f"{value:.2%}"
 
 
 def _interval(bounds: list[float]) -> str:
-    return f"[{bounds[0]:.2%}, {bounds[1]:.2%}]".replace("[", r"\[")
+    return f"[{bounds[0]:.2%}, {bounds[1]:.2%}]"
 
 
 def _parser() -> argparse.ArgumentParser:

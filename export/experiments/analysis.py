@@ -43,21 +43,23 @@ def analyse_arms(test: TestLog, split: Split, event: str, lift: float) -> dict[s
         rates[arm] = Rate(sum(unit in had for unit in users), len(users))
     mismatch = ratio_p_value([rates[control].n, rates[treatment].n], [1 - split.share, split.share])
     looks = _looks(test, had, split, lift)
+    others = {name: len(units) for name, units in sorted(test.events.items()) if name != event}
     return {
         "event": event,
+        "other_events": others,
         "control": control,
         "treatment": treatment,
         "share": split.share,
         "arms": {arm: _arm(test, arm, rate) for arm, rate in rates.items()},
         "difference": {
-            "value": rates[treatment].value - rates[control].value,
+            "value": _known(rates[treatment].value - rates[control].value),
             "ci95": list(difference_interval(rates[control], rates[treatment])),
             "valid": "for one look at the end",
         },
         "sample_ratio": {"p": mismatch, "mismatch": mismatch < MISMATCH},
         "plan": _plan(rates[control], rates[treatment], split.share, lift),
         "sequential": looks,
-        "verdict": _verdict(looks, mismatch < MISMATCH, control, treatment),
+        "verdict": _verdict(looks, mismatch < MISMATCH, control, treatment, split.share),
     }
 
 
@@ -68,7 +70,7 @@ def analyse_interleaving(test: TestLog) -> dict[str, Any]:
     for impression in lists:
         drafted = [Drafted(document, "a" if team == "a" else "b") for document, team in impression.shown]
         if impression.unit not in votes and (won := credit(drafted, impression.clicked)):
-            votes[impression.unit] = (impression.at[:10], won < 0)
+            votes[impression.unit] = (impression.at.date().isoformat(), won < 0)
     wins = Counter("b" if for_b else "a" for _, for_b in votes.values())
     users, decided = len({impression.unit for impression in lists}), len(votes)
     strength = prior_strength(0.5, (1 + PLANNED_PREFERENCE) / (1 - PLANNED_PREFERENCE) - 1)
@@ -98,7 +100,7 @@ def _arm(test: TestLog, arm: str, rate: Rate) -> dict[str, Any]:
     times = test.milliseconds.get(arm, [])
     return {
         **asdict(rate),
-        "rate": rate.value,
+        "rate": _known(rate.value),
         "ci95": list(rate_interval(rate)),
         "answers": answers,
         "original_share": originals / answers if answers else None,
@@ -159,7 +161,13 @@ def _sequence(events: Iterable[tuple[str, bool]], share: float, strength: float)
     }
 
 
-def _verdict(looks: dict[str, Any], mismatch: bool, control: str, treatment: str) -> str:
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _verdict(looks: dict[str, Any], mismatch: bool, control: str, treatment: str, share: float = 0.5) -> str:
+    if not 0 < share < 1:
+        return f"nothing to compare: every user gets {treatment if share else control} (share {share:g})"
     if mismatch:
         return "the arms did not get their shares of the users: find the cause before reading anything else"
     if looks["winner"] is None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from export.serving.outcome_log import KEY_FILE, read_key, unit_hash
-from guard.personal.masking import mask_id
-from reward.records.files import BadInput, read_jsonl
+from export.experiments.event_file import read_events
+from export.experiments.log_lines import AnswerLine, EventLine, InterleavedLine, ShadowLine, read_lines
+from reward.records.files import BadInput
 
 LOG_FILES = "outcomes_*.jsonl"
 
 
 @dataclass
 class Seen:
-    """One user (or session, or request without either) in a test. `at`: of the first answer, UTC, ISO 8601."""
+    """One user (or session, or request without either) in a test. `at`: of the first answer, UTC."""
 
     arm: str
-    at: str
+    at: datetime
     answers: int = 0
     originals: int = 0
 
@@ -33,7 +30,7 @@ class Impression:
     """One interleaved list: who shows it, its documents and their teams, and what was clicked."""
 
     unit: str
-    at: str
+    at: datetime
     a: str
     b: str
     shown: Sequence[tuple[str, str]]
@@ -76,7 +73,8 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
     """Read one tenant's test: an A/B test, an interleaving, or both under one name.
 
     A user counts with the arm of the first answer. Users of two arms, and users first seen under another split than the
-    last one, are left out and counted: their arms are not comparable.
+    last one, are left out and counted: their arms are not comparable. So are lists of other rewriters than the last
+    one's.
 
     Raises:
         BadInput: no log, no such test in it, or a file of events cannot be used.
@@ -84,160 +82,110 @@ def read_test(folder: Path, tenant_id: str, experiment: str, event_files: Sequen
     files = sorted(folder.glob(LOG_FILES))
     if not files:
         raise BadInput(f"{folder}: no outcome log there ({LOG_FILES})")
-    test, names = TestLog(), set[str]()
-    units_of: dict[str, str] = {}
-    splits: dict[str, Split] = {}
-    events: list[Mapping[str, Any]] = []
-    mixed: set[str] = set()
-    for line in _lines(files, test.left_out):
-        if line.get("tenant_id") != tenant_id:
-            continue
-        kind = line["kind"]
-        if kind == "event":
-            events.append(line)
-        elif kind == "shadow":
-            outcomes = test.shadow.setdefault(str(line.get("arm")), Counter())
-            outcomes[line.get("failure") or ("same" if line.get("same") else "different")] += 1
-        elif line.get("experiment"):
-            names.add(line["experiment"])
-        if line.get("experiment") != experiment:
-            continue
-        try:
-            if kind == "interleaved":
-                _add_impression(test, line)
-            elif kind == "answer":
-                _add_answer(test, line, units_of, splits, mixed)
-        except (KeyError, TypeError, ValueError):
-            test.left_out["broken lines of the log"] += 1
+    reading, names = _Reading(), set[str]()
+    test = reading.test
+    for line in read_lines(files, tenant_id, experiment, names, test.left_out):
+        reading.add(line)
     if experiment not in names:
         found = ", ".join(sorted(names)) or "none"
         raise BadInput(f"{folder}: no test {experiment!r} of tenant {tenant_id!r} in the log (found: {found})")
-
-    # Only users whose arm was drawn like everybody else's.
-    for unit in mixed:
-        del test.units[unit]
-        test.left_out["users of two arms"] += 1
-    for unit, split in splits.items():
-        if split != test.split and unit in test.units:
-            del test.units[unit]
-            test.left_out["users first seen under another split"] += 1
-    _add_events(test, events, units_of)
+    reading.leave_out_incomparable()
+    if test.split is None and not test.impressions:
+        why = ", ".join(f"{count} {what}" for what, count in test.left_out.items())
+        raise BadInput(f"{folder}: nothing of test {experiment!r} can be used: {why}")
+    for event in reading.events:
+        reading.add_event(event)
     for path in event_files:
-        _add_events(test, _event_rows(path, folder), units_of)
+        for event in read_events(path, folder):
+            reading.add_event(event)
     return test
 
 
-def _add_answer(
-    test: TestLog, line: Mapping[str, Any], units_of: dict[str, str], splits: dict[str, Split], mixed: set[str]
-) -> None:
-    unit, arm = line["unit"], line["arm"]
-    test.split = Split(line["control"], line["treatment"], line["share"])
-    units_of[line["request_id"]] = unit
-    splits.setdefault(unit, test.split)
-    seen = test.units.setdefault(unit, Seen(arm, line["at"]))
-    if seen.arm != arm:
-        mixed.add(unit)
-    seen.answers += 1
-    seen.originals += line["source"] == "original"
-    test.milliseconds.setdefault(arm, []).append(line["ms"])
-    if line["failure"]:
-        test.failures[arm, line["failure"]] += 1
+class _Reading:
+    """Gathers the lines of one test.
 
+    Args:
+        units_of: request → its user, None where several users share the request's id.
+    """
 
-def _add_impression(test: TestLog, line: Mapping[str, Any]) -> None:
-    if line["failed"]:
-        test.left_out["lists without both rewrites"] += 1
-        return
-    shown = [(str(document), str(team)) for document, team in line["shown"]]
-    test.impressions[line["request_id"]] = Impression(line["unit"], line["at"], line["a"], line["b"], shown)
+    def __init__(self) -> None:
+        self.test = TestLog()
+        self.events: list[EventLine] = []
+        self.units_of: dict[str, str | None] = {}
+        self.splits: dict[str, Split] = {}
+        self.mixed: set[str] = set()
 
+    def add(self, line: AnswerLine | InterleavedLine | ShadowLine | EventLine) -> None:
+        match line:
+            case EventLine():
+                self.events.append(line)
+            case ShadowLine():
+                outcomes = self.test.shadow.setdefault(line.arm, Counter())
+                outcomes[line.failure or ("same" if line.same else "different")] += 1
+            case AnswerLine():
+                self._add_answer(line)
+            case InterleavedLine():
+                self._add_impression(line)
 
-def _add_events(test: TestLog, events: Sequence[Mapping[str, Any]], units_of: Mapping[str, str]) -> None:
-    """Join events by request, else by user; what belongs to nobody of the test is counted."""
-    for line in events:
-        request_id, document = line.get("request_id", ""), line.get("doc_id", "")
-        unit = units_of.get(request_id) or line.get("unit", "")
+    def leave_out_incomparable(self) -> None:
+        """Keep only users whose arm was drawn like everybody else's, and lists of one pair of rewriters."""
+        test = self.test
+        for unit in self.mixed:
+            del test.units[unit]
+            test.left_out["users of two arms"] += 1
+        for unit, split in self.splits.items():
+            if split != test.split and unit in test.units:
+                del test.units[unit]
+                test.left_out["users first seen under another split"] += 1
+        if test.impressions:
+            last = next(reversed(test.impressions.values()))
+            for request_id, one in list(test.impressions.items()):
+                if (one.a, one.b) != (last.a, last.b):
+                    del test.impressions[request_id]
+                    test.left_out["lists of other rewriters"] += 1
+
+    def _add_answer(self, line: AnswerLine) -> None:
+        test, unit = self.test, line.unit
+        test.split = Split(line.control, line.treatment, line.share)
+        if line.arm not in (line.control, line.treatment):
+            test.left_out["answers of an arm that is none of the test's"] += 1
+            return
+        if self.units_of.setdefault(line.request_id, unit) != unit:
+            self.units_of[line.request_id] = None
+        self.splits.setdefault(unit, test.split)
+        seen = test.units.setdefault(unit, Seen(line.arm, line.at))
+        if seen.arm != line.arm:
+            self.mixed.add(unit)
+        seen.answers += 1
+        seen.originals += line.source == "original"
+        test.milliseconds.setdefault(line.arm, []).append(line.ms)
+        if line.failure:
+            test.failures[line.arm, line.failure] += 1
+
+    def _add_impression(self, line: InterleavedLine) -> None:
+        test = self.test
+        if line.failed:
+            test.left_out["lists without both rewrites"] += 1
+        elif line.request_id in test.impressions:
+            test.left_out["lists of a request id that was there before"] += 1
+        else:
+            test.impressions[line.request_id] = Impression(line.unit, line.at, line.a, line.b, line.shown)
+
+    def add_event(self, line: EventLine) -> None:
+        """Join an event by request, else by user; what belongs to nobody of the test is counted."""
+        test, request_id = self.test, line.request_id
         impression = test.impressions.get(request_id)
-        if impression is not None and line.get("event") == "click" and document:
-            impression.clicked.add(document)
-        if unit in test.units and _is_before(line["at"], test.units[unit].at):
+        if impression is not None and line.event == "click" and line.doc_id:
+            impression.clicked.add(line.doc_id)
+        if request_id in self.units_of and self.units_of[request_id] is None and not line.unit:
+            test.left_out["events of a request id that several users share"] += 1
+            return
+        unit = self.units_of.get(request_id) or line.unit
+        if unit in test.units and line.is_before(test.units[unit].at):
             test.left_out["events before the user's first answer"] += 1
         elif unit in test.units:
-            days = test.events.setdefault(str(line.get("event")), {})
-            day = (line["at"] or test.units[unit].at)[:10]
+            days = test.events.setdefault(line.event, {})
+            day = line.day(test.units[unit].at)
             days[unit] = min(day, days.get(unit, day))
         elif impression is None:
             test.left_out["events of nobody in this test"] += 1
-
-
-def _lines(files: Sequence[Path], left_out: Counter[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of the log; a line that a crash has torn is counted."""
-    for file in files:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for text in lines:
-                if not text.strip():
-                    continue
-                try:
-                    line = json.loads(text)
-                    yield {**line, "kind": line["kind"], "at": line["at"]}
-                except (ValueError, KeyError, TypeError):
-                    left_out["broken lines of the log"] += 1
-
-
-def _event_rows(path: Path, folder: Path) -> list[Mapping[str, Any]]:
-    """Read a CSV or JSONL file of events: `event`, and `request_id`, `user_id` or `session_id`; `at` (ISO 8601) and
-    `doc_id` may be missing.
-
-    Raises:
-        BadInput: the file is missing, or a row lacks what it needs.
-    """
-    if path.suffix == ".jsonl":
-        rows = [(row, {key: str(value) for key, value in record.items()}) for row, record in read_jsonl(path)]
-    elif path.suffix == ".csv":
-        if not path.is_file():
-            raise BadInput(f"{path}: no such file")
-        with path.open(encoding="utf-8-sig", newline="") as table:
-            rows = [(row, dict(record)) for row, record in enumerate(csv.DictReader(table), start=2)]
-    else:
-        raise BadInput(f"{path}: expected a .csv or .jsonl file of events")
-    if not (folder / KEY_FILE).is_file():
-        raise BadInput(f"{folder / KEY_FILE}: missing, so users of {path} cannot be found in the log")
-    key = read_key(folder)
-    events: list[Mapping[str, Any]] = []
-    for row, record in rows:
-        who = record.get("user_id") or record.get("session_id") or ""
-        request_id = record.get("request_id") or ""
-        if not record.get("event") or not (who or request_id):
-            raise BadInput(f"{path}: row {row}: needs event, and request_id, user_id or session_id")
-        _check_time(record.get("at") or "", f"{path}: row {row}")
-        events.append(
-            {
-                "event": record["event"],
-                "request_id": request_id,
-                "unit": unit_hash(key, who),
-                "doc_id": mask_id(record.get("doc_id") or ""),
-                "at": record.get("at") or "",
-            }
-        )
-    return events
-
-
-def _is_before(event: str, answer: str) -> bool:
-    """Return whether an event is older than an answer; one of unknown time is not, a day alone counts to its end."""
-    if len(event) <= len("2026-11-28"):
-        return bool(event) and event < answer[: len(event)]
-    return _moment(event) < _moment(answer)
-
-
-def _moment(at: str) -> datetime:
-    """Read a time as ISO 8601 has it; without a zone it is UTC."""
-    moment = datetime.fromisoformat(at)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _check_time(at: str, where: str) -> None:
-    try:
-        if at:
-            _moment(at)
-    except ValueError:
-        raise BadInput(f"{where}: at: {at!r} is no time as ISO 8601 has it") from None
