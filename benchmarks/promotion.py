@@ -85,6 +85,7 @@ class Simulated:
         """Return what the rules find, those after the win rate only where it passes."""
         everything = np.ones(len(self.candidate), dtype=bool)
         metrics: dict[str, Any] = {
+            "systems": {"candidate": {"n": len(everything)}},
             "win_rate": {"candidate_vs_baseline": self._compare(everything)},
             "provenance": {"counts": {"evaluated": len(everything), "abstained": 0}, "judged_by": BY_RANK},
         }

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from evaluation.markdown_table import visible
 from export.promote import REGISTRY, console
 from export.versions.decisions import DECISIONS_FILE, BrokenLedger, read_key
-from export.versions.registry import Registry, open_registry
+from export.versions.registry import CHAMPION_FILE, Registry, open_registry
 from reward.records.commands import command
 from reward.records.files import BadInput
 from reward.settings.recipe import load_tenant
@@ -26,8 +27,9 @@ from reward.settings.recipe import load_tenant
 def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
     tenant = load_tenant(args.tenant)
-    if not (args.registry / tenant.tenant_id / DECISIONS_FILE).is_file():
-        raise BadInput(f"{args.registry / tenant.tenant_id}: nothing has been decided yet")
+    folder = args.registry / tenant.tenant_id
+    if not any((folder / name).exists() for name in (DECISIONS_FILE, CHAMPION_FILE)):
+        raise BadInput(f"{folder}: nothing has been decided yet")
     try:
         with open_registry(args.registry, tenant.tenant_id, read_key(tenant.promotion.key_env)) as registry:
             print_decisions(registry)
@@ -47,15 +49,13 @@ def print_decisions(registry: Registry) -> None:
             record["decided_at"][:19],
             record["verdict"] + (" (forced)" if record["forced"] else ""),
             f"{record['champion'] or '–'} → {moved['version']}" if moved else record["champion"] or "–",
-            record["note"],
-            record["reason"],
-            record["by"],
+            *(visible(record[name]) for name in ("note", "reason", "by")),
         )
     console.print(table)
     champion = registry.champion
     console.print(f"{len(registry.records)} decisions, all signed and in order", soft_wrap=True)
     console.print(
-        f"champion: {champion['version']} ({champion['model']})" if champion else "no champion", soft_wrap=True
+        visible(f"champion: {champion['version']} ({champion['model']})") if champion else "no champion", soft_wrap=True
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evaluation.markdown_table import visible
 from evaluation.systems import model_hash
 from export.versions.decisions import read_key
 from export.versions.evidence import Evidence, Missing, read_evidence
@@ -122,8 +123,9 @@ def print_decision(record: Mapping[str, Any]) -> None:
     width = max(len(finding["rule"]) for finding in record["findings"])
     for finding in record["findings"]:
         line = f"{finding['outcome']:<7} {finding['rule']:<{width}}  {finding['reason']}"
-        console.print(line, style=STYLES[finding["outcome"]], soft_wrap=True)
-    console.print(f"{record['verdict']}{' (forced)' if record['forced'] else ''}: {record['note']}", soft_wrap=True)
+        console.print(visible(line), style=STYLES[finding["outcome"]], soft_wrap=True)
+    verdict = f"{record['verdict']}{' (forced)' if record['forced'] else ''}: {record['note']}"
+    console.print(visible(verdict), soft_wrap=True)
 
 
 def _outcome(

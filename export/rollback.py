@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from evaluation.markdown_table import visible
 from export.promote import REGISTRY, console, roll_back_to
 from export.versions.decisions import read_key
 from export.versions.registry import open_registry
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                 **outcome,
             }
         )
-    console.print(f"ROLLBACK: {record['note']}", soft_wrap=True)
+    console.print(visible(f"ROLLBACK: {record['note']}"), soft_wrap=True)
     return 0
 
 

@@ -39,7 +39,8 @@ class Decisions:
         self._key = key
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the decisions, oldest first, each verified; a torn last line is no decision and left out.
+        """Return the decisions, oldest first, each verified; a torn last line is no decision and left out, a whole one
+        without its line end is one.
 
         Raises:
             BrokenLedger: a line was changed, added, removed or moved, or signed with another key.
@@ -64,6 +65,8 @@ class Decisions:
         with open(self.path, "ab", opener=keep_private) as out:
             if out.tell() > size:
                 out.truncate(size)
+            elif out.tell() < size:
+                out.write(b"\n")
             out.write(_canonical(record) + b"\n")
             out.flush()
             os.fsync(out.fileno())
@@ -72,13 +75,13 @@ class Decisions:
     def _verified_lines(self) -> list[bytes]:
         if not self.path.is_file():
             return []
-        *lines, _torn = self.path.read_bytes().split(b"\n")
+        *lines, last = self.path.read_bytes().split(b"\n")
         previous = self._first_link()
         for n, line in enumerate(lines, start=1):
             if problem := self._problem_of(line, n, previous):
                 raise BrokenLedger(f"{self.path}: line {n}: {problem}")
             previous = hashlib.sha256(line).hexdigest()
-        return lines
+        return lines if self._problem_of(last, len(lines) + 1, previous) else [*lines, last]
 
     def _problem_of(self, line: bytes, n: int, previous: str) -> str:
         try:
@@ -117,4 +120,5 @@ def _signature(record: Mapping[str, Any], key: bytes) -> str:
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate, as a path may hold, stays its JSON escape

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison import BY_RANK
+from evaluation.comparison import BY_RANK, BY_TOP1
 from evaluation.metrics import TOP1
 from evaluation.summary import METRICS_FILE
 from reward.records.files import BadInput
@@ -36,8 +36,32 @@ class Evidence:
             raise Missing(f"the evaluation has no {'.'.join(path)}")
         return value
 
+    def has(self, *path: str) -> bool:
+        """Return whether there is anything at `path`."""
+        try:
+            return self.at(*path) is not None
+        except Missing:
+            return False
+
     def number(self, *path: str) -> float:
         return _number(self.at(*path), path)
+
+    def count(self, *path: str) -> int:
+        """Return a whole number, 0 or more."""
+        value = self.number(*path)
+        if value < 0 or value != int(value):
+            raise Missing(f"the evaluation has no count at {'.'.join(path)} but {value:g}")
+        return int(value)
+
+    def measured(self, *path: str) -> float:
+        """Return a number, 0 or more."""
+        if (value := self.number(*path)) < 0:
+            raise Missing(f"the evaluation has no measurement at {'.'.join(path)} but {value:g}")
+        return value
+
+    def compared(self, system: str) -> int:
+        """Return how many queries decide about a system: those of the held-out slices are not among them."""
+        return self.count("systems", system, "n")
 
     def interval(self, *path: str) -> tuple[float, float]:
         """Return a 95 % interval (low, high)."""
@@ -76,7 +100,10 @@ class Evidence:
     @property
     def headline(self) -> str:
         """The metric that decides: MRR@10 where relevant passages are known, else the score of the first hit."""
-        return HEADLINE if self.at("provenance", "judged_by") == BY_RANK else TOP1
+        judged_by = self.at("provenance", "judged_by")
+        if judged_by not in (metrics := {BY_RANK: HEADLINE, BY_TOP1: TOP1}):
+            raise Missing(f"the evaluation has no provenance.judged_by that is known but {judged_by!r}")
+        return metrics[judged_by]
 
 
 def read_evidence(run: Path) -> tuple[Evidence, str]:

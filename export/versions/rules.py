@@ -6,7 +6,7 @@ break it). One rejection rejects; without one, any hold holds. Nothing passes fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from evaluation.texts import load_texts
 from export.versions.evidence import Evidence, Missing
 from reward.settings.promotion import PromotionSettings
 
+LEAST_TIMED = 20  # requests; of fewer there is no p95
 Outcome = Literal["pass", "hold", "reject", "off"]
 Verdict = Literal["PROMOTE", "HOLD", "REJECT", "ROLLBACK"]
 
@@ -86,7 +87,7 @@ def _rules(
 ) -> Iterator[tuple[str, Check | None, bool]]:
     """Yield each rule's name, its check (None: off) and whether it is a safety floor."""
     system = candidate.system
-    yield "queries", partial(_queries, evidence, settings), False
+    yield "queries", partial(_queries, evidence, system, settings), False
     if candidate.champion_missing:
         yield "champion", _champion_missing, False
     for opponent in (BASELINE, *filter(None, [candidate.champion])):
@@ -108,7 +109,8 @@ def _rules(
         "cost_per_1000_usd": (settings.cost_per_1000_usd, ("cost_per_1000", system, "usd")),
     }
     for rule, (limit, path) in limits.items():
-        yield rule, None if limit is None else partial(_at_most, evidence, path, limit), False
+        timed = path[:-1] if path[0] == "latency_ms" else None
+        yield rule, None if limit is None else partial(_at_most, evidence, path, limit, timed), False
     yield "audit", partial(_audit, candidate) if settings.audit else None, False
     yield "retriever", partial(_retriever, evidence, system) if settings.same_retriever else None, False
 
@@ -117,12 +119,15 @@ def _off_or(evidence: Evidence, a: str, b: str, check: Callable[..., Any], limit
     return None if limit is None else partial(check, evidence, a, b, limit)
 
 
-def _queries(evidence: Evidence, settings: PromotionSettings) -> tuple[Outcome, str]:
+def _queries(evidence: Evidence, system: str, settings: PromotionSettings) -> tuple[Outcome, str]:
     counts = ("provenance", "counts")
-    evaluated, abstained = evidence.number(*counts, "evaluated"), evidence.number(*counts, "abstained")
+    evaluated, abstained = evidence.count(*counts, "evaluated"), evidence.count(*counts, "abstained")
+    compared = evidence.compared(system)
     share = abstained / (evaluated + abstained) if evaluated + abstained else 1.0
-    reason = f"{evaluated:.0f} queries compared, {abstained:.0f} left out because a service failed"
-    if evaluated < settings.queries:
+    reason = f"{compared} queries compared, {abstained} left out because a service failed"
+    if compared > evaluated:
+        raise Missing(f"the evaluation contradicts itself: {compared} queries compared of {evaluated} evaluated")
+    if compared < settings.queries:
         return "hold", f"{reason}; {settings.queries} are asked for"
     if share > settings.abstained_share:
         return "hold", f"{reason}: {share:.1%} of them, at most {settings.abstained_share:.1%} may be"
@@ -136,6 +141,8 @@ def _champion_missing() -> tuple[Outcome, str]:
 def _win_rate(evidence: Evidence, a: str, b: str, above: float) -> tuple[Outcome, str]:
     """Judge as the report does: bootstrap interval, exact sign test and mean metric must agree."""
     entry = evidence.pair("win_rate", a=a, b=b)
+    if (counted := sum(_sides(entry, f"win_rate.{a}_vs_{b}"))) != (compared := evidence.compared(a)):
+        raise Missing(f"the evaluation contradicts itself: win_rate.{a}_vs_{b} counts {counted} of {compared} queries")
     try:
         conclusion = conclude(a, b, entry, load_texts("report", "en"))
     except (KeyError, TypeError, ValueError, IndexError, StopIteration):
@@ -150,19 +157,24 @@ def _win_rate(evidence: Evidence, a: str, b: str, above: float) -> tuple[Outcome
     return "pass", conclusion.sentence
 
 
+def _sides(entry: Mapping[str, Any], name: str) -> list[int]:
+    """Return wins, ties and losses of a comparison."""
+    return [Evidence({name: entry}).count(name, side) for side in ("win", "tie", "loss")]
+
+
 def _judge_win_rate(evidence: Evidence, a: str, b: str, above: float, *, unjudged: float) -> tuple[Outcome, str]:
     """Judge by the corrected interval; without human labels by the raw one, which must agree with the sign test."""
     entry = Evidence(evidence.pair("judge", "win_rate", a=a, b=b))
     if evidence.at("judge", "forced"):
         return "hold", "the judge of the evaluation is the one that trained the model: ask another"
-    win, tie, loss = (int(entry.number(side)) for side in ("win", "tie", "loss"))
-    evaluated = evidence.number("provenance", "counts", "evaluated")
-    if win + tie + loss < evaluated * (1 - unjudged):
-        return "hold", f"the judge compared {win + tie + loss} of {evaluated:.0f} queries: too many verdicts failed"
-    try:
+    win, tie, loss = (entry.count(side) for side in ("win", "tie", "loss"))
+    compared = evidence.compared(a)
+    if win + tie + loss < compared * (1 - unjudged):
+        return "hold", f"the judge compared {win + tie + loss} of {compared} queries: too many verdicts failed"
+    if entry.has("corrected"):
         low, high = entry.interval("corrected", "ci95")
         kind, clear = "corrected by human labels", True
-    except Missing:
+    else:
         if win + loss == 0:
             return "hold", f"the judge prefers neither {a} nor {b} on any query"
         low, high = entry.interval("ci95")
@@ -185,7 +197,7 @@ def _slices(evidence: Evidence, a: str, b: str, loss: float, *, smallest: int) -
         entry = evidence.pair("slice_win_rate", name, a=a, b=b)
         figures = Evidence({"slice_win_rate": {name: entry}})
         at = ("slice_win_rate", name)
-        queries = sum(int(figures.number(*at, side)) for side in ("win", "tie", "loss"))
+        queries = sum(_sides(entry, f"slice_win_rate.{name}.{a}_vs_{b}"))
         metric = next((key for key in figures.mapping(*at, "difference") if key != "ci95"), evidence.headline)
         change = figures.number(*at, "difference", metric)
         low, high = figures.interval(*at, "difference", "ci95")
@@ -229,8 +241,17 @@ def _harmed(evidence: Evidence, system: str, most: float) -> tuple[Outcome, str]
     return "reject" if low > most else "hold" if high > most else "pass", reason
 
 
-def _at_most(evidence: Evidence, path: tuple[str, ...], most: float) -> tuple[Outcome, str]:
-    value = evidence.number(*path)
+def _at_most(
+    evidence: Evidence, path: tuple[str, ...], most: float, timed: tuple[str, ...] | None = None
+) -> tuple[Outcome, str]:
+    """Hold a measurement to a limit.
+
+    Args:
+        timed: where a latency stands; it counts from `LEAST_TIMED` requests on.
+    """
+    value = evidence.measured(*path)
+    if timed is not None and (requests := evidence.count(*timed, "n")) < LEAST_TIMED:
+        return "hold", f"{value:g}, of {requests} requests: {LEAST_TIMED} are asked for"
     return "pass" if value <= most else "reject", f"{value:g}, at most {most:g}"
 
 
@@ -249,6 +270,8 @@ def _retriever(evidence: Evidence, system: str) -> tuple[Outcome, str]:
     fingerprint = evidence.at(*at, "fingerprint")
     training = evidence.mapping(*at, "training", system)
     changed = evidence.at(*at, "training", system, "changed")
+    if not isinstance(changed, list):
+        raise Missing(f"the evaluation has no list at {'.'.join(at)}.training.{system}.changed but {changed!r}")
     if changed:
         return "hold", f"the retriever is not the one of the training: {'; '.join(map(str, changed))}"
     if training.get("asked") is False:

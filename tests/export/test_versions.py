@@ -256,3 +256,35 @@ def test_killed_promotions_leave_a_consistent_registry(tmp_path, tenant, registr
     assert promote_main(arguments(tmp_path, tenant, "last", before)) == 0
     versions = {record["moves_to"]["version"] for record in check_consistent(registry) if record["moves_to"]}
     assert {folder.name for folder in (registry / "fivedoctors" / "models").iterdir()} == versions
+
+
+def test_a_last_line_without_its_end_is_a_decision(tmp_path, tenant, registry, capsys):
+    """An editor drops the last line's end: nothing is lost, and the next decision follows it."""
+    promote_three(tmp_path, tenant)
+    assert promote_main(arguments(tmp_path, tenant, "four")) == 1  # compares with no champion: moves nothing
+    ledger = registry / "fivedoctors" / "decisions.jsonl"
+    ledger.write_bytes(ledger.read_bytes().removesuffix(b"\n"))
+    assert of_registry(decisions_command, registry, tenant) == 0
+    assert "4 decisions, all signed and in order" in capsys.readouterr().out
+    assert of_registry(rollback, registry, tenant) == 0
+    assert of_registry(decisions_command, registry, tenant) == 0
+    assert "5 decisions, all signed and in order" in capsys.readouterr().out
+
+
+def test_a_ledger_that_is_gone_is_missed_as_long_as_a_champion_is_named(tmp_path, tenant, registry, capsys):
+    promote_three(tmp_path, tenant)
+    (registry / "fivedoctors" / "decisions.jsonl").unlink()
+    assert of_registry(decisions_command, registry, tenant) == 1
+    assert "no line decides" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", ["half a \ud83d sign", "\x1b[31mred", "\u202eturned", "two\nlines", "[/bold]"])
+def test_any_reason_is_kept_and_cannot_steer_the_terminal(tmp_path, tenant, registry, capsys, reason):
+    promote_three(tmp_path, tenant)
+    assert of_registry(rollback, registry, tenant, "--reason", reason) == 0
+    capsys.readouterr()
+    assert of_registry(decisions_command, registry, tenant) == 0
+    shown = capsys.readouterr().out
+    assert not set("\x1b\u202e\ud83d") & set(shown)
+    with open_registry(registry, "fivedoctors", SECRET.encode()) as opened:
+        assert opened.records[-1]["reason"] == reason
