@@ -218,12 +218,11 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("figure", "value"), [(figure, value) for figure, of in CONTRADICTIONS.items() for value in of]
-)
-def test_a_figure_that_cannot_be_holds(model, figure, value):
-    findings = judge(model, **{figure: value})
-    assert verdict_of(list(findings.values())) == "HOLD", findings
+@pytest.mark.parametrize("figure", CONTRADICTIONS)
+def test_a_figure_that_cannot_be_holds(model, figure):
+    for value in CONTRADICTIONS[figure]:
+        findings = judge(model, **{figure: value})
+        assert verdict_of(list(findings.values())) == "HOLD", (value, findings)
 
 
 def test_queries_are_those_that_decide(model):
