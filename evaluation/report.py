@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     texts = load_texts("report", args.language)
     run = read_run(args.run, args.train_log, args.trainer_log, texts)
     target = args.run / REPORT_FILE
-    write_atomically(target, [render_report(run, texts, title=args.title, seed=args.seed)])
+    page = render_report(run, texts, title=args.title, seed=args.seed)
+    write_atomically(target, [page.encode("utf-8", "replace").decode()])
     print(f"wrote {target} ({target.stat().st_size / 1024:.0f} KB)")
     for sentence in run.missing:
         print(f"missing: {sentence}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reward.records.files import BadInput, read_jsonl
+
+MOST = 1e100  # a number further from 0 has no place in a curve
 
 
 def read_training_log(path: Path, lines: Iterable[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -31,10 +33,24 @@ def read_training_log(path: Path, lines: Iterable[dict[str, Any]] | None = None)
 
 
 def series(log: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Return steps and values of the metric `name`, where it was logged as a finite number."""
-    points = [(line["step"], float(line[name])) for line in log if isinstance(line.get(name), int | float)]
-    points = [(step, value) for step, value in points if math.isfinite(value)]
+    """Return steps and values of the metric `name`, where it was logged as a number that can be drawn."""
+    points = [(line["step"], float(line[name])) for line in log if is_drawable(line.get(name))]
     return [step for step, _ in points], [value for _, value in points]
+
+
+def is_drawable(value: object) -> bool:
+    """Return whether a logged value is a finite number; what a diverged training logs is none."""
+    return isinstance(value, int | float) and abs(value) <= MOST
+
+
+def beyond(log: Iterable[dict[str, Any]]) -> Counter[str]:
+    """Count the logged numbers of each metric that cannot be drawn."""
+    return Counter(
+        name
+        for line in log
+        for name, value in line.items()
+        if isinstance(value, int | float) and not is_drawable(value)
+    )
 
 
 def reward_change(log: list[dict[str, Any]]) -> dict[str, float | int] | None:

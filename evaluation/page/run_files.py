@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation.page.shape import problem_of_metrics, problem_of_row
 from evaluation.summary import METRICS_FILE, REWRITES_FILE
 from evaluation.texts import Texts
-from evaluation.training_log import read_training_log
+from evaluation.training_log import beyond, read_training_log
 from reward.records.files import BadInput
 
 _PARTS = ("systems", "slices", "win_rate", "provenance")  # of metrics.json, in every comparison
 _MEASURED = ("targets", "judge", "harmed", "latency_ms", "tokens", "cost_per_1000")  # where it could be measured
+_NAMED = 5  # metrics with values that are no numbers
 _STEP = re.compile(r"(?:^|\s)step:(\d+) - (.*)")  # verl's console logger
 _NUMPY = re.compile(r"np\.\w+\((.*)\)")  # how some numbers are written there
 
@@ -64,12 +66,19 @@ def read_run(folder: Path, train_log: Path | None, trainer_log: Path | None, tex
         missing.append(texts("warning.unfinished", file=metrics_file.name))
     if rewrites_file.is_file():
         rows = _read_lines(rewrites_file, missing, texts)
+        for number, row in enumerate(rows, start=1):
+            if problem := problem_of_row(row):
+                raise BadInput(f"{rewrites_file}: row {number}: {problem}")
     else:
         missing.append(texts("warning.rewrites", file=rewrites_file.name))
     log = _read_log(train_log, missing, texts) if train_log else []
     own = _read_trainer_log(train_log, trainer_log, missing, texts)
+    joined = _joined(log, own)
+    if lost := beyond(joined):
+        named = texts("measured.comma").join(f"{name} ({count})" for name, count in lost.most_common(_NAMED))
+        missing.append(texts("warning.not_finite", count=lost.total(), metrics=len(lost), named=named))
     missing += (metrics.get("provenance") or {}).get("missing") or []
-    return RunFiles(metrics, rows, _joined(log, own), missing, bool(own))
+    return RunFiles(metrics, rows, joined, missing, bool(own))
 
 
 def not_measured(metrics: Mapping[str, Any], texts: Texts) -> list[str]:
@@ -81,14 +90,16 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read `metrics.json`.
 
     Raises:
-        BadInput: the file is not a JSON object.
+        BadInput: the file is not a JSON object, or a part of it is of another kind than a comparison writes.
     """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not JSON ({getattr(error, 'msg', 'not UTF-8')})") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON ({getattr(error, 'msg', type(error).__name__)})") from None
     if not isinstance(metrics, dict):
         raise BadInput(f"{path}: expected an object, found {type(metrics).__name__}")
+    if problem := problem_of_metrics(metrics):
+        raise BadInput(f"{path}: {problem}")
     return metrics
 
 

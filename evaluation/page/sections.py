@@ -136,7 +136,8 @@ def headline(metrics: Mapping[str, Any], texts: Texts) -> Conclusion:
 
 def _is_whole(result: Mapping[str, Any]) -> bool:
     """Return whether a win rate has all that a conclusion is drawn from. Without a decided query it has no rate."""
-    if not {"win", "tie", "loss", "sign_p", "difference"} <= result.keys():
+    difference = result.get("difference") or {}
+    if not {"win", "tie", "loss", "sign_p"} <= result.keys() or "ci95" not in difference or len(difference) < 2:
         return False
     return result["win"] + result["loss"] == 0 or {"rate", "ci95"} <= result.keys()
 

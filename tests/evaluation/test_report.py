@@ -188,6 +188,25 @@ def test_a_log_without_a_step_is_named(tmp_path: Path) -> None:
         ("rewrites.jsonl", '{"a": 1\n{"b": 2}\n', "rewrites.jsonl: row 1: not JSON"),
         ("rewrites.jsonl", "[1]\n{}\n", "row 1: expected an object, found list"),
         ("log.jsonl", '{"avg_reward": 1}\n', "row 1: step: expected an integer"),
+        ("metrics.json", "[" * 100_000, "metrics.json: not JSON"),
+        ("metrics.json", '{"a": ' + "9" * 5000 + "}", "metrics.json: not JSON"),
+        ("metrics.json", '{"systems": {"rl": 3}}', "systems.rl: expected an object, found 3"),
+        ("metrics.json", '{"targets": {}}', "targets: expected a list, found {}"),
+        ("metrics.json", '{"pass_through": -1}', "pass_through: expected an object, found -1"),
+        (
+            "metrics.json",
+            '{"systems": {"rl": {"ci95": {"top1": [1]}}}}',
+            "ci95.top1: expected two numbers, found [1]",
+        ),
+        (
+            "metrics.json",
+            '{"win_rate": {"a_vs_b": {"win": true}}}',
+            "win_rate.a_vs_b.win: expected a number, found True",
+        ),
+        ("metrics.json", '{"provenance": {"cut": "x"}}', "provenance.cut: expected an object, found 'x'"),
+        ("metrics.json", '{"targets": [{"metric": [1]}]}', "targets.0.metric: expected a text, found [1]"),
+        ("rewrites.jsonl", '{"query": "q"}\n{"systems": []}\n', "row 2: systems: expected an object, found []"),
+        ("rewrites.jsonl", '{"systems": {"rl": {"rank": "1"}}}\n', "row 1: systems.rl.rank: expected a number"),
         (None, "", "run evaluation.compare first"),
     ],
 )
@@ -204,11 +223,30 @@ def test_damage_is_one_line(
     assert told.startswith("error: ") and message in told and told.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308, 10**400])
+def test_what_a_diverged_training_logged_is_named_and_left_out_of_the_curves(tmp_path: Path, value: float) -> None:
+    write_run(tmp_path, *finished_run(6, 4, 1))
+    log = write_log(tmp_path / "rl" / "reward_metrics.jsonl", steps=4)
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines[1]["avg_reward"] = lines[2]["avg_reward"] = lines[2]["rewrite_length"] = value
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    words = words_of(write_report(tmp_path, "--train-log", str(log)))
+    assert "3 logged values of 2 metrics are no finite numbers" in words and "avg_reward (2)" in words
+    assert not ACCIDENT.search(words)
+
+
+def test_a_lone_surrogate_in_a_query_is_shown_as_no_character(tmp_path: Path) -> None:
+    metrics, rows = finished_run(6, 4, 1)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "rewrites.jsonl").write_text("".join(json.dumps(row | {"query": "\ud83d"}) + "\n" for row in rows))
+    assert "?" in words_of(write_report(tmp_path))
+
+
 def test_any_part_of_the_metrics_may_be_missing() -> None:
-    """Every key of the first three levels, each alone: removed, or no number where it was one."""
+    """Every key of the first four levels, each alone: removed, or no number where it was one."""
     metrics, rows = finished_run(2, 1, 1)
     whole = with_everything(metrics)
-    for path in paths_of(whole, 3):
+    for path in paths_of(whole, 4):
         damaged = copy.deepcopy(whole)
         parent: Any = damaged
         for key in path[:-1]:
