@@ -74,13 +74,16 @@ class Wording:
 
 
 def without_nothing(node: Any) -> Any:
-    """Return metrics without the keys that hold null or no finite number: to a reader they are missing."""
+    """Return metrics without the keys that hold null, no finite number, or an interval with such an end: to a reader
+    they are missing."""
     if isinstance(node, Mapping):
         return {key: without_nothing(value) for key, value in node.items() if not _is_nothing(value)}
     return [without_nothing(value) for value in node] if isinstance(node, list) else node
 
 
 def _is_nothing(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(end, float) and not math.isfinite(end) for end in value)
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
