@@ -190,6 +190,7 @@ def _provenance(
         "measured_as": {name: use.measured_as for name, use in made.uses.items() if use.measured_as},
         "missing": [
             *missing_inputs(inputs, tenant, evaluated, origins_of(answers), index is None),
+            *_unreached(answers, failures, inputs.by_rank),
             *made.missing,
             *(verdicts.missing if verdicts else []),
         ],
@@ -258,7 +259,8 @@ def _answered(
     """Return the places of the samples that every system answered, and what each system found for them.
 
     Raises:
-        BadInput: no sample is left, or hits name no document although relevant ones are known.
+        BadInput: no sample is left, nothing is found for any, or hits name no document although relevant ones are
+            known.
     """
     kept = [index for index, failure in enumerate(failures) if failure is None]
     if not kept:
@@ -269,7 +271,10 @@ def _answered(
     found = {
         name: [a for i in kept if isinstance(a := system_answers[i], Found)] for name, system_answers in answers.items()
     }
-    if by_rank and not any(_has_document_ids(f) for system in found.values() for f in system):
+    hits = [f for system in found.values() for f in system if f.doc_ids]
+    if by_rank and not hits:
+        raise BadInput(f"{tenant.rag.url}: finds nothing for any rewrite of any sample: is the knowledge base empty?")
+    if by_rank and not any(map(_has_document_ids, hits)):
         raise BadInput(f"{tenant.rag.url}: hits carry no doc_id, so relevant passages cannot be recognised")
     return kept, found
 
@@ -287,6 +292,25 @@ def _retrieve_all(
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("retrieving", total=len(unique))
         return asyncio.run(retrieve_rewrites(samples, rewrites, tenant, lambda: progress.advance(bar)))
+
+
+def _unreached(
+    answers: Mapping[str, Sequence[RetrievalResult]], failures: Sequence[str | None], by_rank: bool
+) -> list[str]:
+    """Say for how many samples no system found a relevant passage: their ids may be of another knowledge base."""
+    kept = [place for place, failure in enumerate(failures) if failure is None]
+    reached = {
+        place
+        for system in answers.values()
+        for place in kept
+        if isinstance(found := system[place], Found) and found.rank is not None
+    }
+    if not by_rank or len(reached) == len(kept):
+        return []
+    return [
+        f"{len(kept) - len(reached)} of {len(kept)} samples: no system finds a relevant passage among {TOP_K} hits; none "
+        "is within reach, or relevant_doc_ids are not ids of this knowledge base"
+    ]
 
 
 def _has_document_ids(found: Found) -> bool:

@@ -45,17 +45,25 @@ def query_metrics(
         rankings: query id -> document ids, best first, without repeats. A query that found nothing scores 0.
         relevant: query id -> ids of its relevant documents (binary relevance), for every query of `rankings`.
     """
-    qrels = [Qrel(query, doc, 1) for query in rankings for doc in dict.fromkeys(relevant[query])]
+    # Numbers for names: a name of ours or of the service's may hold what ends a text in C, where the measures are
+    # computed; two names would be one.
+    queries = {query: str(number) for number, query in enumerate(rankings)}
+    documents: dict[str, str] = {}
+
+    def number_of(document: str) -> str:
+        return documents.setdefault(document, str(len(documents)))
+
+    qrels = [Qrel(queries[query], number_of(doc), 1) for query in rankings for doc in dict.fromkeys(relevant[query])]
     # Scores that fall with the position: the service's order decides, never its scores.
     run = [
-        ScoredDoc(query, doc, float(len(docs) - place))
+        ScoredDoc(queries[query], number_of(doc), float(len(docs) - place))
         for query, docs in rankings.items()
         for place, doc in enumerate(docs)
     ]
     metrics: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in rankings}
-    names = {measure: name for name, measure in MEASURES.items()}
+    of_number, names = list(rankings), {measure: name for name, measure in MEASURES.items()}
     for found in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
-        metrics[found.query_id][names[found.measure]] = float(found.value)
+        metrics[of_number[int(found.query_id)]][names[found.measure]] = float(found.value)
     return metrics
 
 

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def parse_options(argv: list[str] | None) -> CompareOptions:
     recorded = parse_systems("--recorded", "PATH", args.pop("recorded"), models)
     prompted = parse_systems("--prompted", "PROFILE", args.pop("prompted"), {*models, *recorded})
     for option, least in (("max_cost", 0.0), ("usd_per_hour", 0.0), ("max_new_tokens", 1)):
-        if args[option] is not None and not args[option] >= least:
+        if args[option] is not None and not least <= args[option] < inf:
             raise BadInput(f"--{option.replace('_', '-')} {args[option]:g}: expected {least:g} or more")
     if args["labels"] and not args["judge"]:
         raise BadInput("--labels: correct a judge's win rates, but no --judge is given")

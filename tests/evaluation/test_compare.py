@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
-from evaluation import report
+from evaluation import compare, report
 from evaluation.page.run_files import RunFiles
 from evaluation.systems import model_hash
 from evaluation.texts import load_texts
 from reward.records.files import write_atomically
+from reward.records.sample import Sample
+from tests.support.asgi_server import AsgiServer
 from tests.support.rank_service import RankService, read_run, run, sample
 
 
@@ -177,3 +184,56 @@ def test_held_out_slices_count_only_in_their_own_metrics():
     assert metrics["slices"]["unseen_wording"]["rl"]["n"] == 4
     assert metrics["win_rate"]["rl_vs_baseline"]["loss"] == 0
     assert metrics["held_out_slices"]["unseen_wording"]["win_rate"]["rl_vs_baseline"]["loss"] == 4
+
+
+def test_passages_that_nothing_reaches_are_told(tmp_path: Path, tenant: Path, service: RankService) -> None:
+    """Relevant passages of another knowledge base give zeros everywhere: no finding about rewriting."""
+    samples = [
+        sample(0, "rank 1"),
+        *(sample(i, "rank 1").model_copy(update={"relevant_doc_ids": ("z",)}) for i in (1, 2)),
+    ]
+    assert run(tmp_path, tenant, service, samples) == 0
+    missing = read_run(tmp_path)[0]["provenance"]["missing"]
+    assert any(sentence.startswith("2 of 3 samples: no system finds a relevant passage") for sentence in missing)
+    assert run(tmp_path, tenant, service, samples[:1]) == 0
+    assert not any("no system finds" in sentence for sentence in read_run(tmp_path)[0]["provenance"]["missing"])
+
+
+def test_a_service_that_finds_nothing_is_no_service_without_ids(tmp_path: Path, tenant: Path, capsys) -> None:
+    with loopback_retrieval([]) as url:
+        assert compare_with(tmp_path, tenant, url, [sample(0, "rank 1")]) == 2
+    assert "finds nothing for any rewrite of any sample" in capsys.readouterr().err
+
+
+def test_nameless_hits_and_passages_of_one_document_count_at_their_places(tmp_path: Path, tenant: Path) -> None:
+    hits = [{"content": "a", "score": 1.0, "doc_id": name} for name in (None, None, "d", "d", "p1")]
+    with loopback_retrieval(hits) as url:
+        assert compare_with(tmp_path, tenant, url, [sample(0, "rank 1")]) == 0
+    found = read_run(tmp_path)[0]["systems"]["baseline"]
+    assert (found["recall@5"], found["success@1"], found["mrr@10"]) == (1.0, 0.0, pytest.approx(1 / 5))
+    assert found["ndcg@10"] == pytest.approx(1 / math.log2(6))
+
+
+@pytest.mark.parametrize("price", ["inf", "nan", "-1"])
+def test_a_price_that_is_none_is_refused(tmp_path: Path, tenant: Path, service: RankService, capsys, price) -> None:
+    assert run(tmp_path, tenant, service, [sample(0, "rank 1")], "--usd-per-hour", price) == 2
+    assert "--usd-per-hour" in capsys.readouterr().err
+
+
+@contextmanager
+def loopback_retrieval(hits: list[dict[str, Any]]) -> Iterator[str]:
+    """A retrieval service that always finds the same hits."""
+    app = FastAPI()
+
+    @app.post("/api/chat/general_rag")
+    async def general_rag() -> dict[str, Any]:
+        return {"data": {"recall": hits, "reranker": "lexical"}}
+
+    with AsgiServer(app) as server:
+        yield server.url
+
+
+def compare_with(tmp_path: Path, tenant: Path, url: str, samples: list[Sample]) -> int:
+    write_atomically(tmp_path / "test.jsonl", [one.to_json() for one in samples])
+    fixed = ["--test", str(tmp_path / "test.jsonl"), "--tenant", str(tenant), "--out", str(tmp_path / "run")]
+    return compare.main([*fixed, "--rag-url", url])

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evaluation.conclusion import conclude
 from evaluation.metrics import query_metrics, ranked_doc_ids, reciprocal_rank, summarise
@@ -50,6 +52,27 @@ def test_repeated_and_nameless_hits_keep_their_positions() -> None:
     assert len(ranking) == len(set(ranking)) == 4
     assert (ranking[0], ranking[3]) == ("a", "x")
     assert query_metrics({"q": ranking}, {"q": ["x"]})["q"]["mrr@10"] == pytest.approx(1 / 4)
+
+
+NAMES = st.sampled_from([None, "a", "b", "a b", "", "\0", "\0hit 1", "a\0b", "a\0c", "é中😀", "\u202eb", "1", "0"])
+QUERIES = st.sampled_from(["q", "q\0a", "q\0b", "", "q 1", "\t"])
+RUNS = st.dictionaries(QUERIES, st.tuples(st.lists(NAMES, max_size=14), st.lists(NAMES.filter(bool), min_size=1)))
+
+
+@given(RUNS)
+@settings(max_examples=60, deadline=None)
+def test_metrics_of_any_names_are_those_of_the_formulas(run: dict[str, tuple[list, list]]) -> None:
+    """Hits without an id, passages of one document, and names that C would cut off, each at its position."""
+    rankings = {query: ranked_doc_ids(docs(*names)) for query, (names, _) in run.items()}
+    metrics = query_metrics(rankings, {query: relevant for query, (_, relevant) in run.items()})
+    for query, (_, relevant) in run.items():
+        hits = [doc in relevant for doc in rankings[query]]
+        first = next((place for place, hit in enumerate(hits[:10], start=1) if hit), None)
+        gain = sum(1 / math.log2(place + 1) for place, hit in enumerate(hits[:10], start=1) if hit)
+        ideal = sum(1 / math.log2(place + 1) for place in range(1, min(10, len(set(relevant))) + 1))
+        expected = {f"recall@{k}": sum(hits[:k]) / len(set(relevant)) for k in (1, 5, 10)}
+        expected |= {"success@1": float(any(hits[:1])), "mrr@10": reciprocal_rank(first), "ndcg@10": gain / ideal}
+        assert metrics[query] == pytest.approx(expected, abs=1e-6)
 
 
 def test_bootstrap_of_a_mean() -> None:
