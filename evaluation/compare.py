@@ -308,8 +308,8 @@ def _unreached(
     if not by_rank or len(reached) == len(kept):
         return []
     return [
-        f"{len(kept) - len(reached)} of {len(kept)} samples: no system finds a relevant passage among {TOP_K} hits; none "
-        "is within reach, or relevant_doc_ids are not ids of this knowledge base"
+        f"{len(kept) - len(reached)} of {len(kept)} samples: no system finds a relevant passage among {TOP_K} hits; "
+        "none is within reach, or relevant_doc_ids are not ids of this knowledge base"
     ]
 
 

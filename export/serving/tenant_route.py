@@ -119,8 +119,8 @@ class TenantRoute:
             except TimeoutError:
                 made = Rewritten("", 0.0, "timeout", version=rewriter.version)
         seconds = time.perf_counter() - started
-        if made.failure:
-            original = Answer(sample.original_query, arm, ORIGINAL, made.failure, made.version, seconds)
+        if failure := made.failure or ("" if _can_be_seen(made.text) else "empty"):
+            original = Answer(sample.original_query, arm, ORIGINAL, failure, made.version, seconds)
             return original, made.cut
         return Answer(made.text, arm, arm, "", made.version, seconds), made.cut
 
@@ -162,3 +162,8 @@ class TenantRoute:
         await asyncio.gather(*self._shadows, return_exceptions=True)
         for rewriter in self.rewriters.values():
             await rewriter.aclose()
+
+
+def _can_be_seen(text: str) -> bool:
+    """Return whether a rewrite has a character to retrieve with: spaces, controls and marks of direction are none."""
+    return any(character.isprintable() and not character.isspace() for character in text)
