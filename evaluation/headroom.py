@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -26,6 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from data_prep.baseline.asking import run_until_stopped, with_options
+from evaluation.headroom_study.asking import TOP_K
 from evaluation.headroom_study.candidates import (
     Candidates,
     model_draws,
@@ -101,8 +103,8 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     """Ask, choose, conclude, write. Returns what `headroom.json` holds.
 
     Raises:
-        BadInput: an option or a file cannot be used, the service does not answer, no channel can be measured, or no
-            query was answered for every rewrite.
+        BadInput: an option or a file cannot be used, the service does not answer, no channel can be measured, no query
+            was answered for every rewrite, or no rewrite of any query finds a relevant passage.
     """
     started = time.monotonic()
     given = load_tenant(options.tenant)
@@ -129,6 +131,11 @@ def measure_headroom(options: HeadroomOptions) -> dict[str, Any]:
     if not any(part["n"] for part in channels.values()):
         reason, count = next(iter(next(iter(channels.values()))["left_out"].items()))
         raise BadInput(f"{tenant.rag.url}: no query could be compared; {count} of {len(samples)}: {reason}")
+    if by_rank and not any(_is_reached(one) for rows in study.measured.values() for one in rows):
+        raise BadInput(
+            f"{tenant.rag.url}: no relevant passage is among {TOP_K} hits of anything that was asked: relevant_doc_ids "
+            "are not ids of this knowledge base, or it does not hold them"
+        )
     synthetic = options.test is None
     verdicts = {
         name: verdict_of(results, by_rank=by_rank, synthetic=synthetic)._asdict() for name, results in channels.items()
@@ -189,10 +196,8 @@ def _samples(options: HeadroomOptions, tenant: TenantSettings) -> tuple[list[Sam
         # Where relevant passages are known for some samples, only those can be judged.
         known = [sample for sample in read if sample.relevant_doc_ids]
         samples = known or read
-        if known and len(known) < len(read):
-            console.print(
-                f"[yellow]{len(read) - len(known)} of {len(read)} samples have no relevant passages: left out"
-            )
+        if unjudged := len(read) - len(samples):
+            console.print(f"[yellow]{unjudged} of {len(read)} samples have no relevant passages: left out")
     else:
         wanted = options.queries or SYNTHETIC
         passages = read_passages(options.kb) if options.kb else served_passages(tenant, 5 * wanted, options.seed)
@@ -205,6 +210,11 @@ def _samples(options: HeadroomOptions, tenant: TenantSettings) -> tuple[list[Sam
         drawn = sorted(random.Random(options.seed).sample(range(len(samples)), options.queries))
         samples = [samples[i] for i in drawn]
     return samples, unjudged
+
+
+def _is_reached(one: Measured) -> bool:
+    """Return whether any rewrite of a sample finds a relevant passage."""
+    return any(found.rank for found in (*one.fixed.values(), *(draw for draws in one.draws.values() for draw in draws)))
 
 
 def _candidates(samples: Sequence[Sample], tenant: TenantSettings, options: HeadroomOptions) -> Candidates:
@@ -283,7 +293,8 @@ def _parse_args(argv: list[str] | None) -> HeadroomOptions:
             parser.error(f"--{name.replace('_', '-')}: {args[name]} is not in {low} to {high}")
     if args["kb"] is not None and not args["synthesise"]:
         parser.error("--kb goes with --synthesise")
-    if (args["queries"] is not None and args["queries"] < 1) or args["max_calls"] < 1 or args["temperature"] <= 0:
+    no_temperature = not 0 < args["temperature"] < math.inf
+    if (args["queries"] is not None and args["queries"] < 1) or args["max_calls"] < 1 or no_temperature:
         parser.error("--queries, --max-calls and --temperature are positive")
     args["recorded"] = _folders("--recorded", args["recorded"], ())
     args["models"] = _folders("--model", args.pop("model"), args["recorded"])

@@ -42,6 +42,8 @@ def markdown_page(
     """Return the verdict, the systems by channel and slice, the best-of curves and examples, as Markdown."""
     metric = results["metric"]
     lines = ["# What rewriting can gain", "", results["verdict"]["sentences"], "", results["verdict"]["detail"], ""]
+    if unjudged := results["provenance"]["queries"]["without_relevant_passages"]:
+        lines += [f"{unjudged} more samples took no part: no relevant passage is known for them.", ""]
     channels = {name: part for name, part in results["channels"].items() if part["n"]}
     lines += [f"## {metric} by channel", "", *table_head("system", *(f"{c} (n={p['n']})" for c, p in channels.items()))]
     lines += [

@@ -355,7 +355,7 @@ def test_channels_of_the_real_service(tmp_path: Path, tenant: Path) -> None:
 def test_queries_from_a_folder(tmp_path: Path, tenant: Path, words_service: WordsService) -> None:
     rows = [
         {
-            "_id": f"d{i}",
+            "_id": f"d{i}" if i else "p",  # which the service finds
             "title": f"标题{i}",
             "text": f"鱼油{i}号建议每日两粒。孕妇请先咨询医生{i}。",
             "questions": [f"问{i}?"],
@@ -484,3 +484,29 @@ def test_draws_of_a_model_differ_and_are_kept(tmp_path: Path, tenant: Path) -> N
     made = kept.stat().st_mtime_ns
     assert model_draws(folder, samples, load_tenant(str(tenant)), tmp_path / "cache", **options) == draws
     assert kept.stat().st_mtime_ns == made
+
+
+def test_samples_without_relevant_passages_are_counted(tmp_path, tenant, words_service, capsys) -> None:
+    samples = [
+        *(sample(i, f"key=b,d a b d q{i}") for i in range(2)),
+        *(sample(i, f"x{i}", relevant=()) for i in (7, 8, 9)),
+    ]
+    assert run(tmp_path, tenant, words_service.url, samples, "--channels", "service") == 0
+    assert results_of(tmp_path)["provenance"]["queries"]["without_relevant_passages"] == 3
+    assert "3 of 5 samples have no relevant passages" in capsys.readouterr().out
+    page = (tmp_path / "out" / "headroom.md").read_text(encoding="utf-8")
+    assert "3 more samples took no part" in page
+
+
+def test_passages_of_another_knowledge_base_are_no_finding(tmp_path, tenant, words_service, capsys) -> None:
+    """Thirty queries whose passage nothing reaches would read as little room."""
+    samples = [sample(i, f"a b d q{i}", relevant=("elsewhere",)) for i in range(30)]
+    assert run(tmp_path, tenant, words_service.url, samples, "--channels", "service", "--subsets", "0") == 2
+    assert "relevant_doc_ids are not ids of this knowledge base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("temperature", ["nan", "inf", "0", "-1"])
+def test_a_temperature_that_is_none_is_refused(tmp_path, tenant, temperature) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, tenant, "http://127.0.0.1:9", [sample(0, "a")], "--temperature", temperature)
+    assert ended.value.code == 2

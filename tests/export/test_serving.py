@@ -124,7 +124,7 @@ def test_the_prompt_is_masked_as_training_data_is_and_the_fallback_is_not(tmp_pa
     ],
 )
 def test_what_is_no_rewrite_is_answered_with_the_original_query_and_the_reason(tmp_path, fault, failure):
-    served = {"rewriters": {"8b": {"chat_url": "", "max_new_tokens": 24}}, "timeout": 0.4}
+    served = {"rewriters": {"8b": {"chat_url": "", "max_new_tokens": 24}}, "timeout": 2}
     with loopback_llm(lambda body: fault) as url:
         served["rewriters"]["8b"]["chat_url"] = str(url)
         with drop_in(tmp_path, **served) as client:
