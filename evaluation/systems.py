@@ -23,6 +23,7 @@ ORIGINAL, DESCRIPTION, BASELINE = "original", "description", "baseline"
 Rewrite = str | ServiceFailure
 # Files of a model folder that say who made it: they do not change what it answers.
 NOT_THE_MODEL = ("provenance.json", "README.md")
+SHARDS_FILE = "model.safetensors.index.json"
 RUN_FILE = "run.json"  # what a recipe leaves in the folder of its model
 MAX_NEW_TOKENS = 256  # where it names none
 
@@ -169,7 +170,7 @@ def model_hash(folder: Path) -> str:
     """Hash names and contents (SHA-256) of the files of a Hugging Face model folder.
 
     Raises:
-        BadInput: the folder or its config, tokenizer or weights are missing.
+        BadInput: the folder or its config, tokenizer or weights are missing, or a shard of them.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such model folder")
@@ -177,10 +178,27 @@ def model_hash(folder: Path) -> str:
     for wanted in ("config.json", "tokenizer_config.json", "*.safetensors"):
         if not any(p.match(wanted) for p in files):
             raise BadInput(f"{folder}: not a Hugging Face model folder, lacks {wanted}")
+    if lacking := sorted(_shards(folder) - {path.name for path in files}):
+        raise BadInput(f"{folder}: lacks {lacking[0]}, which {SHARDS_FILE} names")
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _shards(folder: Path) -> set[str]:
+    """Return the files that the index of sharded weights names; none where the weights are one file.
+
+    Raises:
+        BadInput: the index cannot be read.
+    """
+    path = folder / SHARDS_FILE
+    if not path.is_file():
+        return set()
+    try:
+        return set(map(str, json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{path}: names no shards: weight_map is missing") from None
 
 
 def generate_in_child(

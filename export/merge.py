@@ -71,7 +71,7 @@ def find_shards(checkpoint: Path, *, last: bool = False) -> Path:
     if (checkpoint / BEST).is_dir() and not last:
         folder = (checkpoint / BEST).resolve()
     elif (checkpoint / LATEST).is_file():
-        step = (checkpoint / LATEST).read_text(encoding="utf-8").strip()
+        step = (checkpoint / LATEST).read_text(encoding="utf-8", errors="replace").strip()
         folder = checkpoint / f"global_step_{step}"
         if not folder.is_dir():
             raise BadCheckpoint(f"{checkpoint}: {LATEST} names step {step!r}, but there is no {folder.name}")
@@ -223,8 +223,8 @@ def _replace_folder(new: Path, old: Path) -> None:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise BadCheckpoint(f"{path}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise BadCheckpoint(f"{path}: not JSON ({getattr(error, 'msg', type(error).__name__)})") from None
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{path}: expected an object")
     return value

@@ -36,10 +36,11 @@ def ready_folder(name: str, path: Path, merged: Path) -> Path:
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Check that tokenizer, config and weights are of one vocabulary. A padded embedding is fine.
+    """Check that tokenizer, config and weights are of one vocabulary, and the weights whole; padding is fine.
 
     Raises:
-        BadInput: the tokenizer has ids that the model has no embedding for, or weights and config differ.
+        BadInput: the tokenizer has ids that the model has no embedding for, weights and config differ, or a file of
+            weights is damaged or cut off.
     """
     config = _read_object(folder / "config.json")
     size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
@@ -63,20 +64,42 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _embedding_rows(folder: Path) -> int | None:
-    """Return the rows of the input embedding, out of the headers of the weights; None where it has another name."""
+    """Return the rows of the input embedding, out of the headers of the weights; None where it has another name.
+
+    Raises:
+        BadInput: a file of weights is damaged or cut off.
+    """
+    rows = None
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as weights:
-            length = int.from_bytes(weights.read(8), "little")
-            if not 0 < length < 100_000_000:
-                raise BadInput(f"{path}: damaged: no safetensors header")
-            try:
-                header = json.loads(weights.read(length))
-            except ValueError:
-                raise BadInput(f"{path}: damaged: its header is not JSON") from None
-        for name, tensor in header.items():
+        for name, tensor in _header(path).items():
             if name.endswith(_EMBEDDINGS):
-                return int(tensor["shape"][0])
-    return None
+                rows = int(tensor["shape"][0])
+    return rows
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Return the tensors that a safetensors file holds: name → its `shape` and `data_offsets`.
+
+    Raises:
+        BadInput: it is none, or ends before its last tensor does.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as weights:
+        length = int.from_bytes(weights.read(8), "little")
+        if not 0 < length < 100_000_000:
+            raise BadInput(f"{path}: damaged: no safetensors header")
+        try:
+            header = json.loads(weights.read(length))
+            header.pop("__metadata__", None)
+            end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+            shapes = [tensor["shape"] for name, tensor in header.items() if name.endswith(_EMBEDDINGS)]
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise BadInput(f"{path}: damaged: its header is not what safetensors writes") from None
+    if size < end:
+        raise BadInput(f"{path}: cut off: {size:,} of {end:,} bytes are there")
+    if not all(isinstance(shape, list) and shape and isinstance(shape[0], int) for shape in shapes):
+        raise BadInput(f"{path}: damaged: its header is not what safetensors writes")
+    return header
 
 
 def _highest_token(path: Path) -> int | None:

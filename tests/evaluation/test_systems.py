@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from evaluation.provenance.retriever import describe_retriever
@@ -226,15 +227,50 @@ def test_a_checkpoint_that_cannot_be_merged_is_one_error(
     assert "lacks model_world_size_1_rank_0.pt" in capsys.readouterr().err
 
 
-def test_a_damaged_weight_file_is_one_error(tmp_path: Path) -> None:
+def weights(tensors: dict[str, Any], data: bytes = b"") -> bytes:
+    """A safetensors file of that header."""
+    header = json.dumps(tensors).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+EMBEDDING = {"dtype": "BF16", "shape": [10, 8], "data_offsets": [0, 160]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no safetensors header"),
+        (b"\x05\0\0\0\0\0\0\0{{{{{", "its header is not"),
+        (weights([1]), "its header is not"),
+        (weights({"model.embed_tokens.weight": {"dtype": "BF16"}}), "its header is not"),
+        (weights({"model.embed_tokens.weight": EMBEDDING | {"shape": []}}, bytes(160)), "its header is not"),
+        (weights({"model.embed_tokens.weight": EMBEDDING | {"shape": "10"}}, bytes(160)), "its header is not"),
+        (weights({"model.embed_tokens.weight": EMBEDDING}, bytes(100)), "cut off: "),
+        (weights({"lm_head.weight": EMBEDDING}), "cut off: "),
+    ],
+)
+def test_a_damaged_weight_file_is_one_error(tmp_path: Path, content: bytes, message: str) -> None:
     folder = model_folder(tmp_path / "m", config=10, rows=10, tokens=10)
-    (folder / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{{{{{")
-    try:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(BadInput, match=message):
         check_vocabulary(folder)
-    except BadInput as error:
-        assert "damaged" in str(error)
-    else:
-        raise AssertionError("a damaged file passed")
+
+
+def test_a_missing_shard_is_one_error_before_anything_is_asked(
+    tmp_path: Path, tenant: Path, service: RankService, capsys
+) -> None:
+    folder = model_folder(tmp_path / "m", config=10, rows=10, tokens=10)
+    shards = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = folder / "model.safetensors.index.json"
+    for text, message in (
+        (json.dumps({"weight_map": shards}), "lacks model-00002-of-00002.safetensors"),
+        ("{", "names no shards"),
+        ('{"weight_map": ["a"]}', "names no shards"),
+    ):
+        index.write_text(text)
+        assert run(tmp_path, tenant, service, [sample(0, "rank 1")], "--model", f"rl={folder}") == 2
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1 and not service.bodies
 
 
 def test_the_baseline_is_timed_live(tmp_path: Path, service: RankService) -> None:

@@ -95,9 +95,19 @@ def make_critic(run: Path) -> None:
     config.write_text(config.read_text().replace("Qwen3ForCausalLM", "Qwen3ForTokenClassification"))
 
 
+def break_encoding(run: Path) -> None:
+    (run / "global_step_10" / "fsdp_config.json").write_bytes(b"\xff\xfe\x00")
+
+
+def break_pointers_encoding(run: Path) -> None:
+    (run / "latest_checkpointed_iteration.txt").write_bytes(b"\xff")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (break_encoding, "fsdp_config.json: not JSON"),
+        (break_pointers_encoding, "but there is no global_step_"),
         (break_nothing_there, "no checkpoint here"),
         (break_pointer, "names step '11', but there is no global_step_11"),
         (break_shard, "lacks model_world_size_1_rank_0.pt"),

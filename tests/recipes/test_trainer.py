@@ -95,6 +95,9 @@ def test_two_steps_of_grpo_with_a_judge(setting, judge):
     _, result = setting.train_rl("fivedoctors_grpo", 2, f"recipe.output_dir={output}", *judged_by(judge))
     assert_trained(output, result, steps=2, checked=CHECKED)
     assert_judged(output, judge)
+    # What promotion holds the model to: the retriever was one and the same from beginning to end.
+    [met] = json.loads((output / "retriever.json").read_text())["retrievers"]
+    assert met["index"]["documents"] > 0 and met["index"]["created_at"] and met["from_step"] == 0
 
 
 @pytest.mark.full
