@@ -44,6 +44,8 @@ examples
       --batch queries.xlsx --version new --out rewrites.xlsx
 """
 
+_NAMED = 20  # rows that are left out
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -84,6 +86,8 @@ async def _batch(
         for version in versions.values():
             await version.aclose()
     print(f"{counts.rows} rows, {counts.failed} failed, {counts.refused} could not be asked; wrote {out}")
+    for line in counts.left_out[:_NAMED]:
+        print(f"left out: {line}", file=sys.stderr)
     if counts.failed:
         print(f"the first failure: {counts.first_failure}", file=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.bvt.progress import RecordedAnswer
-from data_prep.bvt.queries import read_queries
+from data_prep.bvt.queries import Queries, read_queries
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import MOST_ROWS, write_workbook
 from data_prep.run_bvt import answered_row
@@ -24,12 +24,13 @@ from reward.settings.recipe import TenantSettings
 @dataclass(frozen=True)
 class BatchCounts:
     """Rows of a batch. `refused`: rows that could not be asked, which are not in the workbook; `first_failure`: ""
-    where every row was answered."""
+    where every row was answered; `left_out`: why each of the refused rows, and the rest of an unreadable file, is."""
 
     rows: int
     failed: int
     refused: int
     first_failure: str
+    left_out: tuple[str, ...] = ()
 
 
 async def rewrite_workbook(
@@ -68,7 +69,7 @@ async def rewrite_workbook(
         return answered
 
     rows = await asyncio.gather(*map(answer, queries.rows))
-    counts = _count(rows, len(queries.quarantined))
+    counts = _count(rows, queries)
     if counts.failed == total:
         raise BadInput(f"{version.name}: every row failed; the first: {counts.first_failure}")
     await asyncio.to_thread(write_workbook, out, rows)
@@ -94,6 +95,9 @@ async def _answer(row: BvtRow, version: Version, retrieve: Retrieve, tenant: Ten
     )
 
 
-def _count(rows: Sequence[BvtRow], refused: int) -> BatchCounts:
+def _count(rows: Sequence[BvtRow], queries: Queries) -> BatchCounts:
     failed = [row for row in rows if row.recall_results is None]
-    return BatchCounts(len(rows), len(failed), refused, failed[0].error if failed else "")
+    left_out = [f"{one.file}: {one.reason}" for one in queries.unreadable]
+    left_out += ["row {row} of {file}: {reason}".format_map(refused) for refused in queries.quarantined]
+    first = failed[0].error if failed else ""
+    return BatchCounts(len(rows), len(failed), len(queries.quarantined), first, tuple(left_out))

@@ -303,7 +303,9 @@ class _Page:
                     remark.set_text(t("batch.failed", reason=reason))
                     return
                 content = out.read_bytes()
-            remark.set_text(t("batch.done", rows=counts.rows, failed=counts.failed, refused=counts.refused))
+            done = t("batch.done", rows=counts.rows, failed=counts.failed, refused=counts.refused)
+            first = (line.replace(str(source), upload.file.name) for line in counts.left_out[:1])
+            remark.set_text(" ".join([done, *map(mask_message, first)]))
             with result:
                 ui.button(t("batch.download"), on_click=lambda: ui.download(content, "rewrites.xlsx"))
 

@@ -317,6 +317,11 @@ def test_rows_that_fail_say_why_and_a_batch_without_an_answer_is_an_error(
         assert demo.main([*command, "--batch", str(tmp_path / "half.xlsx")]) == 0
         told = capsys.readouterr()
         assert "2 rows, 1 failed" in told.out and "lacks rewritten_query" in told.err
+        # A row that cannot be asked is in no workbook: it is named.
+        (tmp_path / "blank.csv").write_text("query,user_profile\n好的,\n,四十岁\n", encoding="utf-8")
+        assert demo.main([*command, "--batch", str(tmp_path / "blank.csv")]) == 0
+        told = capsys.readouterr()
+        assert "1 could not be asked" in told.out and "left out: row 3 of" in told.err
     finally:
         services.close()
 
