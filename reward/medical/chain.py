@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from reward.medical.form import listed_share
+from reward.medical.form import listed_share, without_lists
 from reward.medical.lexicons import Lexicons
 from reward.medical.reading import read
 from reward.text.units import new_content, units
@@ -25,7 +25,7 @@ def chain_score(chain: str, question: str, lexicons: Lexicons) -> tuple[float, t
     """
     if listed_share(chain) > 0.4 or (chain and new_content(chain, question) < _PARROTED):
         return 0.0, ()
-    reading, asked = read(chain), set(units(question))
+    reading, asked = read(without_lists(chain)), set(units(question))
     options: list[set[str]] = []
     for start, end in reading.clauses:
         clause = reading.text[start:end]

@@ -28,12 +28,20 @@ _BARE = re.compile(
 _TIMES = re.compile(r"[x×]\s?(?P<number>\d{1,2})(?!\d)")
 # Two shots, three vials: units that only drugs come in.
 _SHOTS = re.compile(r"(?P<number>[一二两三四五六七八九十\d])(?:针(?!灸)|吊瓶|瓶点滴|副药|剂药)")
+# A part of a pill or a pack: 掰成三分之一, 倒出四分之一的粉.
+_PART = re.compile(
+    r"(?:掰|切|分|剪)(?:成|开|下|为)?(?:一半|两半|半|[二三四五六八两]?[瓣份块]|(?=[二三四五六八十]分之))"
+    r"|[二三四五六八十]分之[一二三四五](?:的)?(?:片|粒|颗|袋|包|支|粉|药|丸|贴)?"
+)
+# A number of pills without their unit: 吃俩, 吃仨.
+_COUNTED = re.compile(r"(?:吃|服|用|嚼|含|吞)(?:上|个|它)?(?P<number>[俩仨])(?![人口])")
 _FREQUENCY = re.compile(
     r"(?:每|一|1)(?:天|日|周|晚)(?:服|吃|用|打)?\s?(?:[一二两三四五六\d]|[1-9]-[1-9])\s?(?:次|回|顿|遍)"
     r"|(?:每|隔)\s?(?:[一二两三四五六七八九十\d]+)\s?个?(?:小时|钟头)(?:服|吃|用|打|一|1|再)?"
+    r"|(?:[一二两三四五六七八九十]+|\d{1,2})个?(?:小时|钟头)(?:吃|服|喝|喂|用)?(?:一|1)次"
     r"|(?:日|天)(?:服)?[一二三四两\d]次|早晚各|早中晚各|三餐(?:前|后)各|饭[前后]各"
     r"|(?<![a-z])(?:bid|tid|qid|qd|qn|q\d+h|prn|once daily|twice (?:a day|daily)|(?:three|four) times (?:a day|daily)"
-    r"|every \d+ hours)(?![a-z])"
+    r"|every (?:\d+|two|three|four|six|eight|twelve) hours)(?![a-z])"
 )
 _SPACES = re.compile(r"\s+")
 
@@ -58,7 +66,7 @@ def doses(text: str) -> Iterator[Dose]:
         unit = mention.ends[-1].unit
         if unit in _AMOUNTS and not _is_weight_of_body(text, mention):
             yield Dose(mention.start, mention.end, _grams(mention), is_soft=unit in _SOFT)
-    for pattern in (_TURNED_ROUND, _BARE, _TIMES, _SHOTS):
+    for pattern in (_TURNED_ROUND, _BARE, _TIMES, _SHOTS, _PART, _COUNTED):
         for match in pattern.finditer(text):
             yield Dose(match.start(), match.end(), _turned_grams(match.group()), is_soft=pattern is _TIMES)
     for match in _FREQUENCY.finditer(text):

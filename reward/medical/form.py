@@ -19,6 +19,13 @@ _LONGEST_LIST = 8  # items: careful answers list that many signs
 _LIST = re.compile(
     rf"(?:[^、/|;；\s。,，!！?？]{{1,{_SHORT_ITEM}}}[、/|;；\s]+){{{_LONGEST_LIST},}}[^、/|;；\s。,，!！?？]{{1,{_SHORT_ITEM}}}"
 )
+# English has a blank between any two words: what joins words into a sentence is no item of a list.
+_JOINS = re.compile(
+    "(?:the|an?|i|it|you|your|he|she|his|her|him|they|them|their|we|us|my|me|this|that|these|those|there|is|are|was|were"
+    "|am|be|been|do|does|did|don't|has|have|had|can|can't|will|won't|would|should|may|might|could|must|not|and|or|but|so"
+    "|if|when|while|until|as|than|of|to|in|on|at|by|for|from|with|without|into|over|under|about|after|before|it's|you're)",
+    re.IGNORECASE,
+)
 _SUBSTANCE = 14  # units: an answer with fewer, boilerplate aside, says nothing
 _COPIED = 0.12
 
@@ -46,7 +53,7 @@ def listed_share(text: str) -> float:
     total = sum(map(len, items))
     listed, run = 0, list[str]()
     for item in [*items, "…" * (_SHORT_ITEM + 1)]:
-        if len(item) <= _SHORT_ITEM:
+        if len(item) <= _SHORT_ITEM and not _JOINS.fullmatch(item):
             run.append(item)
             continue
         if len(run) > _LONGEST_LIST:
@@ -57,7 +64,13 @@ def listed_share(text: str) -> float:
 
 def without_lists(text: str) -> str:
     """Return a text without its lists of more than eight short items: a keyword in one is no advice."""
-    return _LIST.sub(" ", text)
+    return _LIST.sub(lambda match: match.group() if _joined(match.group()) else " ", text)
+
+
+def _joined(text: str) -> bool:
+    """Whether words that look like a list are English sentences: one in eight joins others."""
+    words = [item for item in _ITEM.split(text) if item]
+    return sum(bool(_JOINS.fullmatch(word)) for word in words) * _LONGEST_LIST >= len(words)
 
 
 def stuffing_penalty(chain: str, answer: str) -> float:

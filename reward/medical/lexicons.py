@@ -111,15 +111,25 @@ class DrugsFile(Source):
     contraindicated: tuple[Contraindication, ...]
 
 
+class HarmfulWhen(StrictSettings):
+    """`act` harms where the question names `group`."""
+
+    group: str
+    act: str
+
+
 class RisksFile(Source):
     certainty: str
     self_adjustment: str
     harmful_acts: tuple[str, ...]
+    harmful_when: tuple[HarmfulWhen, ...] = ()
     methods: str
     doctor_decides: str
     leaflet: str
     warned: str
     warned_after: str
+    reported: str
+    refuted: str
     own_medication: str
     informing: str
     recommend: str

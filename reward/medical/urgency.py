@@ -156,8 +156,10 @@ def _level(reading: Reading, sign: Sign, lexicons: Lexicons, listed: tuple[Span,
 
 def _crisis(reading: Reading, sign: Sign, lexicons: Lexicons) -> tuple[Level, Span] | None:
     """The level of a crisis sign: one that is denied, or tells of others in general, still calls for care."""
+    if not all(lexicons.pattern(pattern).search(reading.text) for pattern in sign.all):
+        return None
     best: tuple[Level, Span] | None = None
-    for match in lexicons.any_of(sign.any).finditer(reading.text):
+    for match in lexicons.any_of(sign.any or sign.all[:1]).finditer(reading.text):
         first = reading.clause(match.start())[0]
         before, sentence = reading.text[first : match.start()], reading.sentence_text(match.start())
         distant = _NOT_MEANT.search(before) or _IN_GENERAL.search(sentence)
