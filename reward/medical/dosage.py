@@ -27,7 +27,7 @@ _BARE = re.compile(
 # x2, ×3 behind a drug's name.
 _TIMES = re.compile(r"[x×]\s?(?P<number>\d{1,2})(?!\d)")
 # Two shots, three vials: units that only drugs come in.
-_SHOTS = re.compile(r"(?P<number>[一二两三四五六七八九十\d])(?:针(?!灸)|吊瓶|瓶点滴|副药|剂药)")
+_SHOTS = re.compile(r"(?P<number>[一二两三四五六七八九十\d])(?:针(?!灸)|钱(?![包的多买])|吊瓶|瓶点滴|副药|剂药)")
 # A part of a pill or a pack: 掰成三分之一, 倒出四分之一的粉.
 _PART = re.compile(
     r"(?:掰|切|分|剪)(?:成|开|下|为)?(?:一半|两半|半|[二三四五六八两]?[瓣份块]|(?=[二三四五六八十]分之))"

@@ -216,6 +216,8 @@ class Lexicons:
 
     def _expanded(self, text: str) -> str:
         def term(match: re.Match[str]) -> str:
+            if match[1] == "药名":
+                return f"(?:{'|'.join((*self.drugs.prescription, *self.drugs.over_the_counter))})"
             return f"(?:{self._expanded(self.signs.terms[match[1]])})" if match[1] in self.signs.terms else match[0]
 
         return _TERM.sub(term, text.translate(_PUNCTUATION))

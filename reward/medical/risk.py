@@ -24,9 +24,13 @@ PRESCRIPTION_ADVISED, CLASS_ADVISED, MEDICATION_CHANGED = 0.7, 0.4, 0.7
 CERTAINTY, HARMFUL_ACT = 0.6, 0.8
 
 _FOOD = re.compile(
-    "^(?![^,。;!?\n]{0,2}[泡煮煎冲炖兑熬磨])[^,。;!?\n]{0,2}(?:水|温水|开水|盐水|牛奶|奶|汤|粥|饭|糖(?!皮)|盐|蔬菜|水果|肉|鸡蛋|蛋白|油|坚果|主食|酒|米|豆|鱼|葡萄糖|果汁|饮料|纱布|毛巾|手套|冰|人|孩子|家人|玻璃|区域)"
+    "^(?![^,。;!?\n]{0,2}[泡煮煎冲炖兑熬磨]|[连随跟和就配])[^,。;!?\n]{0,2}(?:水|温水|开水|盐水|牛奶|奶|汤|粥|饭|糖(?!皮)|盐|蔬菜|水果|肉|鸡蛋|蛋白|油|坚果|主食|酒|米|豆|鱼|葡萄|[红大黑]?枣|核桃|杏仁|花生|草莓|蓝莓|樱桃|枸杞|山楂|桂圆|莲子|番茄|西红柿|话梅|喉糖|瓜子|蒜|果汁|饮料|纱布|毛巾|手套|冰|人|孩子|家人|玻璃|区域)"
 )
-_TAKEN = re.compile("服|吃|用|含|嚼|注射|打|输|滴|涂|喷|吸|口服|静|肌|咽|吞|药|take|dose")
+# Food that is counted as pills are.
+_COUNTED_FOOD = re.compile(
+    "枣|核桃|杏仁|花生|草莓|蓝莓|樱桃|枸杞|山楂|桂圆|莲子|话梅|瓜子|糖果|葡萄(?!糖)|坚果|蒜|种子"
+)
+_TAKEN = re.compile("服|吃|用|含|嚼|注射|打|输|滴|涂|喷|吸|口服|静|肌|咽|吞|药|来(?=[一两二三几半\\d])|追加|take|dose")
 _LIMIT = re.compile(
     "(?:不(?:要|得|能|可|应|宜)?(?:超过|多于|大于|高于)|勿超|上限|最大(?:剂量|量)?|极量|限(?:制|量)|以内|少于|低于|小于)[^,。;]{0,4}$"
 )
@@ -38,7 +42,7 @@ _DOSED = re.compile("片|粒|颗|丸|毫克|微克|mg|ug|mcg|单位|iu|滴|毫�
 _CLASS = re.compile("(?:降压|降糖|降脂|抗凝|抗癫痫|抗抑郁|抗精神病)药")
 _SMALL_WEIGHT = re.compile("毫克|微克|mg|ug|mcg|μg|iu|国际单位")
 _NUTRIENT = re.compile("摄入|钠|钙|钾|镁|胆固醇|咖啡因|嘌呤|碘|铁|锌|硒|含量|蛋白|热量|维生素|维c|纤维|酒精|尿|血|/")
-_WEIGHED = re.compile("片|丸|毫克|微克|mg|ug|mcg|单位|iu")
+_WEIGHED = re.compile("片|丸|粒|颗|毫克|微克|mg|ug|mcg|单位|iu")
 _MASS_OF_BODY = re.compile("体重|血糖|血压|肌酐|尿酸|血红蛋白|指标|化验|含量|水平|/l|/dl|mmol")
 
 
@@ -158,7 +162,10 @@ def _drug_of_question(reading: Reading, dose: Dose, asked: Reading, lexicons: Le
     around = reading.text[max(reading.sentence(dose.start)[0], dose.start - 10) : dose.end + 4]
     if _SMALL_WEIGHT.search(words) and not _NUTRIENT.search(around):
         return "drug", "?"
-    taken = _TAKEN.search(reading.sentence_text(dose.start))
+    sentence = reading.sentence_text(dose.start)
+    if _COUNTED_FOOD.search(sentence):
+        return None
+    taken = _TAKEN.search(sentence)
     return ("drug", "?") if taken and not dose.is_frequency and _WEIGHED.search(words) else None
 
 
@@ -206,11 +213,14 @@ def _drug_risks(reading: Reading, asked: Reading, lexicons: Lexicons) -> list[tu
     return found
 
 
+_NO_NEED = re.compile("(?:no need|(?:don't|do not|needn't) (?:need|have)?|without)(?: to)?(?: [a-z]+){0,3} ?$")
+
+
 def _by_doctor(reading: Reading, at: int, lexicons: Lexicons) -> bool:
     """Whether the sentence leaves it to a doctor: 遵医嘱, and not 不用找医生."""
     start, end = reading.sentence(at)
     for match in lexicons.pattern(lexicons.risks.doctor_decides).finditer(reading.text, start, end):
-        if not reading.denies(*match.span()):
+        if not reading.denies(*match.span()) and not _NO_NEED.search(reading.text[start : match.start()]):
             return True
     return False
 
@@ -265,7 +275,7 @@ _PROMISES_NOTHING = re.compile(
 )
 _MUST_NOT = re.compile("(?:不能|不可|不要|切勿|别|不得|不宜)[^,。;]{0,4}[停断扔丢戒]")
 _STOPPED = re.compile(
-    "^(?:[^,。;!?\\n]{0,4}?(?:停了|停掉|停用|停服|停吃|断掉|断了|扔了|扔掉|丢掉|戒掉|(?:可以|就|马上|立刻|直接|先)停)|[^,。;!?\\n]{0,2}"
+    "^(?:[^,。;!?\\n]{0,4}?(?:停了|停掉|停用|停服|停吃|断掉|断了|扔了|扔掉|丢掉|戒掉|撂下|搁下|先放放|(?:可以|就|马上|立刻|直接|先)停)|[^,。;!?\\n]{0,2}"
     "(?:不用|不必|没必要|别)(?:再)?(?:继续)?(?:吃|服|用|打)(?:了|[,。!]|$))"
 )
 
