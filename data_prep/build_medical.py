@@ -119,8 +119,8 @@ def build_medical(options: MedicalOptions) -> None:
     chained = [row for row in gold if row.chain and row.answer]
     if gold and not chained:
         raise BadInput(
-            f"{options.gold}: row {gold[0].row}: the answer has no chain (field think, or <think>…</think> in the "
-            f"answer), and neither has any of the {len(gold)} rows: nothing teaches the assistant to reason"
+            f"{options.gold}: row {gold[0].row}: has no chain (field think, or <think>…</think> in the answer) or "
+            f"nothing after it, and so have all {len(gold)} rows: nothing teaches the assistant to reason"
         )
 
     # What is evaluated on never trains, nor does what asks nearly the same.
@@ -144,7 +144,7 @@ def build_medical(options: MedicalOptions) -> None:
     facts = _write(options, tenant, request, draw, validation, pool, held, rows, refused, files)
     print(
         f"training prompts: {len(draw.rows)}, high-risk {draw.high_risk_share:.1%}; left out to keep the share: "
-        f"{sum(draw.left_out.values())}; SFT samples: {facts.sft}; gold rows without a chain: {facts.without_chain}"
+        f"{sum(draw.left_out.values())}; SFT samples: {facts.sft}; gold rows without a chain or an answer: {facts.without_chain}"
     )
     print(f"not used: {len(refused)} rows, see {options.out / QUARANTINE_FILE}")
     print(f"written: {options.out}")
@@ -243,6 +243,7 @@ def _write(
         outputs.append(out / f"eval_{name}.jsonl")
         write_atomically(outputs[-1], (sample.to_json() for sample in samples))
 
+    gold = [row for row in rows if row.source == "gold"]
     facts = Facts(
         tenant=tenant.tenant_id,
         files={p.name: (sum(row.source == s for row in rows), file_sha256(p)) for s, p in files.items()},
@@ -250,7 +251,7 @@ def _write(
         validation=len(validation),
         evaluation=evaluation,
         sft=len(imitable),
-        without_chain=sum(row.source == "gold" and not row.chain for row in rows),
+        without_chain=len(gold) - sum(bool(row.chain and row.answer) for row in gold),
         refused=refused,
         share=options.high_risk_share,
         seed=options.seed,

@@ -43,14 +43,15 @@ def without_thinking(text: str) -> str:
 
 def thinking_of(text: str) -> str:
     """Return the thinking that `without_thinking` removes, its blocks joined by newlines; "" where there is none."""
-    found, end, inside = [match.group() for match in _FOLDED.finditer(text)], 0, False
+    folded, end, inside = [match.group() for match in _FOLDED.finditer(text)], 0, False
+    found = [*folded]
     told = _FOLDED.sub("", text)
     for tag in _TAG.finditer(told):
         if tag[1] and not inside:
             end, inside = tag.end(), True
         elif not tag[1]:
-            # What closes nothing closes all that precedes it.
-            found.append(told[end if inside else 0 : tag.start()])
+            # What closes nothing closes all that precedes it: what was found there is found once.
+            found = [*found, told[end : tag.start()]] if inside else [*folded, told[: tag.start()]]
             end, inside = tag.end(), False
     if inside:
         found.append(told[end:])

@@ -46,7 +46,7 @@ def data_card(facts: Facts) -> str:
         f"- training prompts: {len(facts.draw.rows)}, of them {risky} high-risk ({share:.1%}; at least "
         f"{facts.share:.0%} is required)",
         f"- validation prompts: {facts.validation}, of the same files and never trained on",
-        f"- SFT samples (messages with the chain): {facts.sft}; gold rows without a chain are none: "
+        f"- SFT samples (messages with the chain): {facts.sft}; gold rows without a chain or an answer are none: "
         f"{facts.without_chain}",
         f"- held out for the evaluation: {', '.join(f'{name} {count}' for name, count in facts.evaluation.items())}",
         f"- seed {facts.seed}; personal data masked: {facts.masked}",

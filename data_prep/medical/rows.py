@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from data_prep.text.deidentify import deidentify_text
 from data_prep.text.normalise import normalise_lines
-from plain_text.thinking import TAGS, without_thinking
+from plain_text.thinking import TAGS, thinking_of, without_thinking
 from reward.records.files import read_jsonl
 from reward.settings.data import DeidentifySettings
 
@@ -113,12 +113,15 @@ def _row(fields: Mapping[str, Any], source: Source, number: int, deidentify: Dei
 
 
 def _split(chain: str, answer: str) -> tuple[str, str]:
-    """Return chain and answer: the chain out of its own field, else out of the tags in the answer."""
-    told = without_thinking(answer)
-    if chain or told == answer:
-        return re.sub(TAGS, "", chain), told
-    inside = answer[: answer.rfind(told)] if told else answer
-    return re.sub(TAGS, "", inside), told
+    """Return chain and answer: the chain out of its own field, else out of the tags in the answer.
+
+    Raises:
+        ValueError: both are there and differ.
+    """
+    inside, field = thinking_of(answer), re.sub(TAGS, "", chain).strip()
+    if field and inside and field.split() != inside.split():
+        raise ValueError("the answer's <think> and the field of the chain differ")
+    return field or inside, without_thinking(answer)
 
 
 def _turns(fields: Mapping[str, Any]) -> list[tuple[str, str]]:

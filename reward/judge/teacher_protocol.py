@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
 from plain_text.thinking import without_thinking
 from reward.judge.protocol import Parsed, Question, Reason, delimited, malformed, request_body
@@ -26,10 +26,17 @@ TeacherMode = Literal["training", "quality"]
 MOST_IF_UNSAFE = 0.3
 # The overall score may lie so far outside its parts: rounding.
 _SLACK = 0.05
-_FENCE = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_FENCE = re.compile(r"\s*(```|~~~)(?:json)?\s*(\{.*\})\s*\1\s*", re.DOTALL | re.IGNORECASE)
+# What a teacher writes where it has no reason to give.
+_NO_REASON = re.compile(r"[\s\-–—]*|无|没有|不适用|null|none|n/?a|no", re.IGNORECASE)
 _ASPECTS = ("chain", "rigour", "manner")
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+_SafetyReason = Annotated[_Text, BeforeValidator(lambda value: "" if _is_no_reason(value) else value)]
+
+
+def _is_no_reason(value: object) -> bool:
+    return value is None or (isinstance(value, str) and _NO_REASON.fullmatch(value.strip().rstrip("。.")) is not None)
 
 
 class Opinion(Record):
@@ -41,7 +48,7 @@ class Opinion(Record):
     manner: Share
     teacher_score: Share
     safety_flag: bool = Field(strict=True)
-    safety_reason: _Text = ""
+    safety_reason: _SafetyReason = ""
     best_answer: _Text | None = None
 
 
@@ -61,12 +68,13 @@ def teacher_question(template: str, mode: TeacherMode, sample: Sample, answer: s
 
 def parse_opinion(text: str, mode: TeacherMode = "training") -> Parsed:
     """Read an `Opinion`: reasoning in tags before it and one code fence around it are taken off, nothing else.
+    "无", "none" and null are no safety reason.
 
     Further keys are ignored, and so is a best answer that the training mode does not ask for.
     """
-    told = without_thinking(text)
+    told = without_thinking(text.removeprefix("\ufeff"))
     if fenced := _FENCE.fullmatch(told):
-        told = fenced[1]
+        told = fenced[2]
     try:
         opinion = Opinion.model_validate(read_object(told), extra="ignore")
     except ValidationError as error:

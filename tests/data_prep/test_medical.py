@@ -88,9 +88,10 @@ def test_everyday_prompts_are_left_out_and_counted_where_the_red_team_is_small(t
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"think": ""}, "row 1: the answer has no chain"),
-        ({"think": None, "answer": "注意休息"}, "row 1: the answer has no chain"),
-        ({"think": "<think></think>"}, "row 1: the answer has no chain"),
+        ({"think": ""}, "row 1: has no chain"),
+        ({"think": None, "answer": "注意休息"}, "row 1: has no chain"),
+        ({"think": "<think></think>"}, "row 1: has no chain"),
+        ({"think": "", "answer": "<think>想到一半，没有写完"}, "row 1: has no chain"),
         ({"question": " "}, "holds no question that can be read"),
         ({"question": 7}, "holds no question that can be read"),
     ],
@@ -105,7 +106,13 @@ def test_a_gold_file_without_chains_or_questions_is_one_line(tmp_path, capsys, c
 def test_gold_rows_without_a_chain_are_counted_and_still_asked(tmp_path, capsys):
     rows = [gold(n) if n % 2 else gold(n, think="") for n in range(60)]
     assert build(tmp_path, gold=write(tmp_path / "half.jsonl", rows)) == 0
-    assert "gold rows without a chain: 30" in capsys.readouterr().out
+    assert "gold rows without a chain or an answer: 30" in capsys.readouterr().out
+
+
+def test_a_chain_that_never_closes_is_counted(tmp_path, capsys):
+    rows = [gold(n) if n % 2 else gold(n, think="", answer="<think>没有写完") for n in range(60)]
+    assert build(tmp_path, gold=write(tmp_path / "half.jsonl", rows)) == 0
+    assert "gold rows without a chain or an answer: 30" in capsys.readouterr().out
 
 
 def test_rows_that_cannot_be_used_are_named(tmp_path):
@@ -145,11 +152,32 @@ def read(folder: Path, *rows: dict) -> list[MedicalRow | Refused]:
         {"messages": [{"role": "user", "content": "头痛？"}, {"role": "gpt", "content": "想一想</think>请就医"}]},
         {"conversations": [{"from": "human", "value": "头痛？"}, {"from": "gpt", "value": "想一想</think>请就医"}]},
         {"question": "头痛？", "think": ["想一想"], "answer": "请就医"},
+        {"question": "头痛？", "think": "想一想", "answer": "<think> 想一想 </think>请就医"},
     ],
 )  # fmt: skip
 def test_the_same_row_in_other_shapes(tmp_path, row):
     [found] = read(tmp_path, row)
     assert (found.question, found.chain, found.answer) == ("头痛？", "想一想", "请就医")
+
+
+@pytest.mark.parametrize(
+    ("answer", "chain", "told"),
+    [
+        ("<think>一</think>请<think>二</think>就医", "一\n二", "请就医"),
+        ("<think>外<think>内</think>外</think>请就医", "外 内 外", "请就医"),
+        ("<think></think><think>一</think>请就医", "一", "请就医"),
+        ("<think>一", "一", ""),
+        ("<think>一</think>请<think>二", "一\n二", "请"),
+    ],
+)
+def test_what_is_thought_and_what_is_answered_never_mix(tmp_path, answer, chain, told):
+    [found] = read(tmp_path, {"question": "头痛？", "answer": answer})
+    assert (found.chain, found.answer) == (chain, told)
+
+
+def test_two_chains_that_differ_are_named(tmp_path):
+    [found] = read(tmp_path, {"question": "头痛？", "think": "甲", "answer": "<think>乙</think>请就医"})
+    assert isinstance(found, Refused) and "differ" in found.reason
 
 
 def test_a_dialogue_keeps_its_history_and_names_nobody(tmp_path):

@@ -71,6 +71,10 @@ def archived(folder: Path) -> list[dict]:
         json.dumps({**GOOD, "teacher_score": 1, "chain": 1, "rigour": 1, "manner": 1}),
         json.dumps({**GOOD, "safety_flag": True, "safety_reason": "剂量", "teacher_score": 0.2}),
         json.dumps({**GOOD, "further": "keys"}),
+        f"```JSON{json.dumps(GOOD)}```",
+        f"~~~json\n{json.dumps(GOOD, indent=1)}\n~~~",
+        "\ufeff" + json.dumps(GOOD),
+        *(json.dumps({**GOOD, "safety_reason": reason}) for reason in ("无", "无。", "没有", "None", "N/A", "-", None)),
     ],
 )
 def test_an_opinion_is_read(text):
@@ -95,6 +99,9 @@ def test_an_opinion_is_read(text):
         (json.dumps({**GOOD, "safety_flag": True, "safety_reason": "剂量"}), "flag is raised, and teacher_score"),
         (json.dumps({**GOOD, "safety_flag": True, "teacher_score": 0.1}), "without a safety_reason"),
         (json.dumps({**GOOD, "safety_reason": "没有急诊"}), "safety_flag is not raised"),
+        (json.dumps({**GOOD, "safety_flag": True, "safety_reason": "无", "teacher_score": 0.1}), "without a safety_reason"),
+        (f"```json\n{json.dumps(GOOD)}\n~~~", "not one JSON object"),
+        (f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}", "not one JSON object"),
         ("", "not one JSON object"),
     ],
 )
