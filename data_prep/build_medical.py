@@ -144,7 +144,8 @@ def build_medical(options: MedicalOptions) -> None:
     facts = _write(options, tenant, request, draw, validation, pool, held, rows, refused, files)
     print(
         f"training prompts: {len(draw.rows)}, high-risk {draw.high_risk_share:.1%}; left out to keep the share: "
-        f"{sum(draw.left_out.values())}; SFT samples: {facts.sft}; gold rows without a chain or an answer: {facts.without_chain}"
+        f"{sum(draw.left_out.values())}; SFT samples: {facts.sft}; gold rows without a chain or an answer: "
+        f"{facts.without_chain}"
     )
     print(f"not used: {len(refused)} rows, see {options.out / QUARANTINE_FILE}")
     print(f"written: {options.out}")

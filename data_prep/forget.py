@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.forgetting.databases import CATALOGUE, forget_catalogue, forget_ledger
-from data_prep.forgetting.manifests import renew_manifests
+from data_prep.forgetting.manifests import renew_manifests, renew_records
 from data_prep.forgetting.row_files import PAGES, ROW_FILES, Findings, forget_page
 from guard.personal.wanted import Wanted
 from reward.records.commands import command
@@ -35,8 +35,9 @@ what is looked for
   Prepared data is masked already: what patterns find there is what masks do not know, such as a bare name.
 
 where
-  Files and folders, with all below: .jsonl .log .parquet .csv, workbooks of run_bvt, ledgers (.sqlite), rollouts, and
-  the data folders of a service (catalogue.sqlite: passages, questions, clicks). A row that tells of the person is
+  Files and folders, with all below: .jsonl .log .parquet .csv, workbooks of run_bvt, ledgers (.sqlite), rollouts, the
+  medical task's files (the teacher's archive, opinions, conflicts, review workbooks and labels, rounds and releases),
+  and the data folders of a service (catalogue.sqlite: passages, questions, clicks). A row that tells of the person is
   removed whole. In pages (.json .html .md .txt .yaml .svg) the person's words become [已删除], and in statistics and
   data cards what removed rows say does, too. Links are not followed.
 
@@ -107,6 +108,7 @@ def forget(options: ForgetOptions) -> Forgotten:
     removed = {Path(name): findings.removed for name, findings in done.artefacts.items() if findings.removed}
     for folder in sorted({path.parent for path in removed}):
         done.manifests += renew_manifests(folder, removed)
+    done.manifests += renew_records(files, removed.keys())
     return done
 
 

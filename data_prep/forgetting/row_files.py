@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 from python_calamine import CalamineWorkbook
 
 from data_prep.bvt.row import COLUMNS, BvtRow
-from data_prep.bvt.workbook import write_workbook
+from data_prep.bvt.workbook import Sheet, write_sheets, write_workbook
+from data_prep.medical.review_columns import (
+    ADVICE_COLUMNS,
+    ADVICE_SHEET,
+    REVIEW_CHOICES,
+    REVIEW_COLUMNS,
+    REVIEW_ID,
+    REVIEW_SHEET,
+)
 from data_prep.rows.columns import TEXTS
 from guard.personal.wanted import Wanted
 from reward.records.files import replacing
@@ -23,7 +31,9 @@ from reward.records.spreadsheet import ENCODING, CsvTable
 
 MASK = "[已删除]"
 _BATCH = 10_000
-_ABOUT_DATA = re.compile("stats|CARD|report")  # pages that quote rows
+_ABOUT_DATA = re.compile("stats|CARD|report|samples_|agreement")  # pages that quote rows
+_FREE_TEXTS = frozenset((*TEXTS, "question", "history", "chain", "answer", "best_answer"))
+_ESCAPE = re.compile(r"(?:\\+u[0-9a-fA-F]{4})+")  # as JSON, within JSON too, writes characters beyond ASCII
 _SHORTEST = 4  # characters of a removed row's text that is looked for in pages about the data
 
 
@@ -46,7 +56,7 @@ def _own_words(value: Any) -> Iterator[str]:
     """Yield what a row of any kind says in the columns of free text."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name in TEXTS and isinstance(inner, str):
+            if name in _FREE_TEXTS and isinstance(inner, str):
                 yield inner
             else:
                 yield from _own_words(inner)
@@ -57,7 +67,7 @@ def forget_lines(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
     findings, kept = Findings(), []
     with path.open("rb") as lines:
         for line in lines:
-            row = _parsed(line)
+            row = _unpacked(_parsed(line))
             if wanted.is_in(row):
                 findings.take(row)
             elif remove:
@@ -100,9 +110,20 @@ def forget_parquet(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
 def _unpacked(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _unpacked(inner) for name, inner in value.items()}
-    if isinstance(value, str) and value.startswith(("{", "[")):
-        return _parsed(value.encode("utf-8", "replace"))
+    if isinstance(value, list):
+        return [_unpacked(inner) for inner in value]
+    if isinstance(value, str):
+        if value.lstrip().startswith(("{", "[")) and (inner := _parsed(value.encode("utf-8", "replace"))) != value:
+            return _unpacked(inner)
+        return _ESCAPE.sub(_unescaped, value)
     return value
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    try:
+        return str(json.loads('"' + re.sub(r"\\+", r"\\", match.group()) + '"'))
+    except ValueError:
+        return match.group()
 
 
 def forget_csv(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
@@ -126,7 +147,8 @@ def forget_csv(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
 
 
 def forget_workbook(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
-    """Look at each row of a workbook; only a batch test's, which these programs write, is written anew."""
+    """Look at each row of a workbook; only those that these programs write are written anew: a batch test's, a medical
+    review's, a batch of answers."""
     findings = Findings()
     sheets = {name: rows for name, rows in _sheets(path).items() if rows}
     for rows in sheets.values():
@@ -135,13 +157,51 @@ def forget_workbook(path: Path, wanted: Wanted, *, remove: bool) -> Findings:
                 findings.take([_unpacked(cell) for cell in row])
     if not (findings.found and remove):
         return findings
+    if _is_plain(sheets):
+        _rewrite_plain(path, sheets, wanted)
+        findings.removed = findings.found
+        return findings
     if len(sheets) != 1 or tuple(next(iter(sheets.values()))[0]) != COLUMNS:
-        findings.problem = "no workbook of run_bvt: remove the rows in Excel or WPS"
+        findings.problem = "no workbook of these programs: remove the rows in Excel or WPS"
         return findings
     rows = next(iter(sheets.values()))[1:]
     write_workbook(path, [_bvt_row(row) for row in rows if not wanted.is_in([_unpacked(cell) for cell in row])])
     findings.removed = findings.found
     return findings
+
+
+_WIDTHS = {**ADVICE_COLUMNS, **REVIEW_COLUMNS}
+_WIDTH = 40  # of other columns
+
+
+def _is_plain(sheets: dict[str, list[list[Any]]]) -> bool:
+    """Whether a workbook is a medical review's, or a batch of a medical assistant's answers."""
+    headings = {name: rows[0] for name, rows in sheets.items()}
+    if set(headings) in ({REVIEW_SHEET, ADVICE_SHEET}, {REVIEW_SHEET}):
+        return {REVIEW_ID, "check"} <= set(headings[REVIEW_SHEET])
+    return set(headings) == {"notice", "answers"} and headings["notice"] == ["safety notice"]
+
+
+def _rewrite_plain(path: Path, sheets: dict[str, list[list[Any]]], wanted: Wanted) -> None:
+    """Write a workbook of plain tables without the person's rows, nor the rows of other sheets with their review_id."""
+    gone = {
+        row[rows[0].index(REVIEW_ID)]
+        for rows in sheets.values()
+        if REVIEW_ID in rows[0]
+        for row in rows[1:]
+        if wanted.is_in([_unpacked(cell) for cell in row])
+    }
+    written = {}
+    for name, (headings, *rows) in sheets.items():
+        kept = [row for row in rows if not wanted.is_in([_unpacked(cell) for cell in row]) and gone.isdisjoint(row[:1])]
+        columns = {str(heading): _WIDTHS.get(str(heading), _WIDTH) for heading in headings}
+        choices = REVIEW_CHOICES if name == REVIEW_SHEET else {}
+        written[name] = Sheet(columns, [[_cell_text(cell) for cell in row] for row in kept], choices)
+    write_sheets(path, written)
+
+
+def _cell_text(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _sheets(path: Path) -> dict[str, list[list[Any]]]:

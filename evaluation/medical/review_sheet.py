@@ -17,17 +17,19 @@ from unicodedata import normalize
 import pyarrow as pa
 
 from data_prep.bvt.workbook import Sheet, write_sheets
+from data_prep.medical.review_columns import (
+    ADVICE_COLUMNS,
+    ADVICE_SHEET,
+    REVIEW_CHOICES,
+    REVIEW_COLUMNS,
+    REVIEW_SHEET,
+)
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Table
 from reward.records.files import BadInput
 from reward.settings.data import SourceSettings
 
 TEXTS = ("question", "history", "chain", "answer")
-COLUMNS = {
-    "review_id": 18, "question": 36, "history": 24, "chain": 40, "answer": 50, "safe": 8, "score": 8, "note": 30,
-    "check": 12,
-}  # fmt: skip
-_ADVICE = {"review_id": 18, "stratum": 18, "conflict": 40, "rules": 30, "teacher": 30, "advice": 50}
 _SAFE = {"是": True, "否": False, "yes": True, "no": False, "y": True, "n": False, "1": True, "0": False}
 _ID = re.compile(r"mr-[0-9a-f]{12}")
 _MOST_CELL = 32_000  # characters: Excel cuts a longer cell at 32 767
@@ -67,8 +69,8 @@ def write_review(path: Path, drawn: Sequence[Mapping[str, Any]]) -> None:
                 str(line.get("advice") or ""),
             ]
         )
-    choices = {"safe": ("是", "否"), "score": ("1", "2", "3", "4", "5")}
-    write_sheets(path, {"review": Sheet(COLUMNS, rows, choices), "advice": Sheet(_ADVICE, advice)})
+    review = Sheet(REVIEW_COLUMNS, rows, REVIEW_CHOICES)
+    write_sheets(path, {REVIEW_SHEET: review, ADVICE_SHEET: Sheet(ADVICE_COLUMNS, advice)})
 
 
 def read_review(path: Path, sent: Mapping[str, Mapping[str, Any]]) -> Reviewed:
@@ -98,25 +100,43 @@ def _take(
         review.problems.append(f"{where}: review_id: {one!r} was not sent out")
     elif one in seen:
         review.problems.append(f"{where}: review_id: {one} is in row {seen[one]} already")
+        _drop_contradicted(one, cells, review)
     else:
         seen[one] = cells["row"]
         texts = _texts(sent[one])
         changed = [name for name in TEXTS if _plain(cells[name]) != texts[name]]
         if cells["check"].strip() != _check(one, texts):
             changed.append("check")
-        safe = normalize("NFKC", cells["safe"]).strip().casefold()
-        score = normalize("NFKC", cells["score"]).strip().removesuffix(".0")
+        label = _label(cells)
         if changed:
             review.problems.append(f"{where}: {', '.join(changed)}: was changed since the sheet was written ({one})")
-        elif not safe:
+        elif not cells["safe"].strip():
             review.open += 1
-        elif safe not in _SAFE:
+        elif label["safe"] is None:
             review.problems.append(f"{where}: safe: {cells['safe']!r} is none of 是, 否 ({one})")
-        elif score and score not in {"1", "2", "3", "4", "5"}:
+        elif isinstance(label["score"], str):
             review.problems.append(f"{where}: score: {cells['score']!r} is none of 1 to 5 ({one})")
         else:
-            label = {"safe": _SAFE[safe], "score": int(score) if score else None, "note": cells["note"].strip()}
             review.labels.append({**sent[one], "label": label})
+
+
+def _drop_contradicted(one: str, cells: Mapping[str, Any], review: Reviewed) -> None:
+    """Drop the label of a row whose repetition says something else: nobody knows which one was meant."""
+    for place, line in enumerate(review.labels):
+        if line["review_id"] == one:
+            label, again = line["label"], _label(cells)
+            if (label["safe"], label["score"]) != (again["safe"], again["score"]):
+                review.problems[-1] += ", with another label: neither counts"
+                del review.labels[place]
+            return
+
+
+def _label(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says; `safe` is None where it is neither word, `score` a text where it is no number."""
+    safe = _SAFE.get(normalize("NFKC", cells["safe"]).strip().casefold())
+    score = normalize("NFKC", cells["score"]).strip().removesuffix(".0")
+    known = int(score) if score in {"1", "2", "3", "4", "5"} else score or None
+    return {"safe": safe, "score": known, "note": cells["note"].strip()}
 
 
 def _texts(line: Mapping[str, Any]) -> dict[str, str]:
@@ -142,12 +162,12 @@ def _parse(columns: Mapping[str, Any], *, rows: Sequence[int], refused: Sequence
         values = [None] * len(rows) if cells is None else cells.to_pylist() if isinstance(cells, pa.Array) else cells
         return ["" if value is None else str(value) for value in values]
 
-    found = {name: pa.array(texts(name), pa.string()) for name in COLUMNS}
+    found = {name: pa.array(texts(name), pa.string()) for name in REVIEW_COLUMNS}
     found |= {"row": pa.array(list(rows), pa.int64()), "refused": pa.array(list(refused), pa.string())}
     return pa.RecordBatch.from_pydict(found)
 
 
-_TABLE = Table({}, tuple(COLUMNS), _parse)
+_TABLE = Table({}, tuple(REVIEW_COLUMNS), _parse)
 
 
 def why_empty(review: Reviewed, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from openpyxl import Workbook, load_workbook
 
 from data_prep import build_rl, build_sft, forget
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import write_workbook
 from data_prep.dataset.artefacts import is_current, read_manifest
 from data_prep.readers.sources import Sources
+from evaluation.medical.review_sheet import read_review, write_review
 from guard.personal.masking import mask_id
 from rag.build_index import main as build_index
 from rag.catalogue.catalogue import Catalogue
@@ -23,6 +26,7 @@ from rag.catalogue.clicks import Click, Clicks
 from rag.documents.records import Document, Passage
 from reward.ledger.ledger import Ledger
 from reward.records.call import Call, CallKind, CallTrace, content_key
+from reward.records.files import file_sha256, read_jsonl
 from reward.records.sample import Hit, read_samples
 from reward.records.spreadsheet import CsvTable
 from reward.rollouts.rollout_log import RolloutLog, read_rollouts
@@ -254,4 +258,92 @@ def test_an_export_in_a_workbook_is_found_and_left_to_its_owner(
     book.add_worksheet().write_column(0, 0, ["query", NAME, "鱼油"])
     book.close()
     assert run(tmp_path, "--person", NAME, "--yes") == 1
-    assert "no workbook of run_bvt" in " ".join(capsys.readouterr().out.split())
+    assert "no workbook of these programs" in " ".join(capsys.readouterr().out.split())
+
+
+def write_lines(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def medical(tmp_path: Path) -> Path:
+    """The root of a medical assistant with everything of a round that may hold a person."""
+    root = tmp_path / "medical"
+    told, other = f"我叫{NAME}，头痛三天怎么办", "流鼻涕怎么办，三天了"
+    # The archive: the service wrote its answer with JSON's escapes, one object within another.
+    opinion = json.dumps({"comment": f"{NAME}的头痛需要检查", "teacher_score": 0.5})
+    body = json.dumps({"choices": [{"message": {"content": opinion}}]})
+    kept = json.dumps({"choices": [{"message": {"content": json.dumps({"comment": "普通感冒"})}}]})
+    archive = [{"key": "a", "messages": [], "answer": body}, {"key": "b", "messages": [], "answer": kept}]
+    archive += [{"key": "c", "messages": [{"role": "user", "content": f"<<<\n{{{told!r}}}\n>>>"}], "answer": ""}]
+    archive += [{"key": "cut", "messages": [], "answer": body[: body.index("teacher_score")]}]
+    write_lines(root / "logs/deepseek_teacher/2026-11-28.jsonl", archive)
+    samples = [{"question": told, "answer": "去医院检查"}, {"question": other, "answer": "多喝水"}]
+    write_lines(root / "data/rl/teacher_conflicts.jsonl", samples)
+    write_lines(root / "data/rl/review_labels.jsonl", [line | {"review_id": "mr-1"} for line in samples])
+    values = [{"key": line["question"][:4], "value": line} for line in samples]
+    write_lines(root / "data/rl/teacher_judgements.jsonl", values)
+    answers = write_lines(root / "models/rl/r1/answers.jsonl", samples)
+    page = root / "reports/rl_stage/samples_r1.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(f"## sample\n{told}\n去医院检查看看\n## sample\n{other}\n", encoding="utf-8")
+    hashes = {str(path.relative_to(root)): file_sha256(path) for path in (answers, page)}
+    (root / "models/rl/r1/round.json").write_text(json.dumps({"round": "r1", "files": hashes}), encoding="utf-8")
+    shutil.copytree(answers.parent, root / "models/rl/v1.0-rl")
+    release = {"version": "v1.0-rl", "files": {"answers.jsonl": hashes["models/rl/r1/answers.jsonl"]}}
+    (root / "models/rl/v1.0-rl/release.json").write_text(json.dumps(release), encoding="utf-8")
+    drawn = [
+        {"review_id": f"mr-00000000000{n}", "question": text, "answer": "看", "advice": "建议"}
+        for n, text in enumerate((told, other))
+    ]
+    (root / "reports/review").mkdir()
+    write_review(root / "reports/review/2026-W48.xlsx", drawn)
+    write_lines(root / "reports/review/2026-W48.jsonl", drawn)
+    prompts = write_lines(
+        root / "data/rl/training_prompts.jsonl", [{"original_query": told}, {"original_query": other}]
+    )
+    manifest = {"dataset": "medical_rl", "training_prompts": 2, "outputs": {prompts.name: file_sha256(prompts)}}
+    (root / "data/rl/medical_dataset.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return root
+
+
+def test_a_person_is_removed_from_the_medical_task(medical: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--person", NAME, medical, "--yes") == 0
+    out = capsys.readouterr().out
+    assert NAME not in out
+    texts = "\n".join(read_artefacts(medical).values())
+    escaped = json.dumps(NAME)[1:-1]
+    assert NAME not in texts and escaped.split("\\")[1] not in texts
+    # Everybody else is there.
+    assert [line["key"] for _, line in read_jsonl(medical / "logs/deepseek_teacher/2026-11-28.jsonl")] == ["b"]
+    for name in ("teacher_conflicts", "review_labels", "teacher_judgements", "training_prompts"):
+        assert len(list(read_jsonl(medical / f"data/rl/{name}.jsonl"))) == 1
+    assert "流鼻涕怎么办" in (medical / "reports/rl_stage/samples_r1.md").read_text(encoding="utf-8")
+    # The review goes on with the rest: the workbook has its row, and no advice of the other.
+    rows = {line["review_id"]: line for _, line in read_jsonl(medical / "reports/review/2026-W48.jsonl")}
+    book = load_workbook(medical / "reports/review/2026-W48.xlsx")
+    assert [sheet.max_row for sheet in book] == [2, 2] and list(rows) == [book["advice"]["A2"].value]
+    book["review"]["F2"] = "是"
+    book.save(medical / "filled.xlsx")
+    assert len(read_review(medical / "filled.xlsx", rows).labels) == 1
+
+
+def test_records_of_rounds_and_releases_name_the_files_as_they_are(medical: Path) -> None:
+    assert run("--person", NAME, medical, "--yes") == 0
+    for record, root in (("r1/round.json", medical), ("v1.0-rl/release.json", medical / "models/rl/v1.0-rl")):
+        found = json.loads((medical / "models/rl" / record).read_text(encoding="utf-8"))
+        assert found["forgotten"] and all(file_sha256(root / name) == told for name, told in found["files"].items())
+    manifest = json.loads((medical / "data/rl/medical_dataset.json").read_text(encoding="utf-8"))
+    assert manifest["training_prompts"] == 1
+
+
+def test_a_workbook_that_is_only_named_alike_is_left_to_its_owner(tmp_path: Path) -> None:
+    book = Workbook()
+    book.active.title = "review"
+    book.active.append(["客户", "评价"])
+    book.active.append([NAME, "好"])
+    book.save(tmp_path / "export.xlsx")
+    assert run("--person", NAME, tmp_path, "--yes") == 1
+    assert load_workbook(tmp_path / "export.xlsx").active.max_row == 2

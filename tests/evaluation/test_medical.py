@@ -247,6 +247,22 @@ def test_rows_that_were_deleted_or_doubled_are_named(tmp_path):
     assert len(review.problems) == 1 and "is in row 2 already" in review.problems[0]
 
 
+@pytest.mark.parametrize("column", [5, 6])
+def test_a_row_that_is_there_twice_with_two_labels_is_no_label(tmp_path, column):
+    drawn = draw_week(lines(60), (), "w")
+    sheet = tmp_path / "w.xlsx"
+    write_review(sheet, drawn)
+    fill(sheet)
+    book = openpyxl.load_workbook(sheet)
+    again = [cell.value for cell in book["review"][2]]
+    again[column] = {"是": "否", "否": "是"}.get(again[column], 3)
+    book["review"].append(again)
+    book.save(sheet)
+    review = read_review(sheet, {line["review_id"]: line for line in drawn})
+    assert drawn[0]["review_id"] not in {line["review_id"] for line in review.labels}
+    assert len(review.labels) == len(drawn) - 1 and "neither counts" in review.problems[0]
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [

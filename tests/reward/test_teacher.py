@@ -99,7 +99,10 @@ def test_an_opinion_is_read(text):
         (json.dumps({**GOOD, "safety_flag": True, "safety_reason": "剂量"}), "flag is raised, and teacher_score"),
         (json.dumps({**GOOD, "safety_flag": True, "teacher_score": 0.1}), "without a safety_reason"),
         (json.dumps({**GOOD, "safety_reason": "没有急诊"}), "safety_flag is not raised"),
-        (json.dumps({**GOOD, "safety_flag": True, "safety_reason": "无", "teacher_score": 0.1}), "without a safety_reason"),
+        (
+            json.dumps({**GOOD, "safety_flag": True, "safety_reason": "无", "teacher_score": 0.1}),
+            "without a safety_reason",
+        ),
         (f"```json\n{json.dumps(GOOD)}\n~~~", "not one JSON object"),
         (f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}", "not one JSON object"),
         ("", "not one JSON object"),
