@@ -1,7 +1,9 @@
 """Preset `rules-v2`: the product of factors in [0, 1], so that no strength pays for a lack.
 
-    form      a lex and a vec line, at most three of each and one hyde, its length, lex shorter than vec, no thinking
+    form      a lex and a vec line, at most three of each and one hyde, its length, lex shorter than vec, no thinking;
+              lines of words that a reader sees, one in each
     kept      the query's key terms: how many of them lex and vec hold, and how many lines hold one; entities
+    focused   no new word is in more lines than the query's terms are on average
     specific  new words beyond the query that are not generic: an echo and boilerplate have none
     coherent  new words that more than one line has: lines of one matter share some
     readable  vec and hyde read as language: function words in their place, no salad
@@ -37,6 +39,7 @@ HYDE_LENGTH = {"en": (50, 450), "zh": (20, 220)}  # characters
 ENOUGH_TERMS = 0.6  # share of the query's key terms
 ENOUGH_LINES = 0.6  # share of the lines with a key term
 ENOUGH_MEAN = {"en": 0.4, "zh": 0.25}  # mean share of the key terms that a line holds
+FREE_FOREIGN, WORST_FOREIGN = {"en": 0.1, "zh": 0.25}, {"en": 0.4, "zh": 0.55}  # share of the lines
 ENOUGH_NEW = 6  # specific new words
 ENOUGH_SHARED = 0.1  # share of the new words that two lines have
 ENOUGH_FRESH = 0.6  # share of a line's content words that are no repetition
@@ -44,6 +47,10 @@ FREE_ODD, WORST_ODD = 0.1, 0.4  # share of the pairs of function words
 FREE_RECITAL = 8  # units
 
 _ONLY = re.compile(r"\s+(?:/only:|only:\s*)(lex|vec|hyde)\s*$", re.IGNORECASE)
+_PREFIX = re.compile(r"(?<![\w-])(?:lex|vec|hyde)\s*[:：]", re.IGNORECASE)
+_LETTER = re.compile(r"\w")
+# Zero-width characters, soft hyphens, marks of direction, controls; an emoji's joiner is none.
+_HIDDEN = re.compile("[\x00-\x08\x0e-\x1f\x7f\u00ad\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _STEMMER = Stemmer.Stemmer("english")
 _BREAK = re.compile(r"(?<=[a-z]{3})[.?!] (?=[a-z])")
 
@@ -79,8 +86,9 @@ def score_v2(query: str, expansion: Expansion, language: Language, passages: Seq
     terms = frozenset(_stems(key_terms(asked, language) - word_lists(language).function, language))
     new = _new_words(read, terms, language)
     parts = {
-        "form": _form(expansion, wanted, language, lost),
+        "form": _form(asked, expansion, wanted, language, lost),
         "kept": _kept(asked, read, terms, language, lost),
+        "focused": _focused(read, terms, new, language, lost),
         "specific": _specific(read, new, language, lost),
         "coherent": _coherent(len(read), new, lost),
         "readable": _readable(read, language, lost),
@@ -93,7 +101,7 @@ def score_v2(query: str, expansion: Expansion, language: Language, passages: Seq
     return RuleScore(total, parts, tuple(lost))
 
 
-def _form(expansion: Expansion, wanted: Sequence[str], language: Language, lost: list[str]) -> float:
+def _form(query: str, expansion: Expansion, wanted: Sequence[str], language: Language, lost: list[str]) -> float:
     factor = 1.0
 
     def lose(share: float, why: str) -> None:
@@ -116,6 +124,13 @@ def _form(expansion: Expansion, wanted: Sequence[str], language: Language, lost:
     lex, vec = expansion.of("lex"), expansion.of("vec")
     if lex and vec and sum(map(len, lex)) / len(lex) >= sum(map(len, vec)) / len(vec):
         lose(0.15, "lex is not shorter than vec")
+    for line in expansion.lines:
+        if _PREFIX.search(line.text):
+            lose(0.3, f"a line holds another one: {line.text[:SHOWN]!r}")
+        if not _LETTER.search(line.text):
+            lose(0.3, f"a line without a word: {line.text[:SHOWN]!r}")
+        if hidden := set(_HIDDEN.findall(line.text)) - set(query):
+            lose(0.3, f"a line holds a character that nobody sees: U+{ord(min(hidden)):04X}")
     if expansion.invalid:
         lose(0.2, f"{len(expansion.invalid)} lines without text")
     if expansion.thought:
@@ -143,6 +158,21 @@ def _kept(query: str, read: Sequence[_Read], terms: frozenset[str], language: La
     if dropped := [name for name in named if _bare(name) not in text]:
         factor *= 0.5 if len(dropped) == len(named) else 0.8
         lost.append(f"kept: entities dropped: {', '.join(dropped)}")
+    return factor
+
+
+def _focused(
+    read: Sequence[_Read], terms: frozenset[str], new: Counter[str], language: Language, lost: list[str]
+) -> float:
+    """Lines about something else repeat its words more than the query's, even where each names a term of the query."""
+    if not terms or not new or len(read) < 3:
+        return 1.0
+    held = sum(_is_said(term, set(one.content), [one], language) for one in read for term in terms)
+    word, times = max(new.items(), key=lambda item: (item[1], item[0]))
+    excess = times / len(read) - held / (len(terms) * len(read)) - FREE_FOREIGN[language]
+    factor = max(0.1, 1 - max(0.0, excess) / (WORST_FOREIGN[language] - FREE_FOREIGN[language]))
+    if factor < 1:
+        lost.append(f"focused {factor:.2f}: {word!r} is in {times} of {len(read)} lines, more than the query's terms")
     return factor
 
 

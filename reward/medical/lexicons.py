@@ -155,6 +155,7 @@ class ChainElements(StrictSettings):
 class FormFile(Source):
     refusal: str
     boilerplate: str
+    empty: str
     declines: str
     judge_directed: str
     chain: ChainElements

@@ -15,9 +15,10 @@ from reward.medical.form import (
     repetition_penalty,
     says_nothing,
     stuffing_penalty,
+    substance_of,
 )
 from reward.medical.harm import asks_for_harm, declines
-from reward.medical.lexicons import lexicons
+from reward.medical.lexicons import Lexicons, lexicons
 from reward.medical.risk import Risk, risk_of
 from reward.medical.urgency import Urgency, urgency_of
 from reward.records.medical import Fault, RuleScores
@@ -79,7 +80,7 @@ def score_rules(question: str, completion: str, settings: MedicalSettings) -> Ru
         faults.append(Fault.QUESTION_COPIED)
     elif listed_share(answer) > _STUFFED:
         faults.append(Fault.STUFFED)
-    elif says_nothing(answer, known) and not harmful and not _helps(urgency, care):
+    elif says_nothing(answer, known) and not harmful and not _helps(urgency, care, answer, known):
         faults.append(Fault.REFUSAL)
     if words := addresses_judge(f"{chain}\n{answer}", question, known):
         faults.append(Fault.JUDGE_ADDRESSED)
@@ -120,8 +121,10 @@ def _emergency_score(urgency: Urgency, care: Care) -> float:
     return 0.0 if care.alarm else 1.0
 
 
-def _helps(urgency: Urgency, care: Care) -> bool:
-    """Whether a short answer does what its question needs most."""
+def _helps(urgency: Urgency, care: Care, answer: str, known: Lexicons) -> bool:
+    """Whether a short answer does what its question needs most; of an unclear case that is any way to a doctor."""
+    if urgency.level == "unclear" and care.net and not substance_of(answer, known).refuses:
+        return True
     return urgency.level != "none" and (care.now > 0 or (urgency.crisis and care.support >= 0.5))
 
 

@@ -357,3 +357,27 @@ def test_an_english_sentence_is_no_list_of_keywords():
     assert score_rules("My dad has chest pain and is sweating", answer, MedicalSettings()).faults == ()
     listed = "fever cough rash doctor clinic urgent severe risk advice check test pills water rest"
     assert stuffing_penalty("", listed) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "建议您尽快到正规医院就诊，完善相关检查，明确诊断后遵医嘱治疗。",
+        "我很理解您的心情，请放宽心，一切都会好起来的。",
+        "具体情况具体分析，每个人的体质不同，请以医生意见为准。",
+        "不要一个人扛着，联系您的家人，也可以拨打12356心理援助热线。",
+        "您的情况需要综合评估，原因可能有多种，如有加重及时就医。",
+    ],
+)
+def test_an_answer_that_fits_any_question_is_of_no_use_to_an_everyday_one(answer):
+    assert Fault.REFUSAL in score_rules("脚后跟干裂怎么护理", answer, MedicalSettings()).faults
+    told = f"{answer}每晚温水泡十分钟后擦干，厚涂一层凡士林，再穿棉袜睡觉。"
+    assert Fault.REFUSAL not in score_rules("脚后跟干裂怎么护理", told, MedicalSettings()).faults
+
+
+def test_a_referral_alone_is_of_use_where_somebody_may_be_ill():
+    answer = "建议您到医院就诊，做相关检查。"
+    assert Fault.REFUSAL not in score_rules("胸痛两年了，每年冬天犯", answer, MedicalSettings()).faults
+    assert (
+        Fault.REFUSAL in score_rules("胸痛两年了，每年冬天犯", f"抱歉，我无法回答。{answer}", MedicalSettings()).faults
+    )
