@@ -84,11 +84,11 @@ def score_v2(query: str, expansion: Expansion, language: Language, passages: Seq
     lost: list[str] = []
     read = [_Read(line, *_words_of(line.text, language)) for line in expansion.lines]
     terms = frozenset(_stems(key_terms(asked, language) - word_lists(language).function, language))
-    new = _new_words(read, terms, language)
+    new, held = _new_words(read, terms, language), _held(read, terms, language)
     parts = {
         "form": _form(asked, expansion, wanted, language, lost),
-        "kept": _kept(asked, read, terms, language, lost),
-        "focused": _focused(read, terms, new, language, lost),
+        "kept": _kept(asked, read, terms, held, language, lost),
+        "focused": _focused(held, new, language, lost),
         "specific": _specific(read, new, language, lost),
         "coherent": _coherent(len(read), new, lost),
         "readable": _readable(read, language, lost),
@@ -138,14 +138,31 @@ def _form(query: str, expansion: Expansion, wanted: Sequence[str], language: Lan
     return factor
 
 
-def _kept(query: str, read: Sequence[_Read], terms: frozenset[str], language: Language, lost: list[str]) -> float:
+def _held(read: Sequence[_Read], terms: frozenset[str], language: Language) -> list[float]:
+    """Return which share of the query's terms each line holds; nothing where the query has none."""
+    if not terms:
+        return []
+    shares = []
+    for one in read:
+        said = set(one.content)
+        shares.append(sum(_is_said(term, said, [one], language) for term in terms) / len(terms))
+    return shares
+
+
+def _kept(
+    query: str,
+    read: Sequence[_Read],
+    terms: frozenset[str],
+    held: Sequence[float],
+    language: Language,
+    lost: list[str],
+) -> float:
     if not terms:
         return 1.0
     searched = [one for one in read if one.line.kind != "hyde"] or read
     said = {word for one in searched for word in one.content}
     missing = [term for term in sorted(terms) if not _is_said(term, said, searched, language)]
     coverage = 1 - len(missing) / len(terms)
-    held = [sum(_is_said(term, set(one.content), [one], language) for term in terms) / len(terms) for one in read]
     lines = sum(share > 0 for share in held) / len(held)
     mean = sum(held) / len(held)
     factor = (
@@ -161,18 +178,15 @@ def _kept(query: str, read: Sequence[_Read], terms: frozenset[str], language: La
     return factor
 
 
-def _focused(
-    read: Sequence[_Read], terms: frozenset[str], new: Counter[str], language: Language, lost: list[str]
-) -> float:
+def _focused(held: Sequence[float], new: Counter[str], language: Language, lost: list[str]) -> float:
     """Lines about something else repeat its words more than the query's, even where each names a term of the query."""
-    if not terms or not new or len(read) < 3:
+    if not new or len(held) < 3:
         return 1.0
-    held = sum(_is_said(term, set(one.content), [one], language) for one in read for term in terms)
     word, times = max(new.items(), key=lambda item: (item[1], item[0]))
-    excess = times / len(read) - held / (len(terms) * len(read)) - FREE_FOREIGN[language]
+    excess = (times - sum(held)) / len(held) - FREE_FOREIGN[language]
     factor = max(0.1, 1 - max(0.0, excess) / (WORST_FOREIGN[language] - FREE_FOREIGN[language]))
     if factor < 1:
-        lost.append(f"focused {factor:.2f}: {word!r} is in {times} of {len(read)} lines, more than the query's terms")
+        lost.append(f"focused {factor:.2f}: {word!r} is in {times} of {len(held)} lines, more than the query's terms")
     return factor
 
 

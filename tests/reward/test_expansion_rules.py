@@ -225,3 +225,48 @@ def test_any_output_has_a_score(query, text, kinds):
     whole = "\n".join(f"{kind}: {text}" for kind in kinds)
     for preset in ("rules-v1", "rules-v2"):
         assert 0 <= score(query, parse(whole), preset).total <= 1
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("lex: lex: redis cache node", "holds another one"),
+        ("lex: redis cache node vec: how to cache in node", "holds another one"),
+        ("lex: 🚀🚀", "without a word"),
+        ("lex: ...", "without a word"),
+        ("lex: re\u200bdis cache node", "nobody sees"),
+        ("lex: \u202eredis cache node", "nobody sees"),
+        ("lex: redis\u00ad cache node", "nobody sees"),
+    ],
+)
+def test_a_line_that_is_no_clean_text_loses(line, why):
+    query = "redis cache in node"
+    rest = (
+        "lex: redis node client ttl\nvec: how do you cache query results in redis from a node application\n"
+        "hyde: Connect with the redis client, store the result under a key with a ttl and read it from the cache of node."
+    )
+    clean = score(query, parse(f"lex: redis cache node\n{rest}"), "rules-v2")
+    found = score(query, parse(f"{line}\n{rest}"), "rules-v2")
+    assert found.total < clean.total and any(why in lost for lost in found.deductions)
+
+
+@pytest.mark.parametrize(
+    ("query", "about_it", "about_else"),
+    [
+        (
+            "python decorators with arguments",
+            "lex: python decorator arguments wrapper\nlex: parameterized decorator function\n"
+            "vec: how do i pass arguments to a decorator in python",
+            "lex: python snake zoo arguments\nlex: zoo snake decorators show\n"
+            "vec: which zoo shows a large snake this summer and what are the opening hours",
+        ),
+        (
+            "电脑 蓝屏 怎么 解决",
+            "lex: 电脑 蓝屏 代码\nlex: 蓝屏 驱动 更新 解决\nvec: 电脑蓝屏应该怎样查看代码并更新驱动",
+            "lex: 蓝屏 影院 上映 电脑\nlex: 影院 上映 票价\nvec: 周末影院上映的新片票价多少怎么买",
+        ),
+    ],
+)
+def test_lines_about_something_else_repeat_its_words(query, about_it, about_else):
+    assert score(query, parse(about_it), "rules-v2").parts["focused"] == 1
+    assert score(query, parse(about_else), "rules-v2").parts["focused"] < 0.7
