@@ -155,8 +155,8 @@ def retrieval_findings(settings: RewriterSettings, config: DictConfig, output: P
         hits, reranker, unsearched = check_rag(settings, config, output)
         findings.append(ok("retrieval", f"{settings.tenant.rag.url}: {hits} hits for the first query"))
         if unsearched:
-            why = f"the service does not search with {', '.join(unsearched)} lines: they find nothing, and are recorded as "
-            why += "unsearched; start it with a dense channel (rag.serve --retriever hashing, or a model)"
+            why = f"the service does not search with {', '.join(unsearched)} lines: they find nothing and are recorded "
+            why += "as unsearched; start it with a dense channel (rag.serve --retriever hashing, or a model)"
             findings.append(warning("expansions", why))
         if reranker:
             findings.append(reranker_finding(reranker))

@@ -13,9 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from python_calamine import CalamineWorkbook
 
-from data_prep.bvt.row import COLUMNS, BvtRow
-from data_prep.bvt.workbook import Sheet, write_sheets, write_workbook
-from data_prep.medical.review_columns import (
+from data_prep.bvt.review_columns import (
     ADVICE_COLUMNS,
     ADVICE_SHEET,
     REVIEW_CHOICES,
@@ -23,6 +21,8 @@ from data_prep.medical.review_columns import (
     REVIEW_ID,
     REVIEW_SHEET,
 )
+from data_prep.bvt.row import COLUMNS, BvtRow
+from data_prep.bvt.workbook import Sheet, write_sheets, write_workbook
 from data_prep.rows.columns import TEXTS
 from guard.personal.wanted import Wanted
 from reward.records.files import replacing

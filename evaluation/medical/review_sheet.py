@@ -16,14 +16,14 @@ from unicodedata import normalize
 
 import pyarrow as pa
 
-from data_prep.bvt.workbook import Sheet, write_sheets
-from data_prep.medical.review_columns import (
+from data_prep.bvt.review_columns import (
     ADVICE_COLUMNS,
     ADVICE_SHEET,
     REVIEW_CHOICES,
     REVIEW_COLUMNS,
     REVIEW_SHEET,
 )
+from data_prep.bvt.workbook import Sheet, write_sheets
 from data_prep.readers.workbook import read_workbook
 from data_prep.rows.cells import Table
 from reward.records.files import BadInput

@@ -243,7 +243,7 @@ def test_a_line_that_is_no_clean_text_loses(line, why):
     query = "redis cache in node"
     rest = (
         "lex: redis node client ttl\nvec: how do you cache query results in redis from a node application\n"
-        "hyde: Connect with the redis client, store the result under a key with a ttl and read it from the cache of node."
+        "hyde: Connect with the redis client, store the result under a key with a ttl and read it from the cache."
     )
     clean = score(query, parse(f"lex: redis cache node\n{rest}"), "rules-v2")
     found = score(query, parse(f"{line}\n{rest}"), "rules-v2")
