@@ -203,7 +203,10 @@ def own_variables(recipe: CheckedRecipe) -> dict[str, str]:
 
 
 def trainer_command(recipe: CheckedRecipe) -> list[str]:
-    """verl's own trainer on the written recipe."""
+    """verl's own trainer on the written recipe.
+
+    On a CPU, where a run's many imports take most of its start, the processes of RL are forks of one that has imported.
+    """
     if recipe.config.recipe.trainer == "sft":
         devices = recipe.config.trainer.n_gpus_per_node
         module = [
@@ -214,7 +217,8 @@ def trainer_command(recipe: CheckedRecipe) -> list[str]:
             "verl.trainer.sft_trainer",
         ]
     else:
-        module = ["verl.trainer.main_ppo"]
+        forks = recipe.config.recipe.machine.device == "cpu" and not joins_cluster()
+        module = [*(["verl_cpu.fork_server"] if forks else []), "verl.trainer.main_ppo"]
     config = ["--config-path", str(recipe.output.resolve()), "--config-name", Path(RECIPE_FILE).stem]
     return [sys.executable, "-m", *module, *config]
 

@@ -36,6 +36,25 @@ def test_the_trainer_reads_what_was_checked(tmp_path):
     assert command[-4:] == ["--config-path", str(tmp_path), "--config-name", "recipe"]
 
 
+@pytest.mark.parametrize(
+    ("name", "machine", "address", "forks"),
+    [
+        ("ppo", "cpu", None, True),
+        ("grpo", "cpu", None, True),
+        ("grpo", "gpu4", None, False),
+        ("grpo", "cpu", "auto", False),  # the workers of a cluster are other processes' children
+        ("sft", "cpu", None, False),
+    ],
+)
+def test_on_a_cpu_that_is_its_own_the_processes_of_rl_are_forks(tmp_path, monkeypatch, name, machine, address, forks):
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    command = trainer_command(checked(name, tmp_path, f"machine={machine}", rows=800))
+    assert ("verl_cpu.fork_server" in command) == forks
+    if forks:
+        assert command[1:4] == ["-m", "verl_cpu.fork_server", "verl.trainer.main_ppo"]
+
+
 def test_checkpoints_every_second_epoch_become_steps(tmp_path):
     recipe = checked("ppo", tmp_path, rows=800)
     prepare_output(recipe)
