@@ -40,6 +40,7 @@ class MachineSettings(StrictSettings):
     offload_critic: bool
     concurrent_rollouts: int = Field(ge=1)
     batched_tokens: int = Field(ge=1)
+    executor: Literal["uni"] | None
     cache_block: int | None = Field(ge=1)
     weight_bucket_mb: int = Field(ge=1)
     rollout_workers: int = Field(ge=1)
