@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(out: Path, steps: int, judge: bool) -> StepCosts:
-    data, model = _prepare(out)
+    data, model = prepare(out)
     with loopback_services(seed=0, scale=1.0) as services:
         overrides = [*_overrides(services), *(_judge(services) if judge else [])]
         ours = _train(out / "ours", data, model, steps, overrides)
@@ -120,7 +120,7 @@ def _judge(services: Services) -> list[str]:
     return ["judge=self_hosted", f"rewriter.judge.base_url={services.judge.url}/v1"]
 
 
-def _prepare(out: Path) -> tuple[Path, Path]:
+def prepare(out: Path) -> tuple[Path, Path]:
     """Write prompts with recorded baselines, and make a random model that can write their characters."""
     data, model = out / "data", out / "tiny"
     tenant = load_tenant(TENANT)
@@ -132,9 +132,10 @@ def _prepare(out: Path) -> tuple[Path, Path]:
     return data, model
 
 
-def _train(output: Path, data: Path, model: Path, steps: int, overrides: list[str]) -> Path:
-    print(f"{output.name}: {steps} steps, log in {output}.log", file=sys.stderr)
-    command = [
+def recipe_command(output: Path, data: Path, model: Path, steps: int, overrides: list[str]) -> list[str]:
+    """Return the command that trains `model` by GRPO on a CPU and keeps its policy as it is."""
+    output.mkdir(parents=True, exist_ok=True)
+    return [
         "bash",
         str(ROOT / "recipes" / "run.sh"),
         "grpo",
@@ -155,7 +156,11 @@ def _train(output: Path, data: Path, model: Path, steps: int, overrides: list[st
         f"trainer.total_training_steps={steps}",
         *overrides,
     ]
-    output.mkdir(parents=True, exist_ok=True)
+
+
+def _train(output: Path, data: Path, model: Path, steps: int, overrides: list[str]) -> Path:
+    print(f"{output.name}: {steps} steps, log in {output}.log", file=sys.stderr)
+    command = recipe_command(output, data, model, steps, overrides)
     _run(command, output.with_suffix(".log"), VERL_FILE_LOGGER_PATH=str(output / "verl.jsonl"))
     return output
 

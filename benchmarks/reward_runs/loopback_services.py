@@ -68,7 +68,7 @@ class _Service:
 
     async def retrieve(self, request: web.Request) -> web.Response:
         body = await request.json()
-        rewrite = body["rewritten_query"]
+        rewrite = body.get("rewritten_query") or body["query"]  # the preflight asks with the question alone
         code = (codes_in(rewrite) or [rewrite])[0]
         await self._serve(rag_seconds(self._seed, code))
         return web.Response(body=_hits(code, int(body["top_k"])), content_type="application/json")
