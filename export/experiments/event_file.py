@@ -16,6 +16,7 @@ from plain_text.text_file import open_text
 from reward.records.files import BadInput, first_problem, read_jsonl
 
 _DELIMITERS = ",;\t"
+LONGEST = 100_000  # characters of a cell; the reader's own limit is the process's, which other readers raise
 
 
 def read_events(path: Path, folder: Path) -> list[EventLine]:
@@ -65,7 +66,8 @@ def _cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row as a spreadsheet counts, cells by heading).
 
     Raises:
-        BadInput: the file is no table, no heading is `event`, or a row has more cells than there are headings.
+        BadInput: the file is no table, no heading is `event`, a row has more cells than there are headings, or a cell
+            is too long.
     """
     lines = open_text(path, BadInput).lines()
     first = next(lines, "")
@@ -79,6 +81,8 @@ def _cells(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 continue
             if any(cell.strip() for cell in cells[len(headings) :]):
                 raise BadInput(f"{path}: row {row}: has more cells than there are headings")
+            if any(len(cell) > LONGEST for cell in cells):
+                raise BadInput(f"{path}: row {row}: not a table: a cell of more than {LONGEST:,} characters")
             yield row, {name: cell.strip() for name, cell in zip(headings, cells, strict=False)}
     except csv.Error as error:
         raise BadInput(f"{path}: not a table: {error}") from None
