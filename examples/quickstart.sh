@@ -6,7 +6,7 @@
 #
 # Options:
 #   --out DIR           where everything goes (default outputs/quickstart; a second run resumes there)
-#   --steps N           reinforcement-learning steps (default 100; 300 of grpo with --beir)
+#   --steps N           reinforcement-learning steps (default 120; 300 of grpo with --beir)
 #   --algorithm A       grpo (default), rloo or ppo (with a critic)
 #   --sft-epochs N      passes over the distillation data
 #   --hidden N          width of the tiny model, a multiple of 32; of 64 with --beir
@@ -145,9 +145,9 @@ fi
 log=(--trainer-log "$out/logs/sft.log")
 stage sft "6/8 Distillation: the recorded rewrites teach the tiny model" bash recipes/run.sh sft "${recipe[@]}" "${alone[@]}" \
   "recipe.output_dir=$out/sft" trainer.save_freq=50 trainer.test_freq=50 "${size[@]}"
-log=(--trainer-log "$out/logs/$algorithm.log" --steps "${steps:-100}")
+log=(--trainer-log "$out/logs/$algorithm.log" --steps "${steps:-120}")
 stage rl "7/8 Reinforcement learning on live retrieval ($algorithm)" bash recipes/run.sh "$algorithm" "${recipe[@]}" \
-  "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-100}" \
+  "recipe.output_dir=$out/$algorithm" "recipe.start_from=$out/sft/final" "trainer.total_training_steps=${steps:-120}" \
   "trainer.save_freq=25" "${size[@]}" "${reward[@]}" "${economy[@]}"
 log=()
 stage evaluate "8/8 Evaluation on held-out queries" "$python" -m evaluation.compare --test "$out/prepared/rl_test.jsonl" --tenant "$tenant" \

@@ -1,4 +1,4 @@
-"""The platform verl asks for its device, plus the three gaps of torch on CPU that verl's code falls into.
+"""The platform verl asks for its device, plus the gaps of torch on CPU that verl's code falls into.
 
 verl imports this module in every process (`VERL_USE_EXTERNAL_MODULES`), before any of its own heavy modules.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ray.runtime_context import RuntimeContext
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
@@ -60,6 +61,21 @@ def patch_average_reduction() -> None:
         return original(tensor, op=op, group=group, async_op=async_op)
 
     dist.all_reduce = all_reduce
+
+
+def name_sockets_by_cluster() -> None:
+    """Let two runs on one machine exchange weights apart.
+
+    verl 0.9.1 names the socket between trainer and rollout engine by Ray's job id, which is 01000000 in every run that
+    starts its own Ray. Two runs then meet in it and wait for ever, or one gets the other's weights. Can go once the
+    name is the run's.
+    """
+    of_cluster = RuntimeContext.get_job_id
+
+    def get_job_id(self: RuntimeContext) -> str:
+        return f"{of_cluster(self)}-{self.gcs_address.rpartition(':')[2]}"
+
+    RuntimeContext.get_job_id = get_job_id
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -127,3 +143,4 @@ class CpuPlatform(PlatformBase):
 fill_torch_cpu()
 patch_process_group()
 patch_average_reduction()
+name_sockets_by_cluster()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.compose import frozen_modules
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize("shape", [(7, 11), (2, 5, 11)])
@@ -71,3 +75,28 @@ def test_adapters_above_frozen_layers_end_the_backward_pass_early() -> None:
     below: list[bool] = []
     module.base_model.model.model.layers[1].register_forward_hook(lambda *given: below.append(given[2].requires_grad))
     assert trained_blocks(module) == {"2"} and below == [False]
+
+
+def test_two_runs_on_one_machine_name_their_sockets_apart():
+    script = (
+        "import ray, sys\nray.init(num_cpus=0, include_dashboard=False, configure_logging=False)\n"
+        "import verl_cpu.platform\nprint('id', ray.get_runtime_context().get_job_id(), flush=True)\nsys.stdin.read()\n"
+    )
+    environment = {**os.environ, "VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "verl_cpu.platform"}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        ids = [next(line for line in run.stdout if line.startswith("id ")) for run in runs]
+    finally:
+        for run in runs:
+            run.communicate("")
+    assert ids[0] != ids[1] and all(one.startswith("id 01000000-") for one in ids)
