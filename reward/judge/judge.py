@@ -18,6 +18,7 @@ from typing import Any, Literal
 from reward.judge.batching import Batches, Result
 from reward.judge.chat_api import ChatApi
 from reward.judge.costs import cost_bound, cost_cny, token_bound
+from reward.judge.prompt_file import read_prompt_file
 from reward.judge.protocol import (
     Comparison,
     Question,
@@ -31,7 +32,6 @@ from reward.judge.protocol import (
 )
 from reward.ledger.calls import Calls
 from reward.records.call import Answer, Call, CallKind, ServiceFailure, content_key
-from reward.records.files import BadInput
 from reward.records.outcome import Judgement, Verdict
 from reward.records.sample import Sample
 from reward.settings.recipe import JudgeSettings, TenantSettings
@@ -222,8 +222,4 @@ def read_prompt(settings: JudgeSettings) -> str:
     Raises:
         BadInput: there is none.
     """
-    path = PROMPTS / f"{settings.mode}-{settings.prompt}.txt"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.txt")))
-        raise BadInput(f"judge.prompt: no file {path.name} (there are: {known})")
-    return path.read_text(encoding="utf-8")
+    return read_prompt_file(PROMPTS, f"{settings.mode}-{settings.prompt}", "judge.prompt")

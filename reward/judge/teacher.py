@@ -15,12 +15,12 @@ from typing import Any
 from guard.private_files import make_folder
 from reward.judge.chat_api import ChatApi
 from reward.judge.costs import cost_bound, cost_cny, token_bound
+from reward.judge.prompt_file import read_prompt_file
 from reward.judge.teacher_archive import ARCHIVE_FOLDER, TeacherArchive
 from reward.judge.teacher_protocol import TeacherMode, teacher_key, teacher_question
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.call import Answer, Call, CallKind, CallTrace, ServiceFailure
-from reward.records.files import BadInput
 from reward.records.medical import HIGH_RISK, RED_TEAM, TeacherVerdict
 from reward.records.sample import Sample
 from reward.services.attempts import Attempt
@@ -158,8 +158,4 @@ def read_template(settings: TeacherSettings, mode: TeacherMode) -> str:
     Raises:
         BadInput: there is none.
     """
-    path = TEMPLATES / f"{mode}-{settings.template}.txt"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
-        raise BadInput(f"teacher.template: no file {path.name} (there are: {known})")
-    return path.read_text(encoding="utf-8")
+    return read_prompt_file(TEMPLATES, f"{mode}-{settings.template}", "teacher.template")
