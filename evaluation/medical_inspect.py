@@ -13,13 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from evaluation.medical.grading import GradedAnswer
 from evaluation.medical.round_files import JUDGEMENTS_FILE, read_suggestions
 from evaluation.medical.samples_report import LEAST_HIGH_RISK, inspect_answers, write_samples
 from reward.records.commands import command
-from reward.records.files import BadInput, first_problem, read_jsonl
+from reward.records.files import BadInput, read_records
 from reward.settings.medical_run import load_medical_settings
 
 
@@ -57,12 +55,7 @@ def read_answers(path: Path) -> list[GradedAnswer]:
     Raises:
         BadInput: the file is missing or empty, or a line holds no graded answer (names file, row and field).
     """
-    answers = []
-    for row, line in read_jsonl(path):
-        try:
-            answers.append(GradedAnswer.model_validate(line))
-        except ValidationError as error:
-            raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
+    answers = list(read_records(path, GradedAnswer))
     if not answers:
         raise BadInput(f"{path}: holds no answer; run export.medical_round first")
     return answers

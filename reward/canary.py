@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from reward.judge.agreement import CanaryCheck, JudgedPair
-from reward.judge.canary import CanaryPair, check_canary, read_pairs, read_records, verdicts_file
+from reward.judge.canary import CanaryPair, check_canary, read_pairs, verdicts_file
 from reward.judge.judge import Judge
 from reward.ledger.calls import Calls
 from reward.ledger.ledger import Ledger
 from reward.records.commands import command
+from reward.records.files import read_records
 from reward.settings.recipe import CanarySettings, LedgerSettings, load_judge, load_tenant
 
 

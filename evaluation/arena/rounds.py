@@ -18,9 +18,9 @@ from data_prep.text.normalise import normalise_line, normalise_lines
 from evaluation.arena.versions import Version
 from guard.private_files import keep_private, make_folder
 from reward.judge.agreement import Label
-from reward.judge.canary import CanaryPair, read_records
+from reward.judge.canary import CanaryPair
 from reward.records.call import ServiceFailure
-from reward.records.files import BadInput
+from reward.records.files import BadInput, read_records
 from reward.records.sample import Context, Hit, Metadata, Sample
 from reward.services.rag_client import RagClient
 from reward.settings.recipe import TenantSettings

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from guard.private_files import keep_private, make_folder
 from reward.judge.agreement import CanaryCheck, JudgedPair, Label, add_drift, summarise
 from reward.judge.judge import Judge
 from reward.judge.protocol import Comparison
 from reward.records.call import Answer
-from reward.records.files import BadInput, first_problem, read_jsonl
+from reward.records.files import BadInput, read_records
 from reward.records.outcome import JudgeMode, Verdict
 from reward.records.sample import Context, Metadata, Record, Sample
 from reward.settings.recipe import CanarySettings
-
-_R = TypeVar("_R", bound=Record)
 
 
 class CanaryPair(Record):
@@ -120,19 +118,6 @@ def _first_check(file: Path, mode: JudgeMode) -> tuple[CanaryCheck | None, list[
     if first is None or not verdicts.is_file():
         return first, []
     return first, [pair for pair in read_records(verdicts, JudgedPair) if pair.step == first.step]
-
-
-def read_records(path: Path, record: type[_R]) -> Iterator[_R]:
-    """Yield the records of a JSONL file.
-
-    Raises:
-        BadInput: no such file, or a row that is no such record.
-    """
-    for row, values in read_jsonl(path):
-        try:
-            yield record.model_validate(values)
-        except ValidationError as error:
-            raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
 
 
 async def _grade_both(judge: Judge, pair: CanaryPair, round_: Sequence[Any]) -> tuple[JudgedPair, float]:

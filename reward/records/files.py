@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from guard.private_files import keep_private, make_folder
 from plain_text.text_file import open_text
+
+_R = TypeVar("_R", bound=BaseModel)
 
 
 class BadInput(Exception):
@@ -96,6 +98,19 @@ def first_problem(error: ValidationError) -> str:
     """`field: message` of a validation error's first finding."""
     problem = error.errors()[0]
     return f"{'.'.join(str(part) for part in problem['loc']) or 'record'}: {problem['msg']}"
+
+
+def read_records(path: Path, record: type[_R]) -> Iterator[_R]:
+    """Yield the records of a JSONL file.
+
+    Raises:
+        BadInput: no such file, or a row that is no such record.
+    """
+    for row, values in read_jsonl(path):
+        try:
+            yield record.model_validate(values)
+        except ValidationError as error:
+            raise BadInput(f"{path}: row {row}: {first_problem(error)}") from None
 
 
 def read_last_line(path: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from data_prep.bvt.row import BvtRow
 from data_prep.bvt.workbook import write_workbook
-from reward.judge.canary import CanaryPair, read_records
+from reward.judge.canary import CanaryPair
+from reward.records.files import read_records
 from reward.records.sample import Context, Metadata, Sample
 from tests.support.browser import careful_page, chromium, needs_chromium
 from tests.support.commands import start_module
